@@ -1,0 +1,81 @@
+"""Gingham: an embedded-first vector database and retrieval engine.
+
+>>> import gingham as gg
+>>> db = gg.open("./library")                                            # doctest: +SKIP
+>>> docs = db.create_collection("docs", vectors={"dense": gg.Dense(384)})  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gingham.collection import Collection as Collection
+    from gingham.connect import open as open
+    from gingham.connect import restore as restore
+    from gingham.database import Database as Database
+    from gingham.database import Snapshot as Snapshot
+    from gingham.database import Transaction as Transaction
+    from gingham.errors import GinghamError as GinghamError
+    from gingham.evaluation import evaluate as evaluate
+    from gingham.index.warmup import warmup as warmup
+    from gingham.parallel import set_threads as set_threads
+    from gingham.query.ast import F as F
+    from gingham.query.hits import BatchHits as BatchHits
+    from gingham.query.hits import Hit as Hit
+    from gingham.query.hits import Hits as Hits
+    from gingham.schema import Bool as Bool
+    from gingham.schema import Dense as Dense
+    from gingham.schema import Float as Float
+    from gingham.schema import Int as Int
+    from gingham.schema import Json as Json
+    from gingham.schema import Keyword as Keyword
+    from gingham.schema import Schema as Schema
+    from gingham.schema import Text as Text
+    from gingham.schema import Timestamp as Timestamp
+    from gingham.types import WriteResult as WriteResult
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "BatchHits": "gingham.query.hits",
+    "Bool": "gingham.schema",
+    "Collection": "gingham.collection",
+    "Database": "gingham.database",
+    "Dense": "gingham.schema",
+    "F": "gingham.query.ast",
+    "Float": "gingham.schema",
+    "GinghamError": "gingham.errors",
+    "Hit": "gingham.query.hits",
+    "Hits": "gingham.query.hits",
+    "Int": "gingham.schema",
+    "Json": "gingham.schema",
+    "Keyword": "gingham.schema",
+    "Schema": "gingham.schema",
+    "Snapshot": "gingham.database",
+    "Text": "gingham.schema",
+    "Timestamp": "gingham.schema",
+    "Transaction": "gingham.database",
+    "WriteResult": "gingham.types",
+    "evaluate": "gingham.evaluation",
+    "open": "gingham.connect",
+    "restore": "gingham.connect",
+    "set_threads": "gingham.parallel",
+    "warmup": "gingham.index.warmup",
+}
+_MODULES = ("errors", "index")
+
+__all__ = sorted([*_EXPORTS, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    if name in _MODULES:
+        return import_module(f"gingham.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

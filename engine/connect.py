@@ -1,0 +1,80 @@
+"""Opening a database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gingham.config import DEFAULT_MEMORY_BYTES, SNAPSHOT_TIMEOUT_SECONDS, Durability, Mode, StoreOptions
+from gingham.database import Database
+from gingham.errors import MissingExtra
+from gingham.storage import copies
+
+if TYPE_CHECKING:
+    import os
+
+
+def open(  # noqa: A001
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode = "w",
+    create: bool = True,
+    durability: Durability = "commit",
+    max_size: int | None = None,
+    lock_timeout: float = 10.0,
+    memory_budget: int | None = None,
+    snapshot_timeout: float = SNAPSHOT_TIMEOUT_SECONDS,
+) -> Database:
+    """Open a database folder, and make it where there is none.
+
+    Parameters
+    ----------
+    path : the folder, on a local file system
+    mode : ``"w"`` to read and write, ``"r"`` to read
+    create : make the database where there is none
+    durability : ``"commit"`` syncs before a write returns; ``"interval"`` syncs once a second and ``"none"``
+        at close: a killed process loses nothing, a power cut may cost the file
+    max_size : cap of the file in bytes, at least 1 MiB; None leaves it to the disk
+    lock_timeout : seconds a write waits for another process that writes, default 10
+    memory_budget : bytes that maintenance may hold in memory at once, default 1 GiB
+    snapshot_timeout : seconds after which a snapshot expires, default one hour
+
+    Returns
+    -------
+    Database
+
+    Raises
+    ------
+    NotFound : there is no database and ``create`` is false or ``mode`` is ``"r"``
+    NotAStore : the folder holds something else
+    FormatTooNew : a newer Gingham wrote it
+    Corrupt : it is damaged
+    PermissionDenied : the system refuses access
+
+    Notes
+    -----
+    O(1) in the number of rows: the file is mapped, not read.
+    """
+    if isinstance(path, str) and path.startswith(("grpc://", "grpcs://")):
+        raise MissingExtra("remote databases need the server extra; run: pip install 'gingham[server]'")
+    options = StoreOptions(
+        mode=mode,
+        create=create,
+        durability=durability,
+        max_size=max_size,
+        lock_timeout=lock_timeout,
+        memory_budget=DEFAULT_MEMORY_BYTES if memory_budget is None else memory_budget,
+        snapshot_timeout=snapshot_timeout,
+    )
+    return Database(path, options)
+
+
+def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Copy a backup to a new path after verifying it; nothing is at ``path`` until all of it is.
+
+    Raises
+    ------
+    NotFound : ``source`` is no database
+    AlreadyExists : something is at ``path``
+    Corrupt : the backup is damaged
+    """
+    copies.restore(source, path)

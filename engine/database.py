@@ -1,0 +1,385 @@
+"""A database: its collections, snapshots, transactions and copies."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gingham.collection import Collection, CollectionView, Reader, delete_change
+from gingham.config import StoreOptions
+from gingham.errors import AlreadyExists, Closed, InvalidArgument, ReadOnly
+from gingham.schema import Schema, check_name
+from gingham.storage import copies, schema_moves, writes
+from gingham.storage.environment import DATA_FILE
+from gingham.storage.generation import current_generation
+from gingham.storage.snapshot import Pin
+from gingham.storage.store import Store, open_store, release_store
+from gingham.storage.verify import VerifyReport, verify
+from gingham.types import WriteResult
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from gingham.query.bind import Where
+    from gingham.schema import Dense, Field
+    from gingham.storage.session import WriteSession
+    from gingham.types import UserId
+
+
+@dataclass(frozen=True)
+class DatabaseStats:
+    """Figures of a database.
+
+    Attributes
+    ----------
+    path : its folder
+    store_id : random name it was given when it was made
+    version : number of commits
+    collections : how many there are
+    rows : live rows of all of them
+    file_bytes : size of the data file
+    used_bytes : up to the last page in use
+    """
+
+    path: str
+    store_id: str
+    version: int
+    collections: int
+    rows: int
+    file_bytes: int
+    used_bytes: int
+
+
+class Database:
+    """An open database; use it in a ``with`` block or :meth:`close` it.
+
+    Notes
+    -----
+    Handles of one process on one folder share its file. A handle may be used by several threads, and by the
+    child of a fork.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], options: StoreOptions) -> None:
+        self._store = open_store(path, options)
+        self._writable = options.mode == "w"
+        self._finalizer = weakref.finalize(self, release_store, self._store)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the database."""
+        return self._store.root
+
+    def __repr__(self) -> str:
+        return f"<Database {str(self.path)!r}{'' if self._finalizer.alive else ' closed'}>"
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish running work and unmap the file; may be called twice."""
+        self._finalizer()
+
+    def _reader(self, *, write: bool = False) -> Reader:
+        if not self._finalizer.alive:
+            raise Closed(f"the database {self.path} is closed; open it again")
+        if write and not self._writable:
+            raise ReadOnly(f"{self.path} is open for reading; open it with mode='w' to change it")
+        return _HandleReader(self)
+
+    def collections(self) -> list[str]:
+        """Names of the collections, sorted."""
+        with self._reader().session() as session:
+            return sorted(session.store.names)
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        fields: Mapping[str, Field] | None = None,
+        vectors: Mapping[str, Dense] | None = None,
+        exist_ok: bool = False,
+    ) -> Collection:
+        """Make a collection.
+
+        Parameters
+        ----------
+        name : letters, digits and underscores, at most 64
+        fields : payload fields by name
+        vectors : vector fields by name
+        exist_ok : return the collection of this name where there is one of the same schema
+
+        Raises
+        ------
+        AlreadyExists : the name is taken
+        InvalidArgument : a name or a field type cannot be used
+        """
+        check_name(name, "collection")
+        schema = Schema.of(fields, vectors)
+
+        def change(session: WriteSession) -> int:
+            if name in session.store.names:
+                if exist_ok and session.collection(name).schema == schema:
+                    return session.collection_id(name)
+                raise AlreadyExists(f"the collection {name!r} exists already; open it as db[{name!r}] or drop it")
+            return schema_moves.create_collection(session, name, schema).cid
+
+        reader = self._reader(write=True)
+        return Collection(reader, reader.store.write(change))
+
+    def collection(self, name: str) -> Collection:
+        """Collection of this name; raises CollectionNotFound."""
+        reader = self._reader()
+        with reader.session() as session:
+            return Collection(reader, session.collection_id(name))
+
+    def __getitem__(self, name: str) -> Collection:
+        return self.collection(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.collections()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.collections())
+
+    def drop_collection(self, name: str) -> None:
+        """Remove a collection with all its rows; raises CollectionNotFound."""
+        self._reader(write=True).store.write(lambda session: schema_moves.drop_collection(session, name))
+
+    def rename_collection(self, old: str, new: str) -> None:
+        """Give a collection another name; open handles go on; raises CollectionNotFound or AlreadyExists."""
+        check_name(new, "collection")
+
+        def change(session: WriteSession) -> None:
+            session.collection_id(old)
+            if new in session.store.names:
+                raise AlreadyExists(f"the collection {new!r} exists already; drop it first or choose another name")
+            schema_moves.rename_collection(session, old, new)
+
+        self._reader(write=True).store.write(change)
+
+    def snapshot(self) -> Snapshot:
+        """Pin the newest commit for reading; expires after ``snapshot_timeout``."""
+        return Snapshot(self._reader().store)
+
+    def transaction(self) -> Transaction:
+        """Collect changes of several collections and apply them in one commit at the end of the block."""
+        return Transaction(self, self._reader(write=True))
+
+    def stats(self) -> DatabaseStats:
+        """Rows, commits and bytes."""
+        store = self._reader().store
+        with store.read() as session:
+            rows = sum(session.collection_by_id(cid).rows for cid in session.store.names.values())
+            size = (session.env.folder / DATA_FILE).stat().st_size
+            return DatabaseStats(
+                str(store.root),
+                session.store.store_id,
+                session.store.version,
+                len(session.store.names),
+                rows,
+                size,
+                session.env.used_bytes(),
+            )
+
+    def verify(self, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
+        """Read every page, record and blob and report all damage.
+
+        Parameters
+        ----------
+        progress : called with the number of blob bytes read so far
+        """
+        with self._reader().session() as session:
+            return verify(session, progress)
+
+    def compact(self) -> tuple[int, int]:
+        """Give free pages back to the disk; readers go on, writers wait.
+
+        Returns
+        -------
+        tuple : bytes of the file before and after
+        """
+        return copies.compact(self._reader(write=True).store)
+
+    def backup(self, path: str | os.PathLike[str]) -> Path:
+        """Write a copy of the newest commit to a path where nothing is; it is a database of its own."""
+        return copies.backup(self._reader().store, path)
+
+    def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
+        """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""
+        store = self._reader(write=True).store
+        if not wait:
+            store.maintenance.wake()
+            return True
+        return store.maintenance.wait(timeout)
+
+
+class _HandleReader(Reader):
+    """A reader that lives and ends with its database handle."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(_HandleStore(database))  # type: ignore[arg-type]
+
+
+class _HandleStore:
+    """The store of a handle; refuses work once the handle is closed, even where others keep the store open."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __getattr__(self, name: str) -> Any:
+        self._database._reader()
+        return getattr(self._database._store, name)
+
+
+class Snapshot:
+    """One commit, readable until it is closed or expires."""
+
+    def __init__(self, store: Store) -> None:
+        self._pin = Pin(store)
+        self._reader = Reader(store, self._pin)
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the commit up; may be called twice."""
+        self._pin.close()
+
+    @property
+    def version(self) -> int:
+        """Number of the commit."""
+        with self._pin.read() as session:
+            return session.store.version
+
+    def collections(self) -> list[str]:
+        """Names of the collections, sorted."""
+        with self._pin.read() as session:
+            return sorted(session.store.names)
+
+    def __getitem__(self, name: str) -> CollectionView:
+        with self._pin.read() as session:
+            return CollectionView(self._reader, session.collection_id(name))
+
+
+class Transaction:
+    """Changes that are applied in order, in one commit, when the block ends without an error.
+
+    Attributes
+    ----------
+    result : what was done, once it is applied
+    """
+
+    def __init__(self, database: Database, reader: Reader) -> None:
+        self._database = database
+        self._reader = reader
+        self._changes: list[Callable[[WriteSession], WriteResult]] = []
+        self._needs_bytes = 0
+        self._ended = False
+        self.result: WriteResult | None = None
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._apply()
+        self._ended = True
+
+    def __getitem__(self, name: str) -> TransactionCollection:
+        with self._reader.session() as session:
+            return TransactionCollection(self, self._reader, session.collection_id(name))
+
+    def abort(self) -> None:
+        """Forget the changes."""
+        self._changes.clear()
+        self._ended = True
+
+    def add(self, change: Callable[[WriteSession], WriteResult], needs_bytes: int = 0) -> None:
+        """Take a change up; raises Closed after the end."""
+        if self._ended:
+            raise Closed("the transaction has ended; begin another with db.transaction()")
+        self._changes.append(change)
+        self._needs_bytes += needs_bytes
+
+    def _apply(self) -> None:
+        if self._ended or not self._changes:
+            return
+
+        def change(session: WriteSession) -> WriteResult:
+            total = WriteResult(session.next_version())
+            for one in self._changes:
+                total += one(session)
+            return total
+
+        self.result = self._reader.store.write(change, needs_bytes=self._needs_bytes)
+
+
+class TransactionCollection(CollectionView):
+    """A collection inside a transaction: reads see the state before it."""
+
+    def __init__(self, transaction: Transaction, reader: Reader, cid: int) -> None:
+        super().__init__(reader, cid)
+        self._transaction = transaction
+
+    def upsert(
+        self,
+        rows: Any = None,
+        *,
+        ids: Sequence[UserId] | None = None,
+        vectors: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Insert or replace rows at the end of the transaction; see :meth:`Collection.upsert`."""
+        from gingham import rows as source
+
+        schema = self.schema
+        if (rows is None) == (ids is None):
+            raise InvalidArgument("upsert() expects either rows, or ids= with vectors= and fields=")
+        if rows is None:
+            batches = [source.from_columns(schema, ids=ids or [], vectors=vectors, fields=fields)]
+        else:
+            batches = list(source.batches(rows, schema))
+        for batch in batches:
+            prepared = writes.prepare_rows(batch, schema)
+            self._transaction.add(
+                lambda session, prepared=prepared: writes.upsert(session, self._cid, prepared), prepared.nbytes
+            )
+
+    def update(
+        self,
+        *,
+        ids: Sequence[UserId],
+        vectors: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Change rows at the end of the transaction; see :meth:`Collection.update`."""
+        from gingham import rows as source
+
+        changes = source.from_columns(self.schema, ids=ids, vectors=vectors, fields=fields, partial=True)
+        self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes), 1 << 16)
+
+    def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> None:
+        """Remove rows at the end of the transaction; see :meth:`Collection.delete`."""
+        self._transaction.add(delete_change(self._cid, ids, where))
+
+
+def file_of(path: str | os.PathLike[str]) -> Path:
+    """Data file of a database folder."""
+    root = Path(path).expanduser().resolve()
+    return root / current_generation(root) / DATA_FILE

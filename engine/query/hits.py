@@ -1,0 +1,209 @@
+"""What a search returns."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+from gingham.errors import MissingExtra
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    from gingham.types import UserId
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """Whether a result holds everything that was asked for; true in a condition when it does.
+
+    Attributes
+    ----------
+    complete : no eligible row was left out
+    why : in words, why there are fewer hits than k; empty where there are k
+    """
+
+    complete: bool
+    why: str = ""
+
+    def __bool__(self) -> bool:
+        return self.complete
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a search: its name, what was chosen and why, seconds and rows."""
+
+    name: str
+    detail: str
+    seconds: float
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.name:<10} {self.seconds * 1e3:9.3f} ms {self.rows:>12,} rows   {self.detail}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The steps of a search in order; prints as a table."""
+
+    stages: tuple[Stage, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(str(stage) for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class Hit(Mapping[str, Any]):
+    """One row found; its payload is read like a dict.
+
+    Attributes
+    ----------
+    id : the user's id
+    score : greater is better for every metric
+    fields : payload
+    """
+
+    id: UserId
+    score: float
+    fields: dict[str, Any] = field(repr=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+
+class Hits(Sequence[Hit]):
+    """Rows found for one query, best first.
+
+    Attributes
+    ----------
+    ids : user ids
+    scores : float32 array, descending
+    complete : whether every eligible row was considered, and why there are fewer than k
+    """
+
+    def __init__(
+        self,
+        ids: list[UserId],
+        scores: np.ndarray[Any, Any],
+        table: pa.Table,
+        complete: Completeness,
+        explanation: Explanation,
+    ) -> None:
+        self.ids = ids
+        self.scores = scores
+        self.complete = complete
+        self._table = table
+        self._explanation = explanation
+        self._rows: list[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if self._rows is None:
+            self._rows = self._table.to_pylist() if self._table.num_columns else [{} for _ in self.ids]
+        return Hit(self.ids[index], float(self.scores[index]), self._rows[index])
+
+    def __iter__(self) -> Iterator[Hit]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{i!r}: {s:.4f}" for i, s in list(zip(self.ids, self.scores, strict=True))[:5])
+        return f"<Hits {len(self)} {{{shown}{', …' if len(self) > 5 else ''}}}>"
+
+    def arrow(self) -> pa.Table:
+        """Columns ``id``, ``score`` and the payload."""
+        import pyarrow as pa
+
+        from gingham.query.ids import id_column
+
+        head = {"id": id_column(self.ids), "score": pa.array(self.scores, pa.float32())}
+        return pa.table({**head, **{name: self._table[name] for name in self._table.column_names}})
+
+    def pandas(self) -> pd.DataFrame:
+        """The same as a data frame; raises MissingExtra where pandas is not installed."""
+        try:
+            importlib.import_module("pandas")
+        except ImportError as error:
+            raise MissingExtra("hits.pandas() needs pandas; run: pip install pandas") from error
+        return self.arrow().to_pandas()
+
+    def explain(self) -> Explanation:
+        """How the search went: steps, choices, time and rows."""
+        return self._explanation
+
+
+class BatchHits(Sequence[Hits]):
+    """Results of many queries, in their order."""
+
+    def __init__(self, results: list[Hits]) -> None:
+        self._results = results
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @overload
+    def __getitem__(self, index: int) -> Hits: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Hits]: ...
+    def __getitem__(self, index: int | slice) -> Hits | list[Hits]:
+        return self._results[index]
+
+    def __repr__(self) -> str:
+        return f"<BatchHits of {len(self)} queries>"
+
+    @property
+    def ids(self) -> list[list[UserId]]:
+        """User ids per query."""
+        return [hits.ids for hits in self._results]
+
+    @property
+    def scores(self) -> list[np.ndarray[Any, Any]]:
+        """Scores per query."""
+        return [hits.scores for hits in self._results]
+
+    @property
+    def complete(self) -> Completeness:
+        """Complete where every result is; the first reason otherwise."""
+        broken = [hits.complete for hits in self._results if not hits.complete]
+        whys = [hits.complete.why for hits in self._results if hits.complete.why]
+        return broken[0] if broken else Completeness(True, whys[0] if whys else "")
+
+    def arrow(self) -> pa.Table:
+        """All hits in one table with a column ``query``."""
+        import pyarrow as pa
+
+        tables = []
+        for number, hits in enumerate(self._results):
+            table = hits.arrow()
+            tables.append(table.add_column(0, "query", pa.array([number] * len(table), pa.int64())))
+        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+
+    def pandas(self) -> pd.DataFrame:
+        """The same as a data frame; raises MissingExtra where pandas is not installed."""
+        try:
+            importlib.import_module("pandas")
+        except ImportError as error:
+            raise MissingExtra("hits.pandas() needs pandas; run: pip install pandas") from error
+        return self.arrow().to_pandas()
+
+    def explain(self) -> Explanation:
+        """How the batch went; one search serves all queries."""
+        return self._results[0].explain() if self._results else Explanation(())

@@ -1,0 +1,120 @@
+"""The catalog: what the store, its collections and their segments consist of.
+
+What the catalog does not name does not exist; a commit is a change of these records.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gingham.schema import Schema
+
+
+class StoreRecord(msgspec.Struct, kw_only=True):
+    """The one record of the store itself.
+
+    Attributes
+    ----------
+    format : version of the file format
+    store_id : random hexadecimal name, kept by compaction, new after a restore
+    version : number of commits so far
+    next_collection, next_segment, next_blob : numbers never handed out yet
+    superseded : name of the generation folder that replaced this one, or None
+    unsynced_boot : boot id under which unsynced commits were made and not yet closed cleanly, or None
+    names : collection name to collection number
+    """
+
+    format: int
+    store_id: str
+    version: int = 0
+    next_collection: int = 1
+    next_segment: int = 1
+    next_blob: int = 1
+    superseded: str | None = None
+    unsynced_boot: str | None = None
+    names: dict[str, int] = {}
+
+
+class TailBatch(msgspec.Struct, array_like=True):
+    """One tail batch: its sequence number, row count, stored bytes and contiguous row ids."""
+
+    seq: int
+    rows: int
+    nbytes: int
+    first_row: int
+
+
+class SegmentRef(msgspec.Struct, array_like=True):
+    """A segment as the collection names it."""
+
+    sid: int
+    rows: int
+    dead: int
+    first_row: int
+    last_row: int
+    nbytes: int
+
+
+class CollectionRecord(msgspec.Struct, kw_only=True):
+    """One collection.
+
+    Attributes
+    ----------
+    cid : collection number, never reused
+    schema_epoch : grows with every schema change
+    next_row : row id never handed out yet
+    epoch : store version of the last change
+    tail_dead : dead rows among the tail
+
+    """
+
+    cid: int
+    name: str
+    schema: Schema
+    schema_epoch: int = 0
+    next_row: int = 0
+    epoch: int = 0
+    next_seq: int = 1
+    seal_floor: int = 0
+    tail: list[TailBatch] = []
+    tail_dead: int = 0
+    segments: list[SegmentRef] = []
+
+    @property
+    def rows(self) -> int:
+        """Live rows."""
+        stored = sum(s.rows - s.dead for s in self.segments) + sum(b.rows for b in self.tail)
+        return stored - self.tail_dead
+
+
+class BlobRef(msgspec.Struct, array_like=True, frozen=True):
+    """One blob: its key, length in bytes and the xxh3-64 of each 4 MiB piece."""
+
+    key: int
+    length: int
+    checks: bytes
+
+
+class VectorChunk(msgspec.Struct, array_like=True, frozen=True):
+    """Consecutive rows of one vector column, with their norms where the metric needs them."""
+
+    rows: int
+    vectors: BlobRef
+    norms: BlobRef | None
+
+
+class SegmentRecord(msgspec.Struct, kw_only=True, frozen=True):
+    """The blobs of one segment; immutable but for schema moves."""
+
+    sid: int
+    rows: int
+    row_ids: BlobRef
+    ids: BlobRef
+    vectors: dict[str, tuple[VectorChunk, ...]]
+    fields: dict[str, BlobRef]
+
+    def blobs(self) -> list[BlobRef]:
+        """Every blob of the segment."""
+        chunks = [chunk for column in self.vectors.values() for chunk in column]
+        norms = [chunk.norms for chunk in chunks if chunk.norms is not None]
+        return [self.row_ids, self.ids, *(c.vectors for c in chunks), *norms, *self.fields.values()]

@@ -1,0 +1,155 @@
+"""Whole-store copies: compaction, backup, restore."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gingham.errors import AlreadyExists, Corrupt, NotFound
+from gingham.storage import crash, generation
+from gingham.storage.environment import DATA_FILE, Environment, sync_folder, translated
+from gingham.storage.session import KeptCache, Session, Shared, WriteSession
+from gingham.storage.verify import verify
+
+if TYPE_CHECKING:
+    from gingham.storage.store import Mapped, Store
+
+
+def compact(store: Store) -> tuple[int, int]:
+    """Copy the live pages into a new generation and switch to it; readers go on meanwhile.
+
+    Returns
+    -------
+    tuple : bytes of the file before and after
+    """
+
+    def switch(old: Mapped) -> tuple[int, int]:
+        before = (old.env.folder / DATA_FILE).stat().st_size
+        generation.sweep_generations(store.root, keep=old.name)
+        name = generation.next_generation(old.name)
+        folder = store.root / (name + ".new")
+        with translated(store.root):
+            try:
+                folder.mkdir()
+                old.env.copy(folder)
+                crash.point("compact copied")
+                folder.rename(store.root / name)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            sync_folder(store.root)
+            mark_superseded(old.env, name)
+            crash.point("compact superseded")
+            generation.set_current(store.root, name)
+        crash.point("compact switched")
+        store.replace(store.map_generation(name))
+        shutil.rmtree(store.root / old.name, ignore_errors=True)
+        return before, (store.root / name / DATA_FILE).stat().st_size
+
+    return store.writer.submit(switch, exclusive=True)
+
+
+def mark_superseded(env: Environment, name: str) -> None:
+    """Commit the last transaction of a generation."""
+    txn = env.begin(write=True)
+    try:
+        session = WriteSession(env, txn)
+        session.store.superseded = name
+        session.finish()
+        txn.commit()
+    except BaseException:
+        txn.abort()
+        raise
+    env.sync()
+
+
+def backup(store: Store, path: str | os.PathLike[str]) -> Path:
+    """Write a compact copy of the newest commit as a store of its own; readers and writers go on.
+
+    Raises
+    ------
+    AlreadyExists : something is at ``path``
+    """
+    target = _free_path(path)
+    with store.read() as session:
+        _build(target, lambda folder: session.env.copy(folder), new_identity=False)
+    return target
+
+
+def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
+    """Copy a backup to a new path, verified first, under a temporary name that is renamed last.
+
+    Raises
+    ------
+    NotFound : ``source`` is no store
+    AlreadyExists : something is at ``path``
+    Corrupt : the backup is damaged
+    """
+    root = Path(source).expanduser().resolve()
+    if not generation.is_store(root):
+        raise NotFound(f"no backup at {root}; check the path")
+    target = _free_path(path)
+
+    def copy(folder: Path) -> None:
+        shutil.copyfile(root / generation.current_generation(root) / DATA_FILE, folder / DATA_FILE)
+
+    _build(target, copy, new_identity=True)
+    return target
+
+
+def _free_path(path: str | os.PathLike[str]) -> Path:
+    target = Path(path).expanduser().resolve()
+    if target.exists():
+        raise AlreadyExists(f"{target} exists; choose a path where nothing is")
+    return target
+
+
+def _build(target: Path, copy: object, *, new_identity: bool) -> None:
+    """Make a store folder under a temporary name, check it, rename it."""
+    assert callable(copy)
+    with translated(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+        folder = temporary / generation.FIRST
+        try:
+            folder.mkdir(parents=True)
+            copy(folder)
+            crash.point("copy written")
+            _check(folder, new_identity=new_identity)
+            (folder / "lock.mdb").unlink(missing_ok=True)
+            generation.set_current(temporary, generation.FIRST)
+            sync_folder(folder)
+            temporary.rename(target)
+            sync_folder(target.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def _check(folder: Path, *, new_identity: bool) -> None:
+    env = Environment(folder, writable=True)
+    try:
+        txn = env.begin()
+        report = verify(Session(env, txn, Shared(txn.id()), KeptCache()))
+        txn.abort()
+        if not report.ok:
+            raise Corrupt(f"the copy in {folder} is damaged ({report.damage[0]}); nothing was restored")
+        txn = env.begin(write=True)
+        try:
+            session = WriteSession(env, txn)
+            session.store.superseded = session.store.unsynced_boot = None
+            if new_identity:
+                session.store.store_id = uuid.uuid4().hex
+            session.finish()
+            txn.commit()
+        except BaseException:
+            txn.abort()
+            raise
+        env.sync()
+        with open(folder / DATA_FILE, "rb") as file:
+            os.fsync(file.fileno())
+    finally:
+        env.close()

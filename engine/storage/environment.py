@@ -1,0 +1,198 @@
+"""One LMDB environment: the mapped file of one generation.
+
+Only this module opens LMDB. Every process maps far more than the file holds (the map is sparse), so the
+map is never resized while a snapshot lives: resizing under a reader would move the views it computes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+
+from gingham.errors import Corrupt, GinghamError, PermissionDenied, ResourceExhausted, StoreFull
+from gingham.storage import pages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAP_BYTES = 1 << 40
+"""Address space asked for: 1 TiB costs half a millisecond and no memory; halved until it fits RLIMIT_AS."""
+MIN_MAP_BYTES = 1 << 26
+RESERVE_BYTES = 16 << 20
+"""Room beyond ``max_size`` that only deletes and maintenance may use, so that a full store can shrink."""
+READER_SLOTS = 1024
+DATA_FILE = "data.mdb"
+TABLES = ("catalog", "ids", "tail", "segments", "tombstones", "blobs", "staged")
+
+
+class Environment:
+    """The tables of one generation folder."""
+
+    def __init__(
+        self, folder: Path, *, writable: bool, sync: bool = True, max_size: int | None = None, create: bool = False
+    ) -> None:
+        self.folder = folder
+        self.max_size = max_size
+        self.pid = os.getpid()
+        self._sync = sync
+        if not create:
+            pages.check_header(folder / DATA_FILE)
+            damage = pages.check_trees(folder / DATA_FILE, skip=("ids",), free_pages=False)
+            if damage:
+                raise Corrupt(
+                    f"{folder / DATA_FILE} is damaged at {damage[0].where}: {damage[0].what}; restore a backup"
+                )
+        with translated(folder):
+            self._env = self._open(writable)
+            self._tables = self._open_tables(create)
+        self._ids_checked = create
+        self._free_checked = create
+        self.checked: dict[int, bytearray] = {}
+
+    def _open(self, writable: bool) -> Any:
+        size = MAP_BYTES if self.max_size is None else self.max_size + RESERVE_BYTES
+        lock = writable or _lockable(self.folder)
+        while True:
+            try:
+                return lmdb.open(
+                    str(self.folder),
+                    map_size=size,
+                    max_dbs=len(TABLES),
+                    max_readers=READER_SLOTS,
+                    max_spare_txns=0,
+                    readonly=not writable,
+                    sync=self._sync,
+                    readahead=False,
+                    meminit=False,
+                    lock=lock,
+                )
+            except lmdb.MemoryError:
+                if size <= MIN_MAP_BYTES:
+                    raise ResourceExhausted(
+                        f"the address space limit does not allow a map of {size} bytes; raise RLIMIT_AS"
+                    ) from None
+                size //= 2
+
+    def _open_tables(self, create: bool) -> dict[str, Any]:
+        if not create:
+            return {name: self._env.open_db(name.encode(), create=False) for name in TABLES}
+        return {name: self._env.open_db(name.encode()) for name in TABLES}
+
+    def table(self, name: str) -> Any:
+        """LMDB handle of a table."""
+        return self._tables[name]
+
+    def begin(self, *, write: bool = False) -> Any:
+        """Begin a transaction; clears the slots of dead readers when the table is full."""
+        try:
+            return self._env.begin(write=write, buffers=True)
+        except lmdb.ReadersFullError:
+            self._env.reader_check()
+            try:
+                return self._env.begin(write=write, buffers=True)
+            except lmdb.ReadersFullError:
+                raise ResourceExhausted(
+                    f"expected fewer than {READER_SLOTS} readers of {self.folder}, found the table full; close some"
+                ) from None
+
+    def child(self, parent: Any) -> Any:
+        """Begin a nested write transaction that can fail alone."""
+        return self._env.begin(write=True, buffers=True, parent=parent)
+
+    def check_ids(self) -> None:
+        """Check the structure of the ids tree once, before its first use by this process."""
+        if not self._ids_checked:
+            self._raise_damage(pages.check_tree(self.folder / DATA_FILE, "ids"))
+            self._ids_checked = True
+
+    def check_free_pages(self) -> None:
+        """Check once, before the first write, that no free page is in use: LMDB would overwrite it."""
+        if not self._free_checked:
+            self._raise_damage(pages.check_trees(self.folder / DATA_FILE, free_pages=True))
+            self._free_checked = self._ids_checked = True
+
+    def _raise_damage(self, damage: list[pages.Damage]) -> None:
+        if damage:
+            raise Corrupt(
+                f"{self.folder / DATA_FILE} is damaged at {damage[0].where}: {damage[0].what}; restore a backup"
+            )
+
+    def clear_dead_readers(self) -> int:
+        """Free the reader slots of processes that ended; returns how many."""
+        return int(self._env.reader_check())
+
+    def used_bytes(self) -> int:
+        """Bytes up to the last page LMDB has used."""
+        return (int(self._env.info()["last_pgno"]) + 1) * 4096
+
+    def sync(self) -> None:
+        """Flush everything committed to the disk."""
+        with translated(self.folder):
+            self._env.sync(True)
+
+    def copy(self, folder: Path) -> None:
+        """Write a compact copy into an existing folder and flush it."""
+        with translated(folder):
+            self._env.copy(str(folder), compact=True)
+        with open(folder / DATA_FILE, "rb") as file:
+            os.fsync(file.fileno())
+        sync_folder(folder)
+
+    def close(self) -> None:
+        """Unmap the file; nothing may hold a view any more."""
+        self._env.close()
+
+
+def _lockable(folder: Path) -> bool:
+    lock = folder / "lock.mdb"
+    if os.access(lock, os.W_OK) if lock.exists() else os.access(folder, os.W_OK):
+        return True
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return False
+    raise PermissionDenied(
+        f"reading needs write permission on {lock}, where readers register; "
+        "grant it, or put the files on a read-only medium"
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def translated(where: object) -> Iterator[None]:
+    """Turn LMDB's and the system's errors into Gingham's."""
+    try:
+        yield
+    except GinghamError:
+        raise
+    except lmdb.MapFullError as error:
+        raise StoreFull(
+            f"{where} has reached its size cap and nothing was written; delete rows, compact, or raise max_size"
+        ) from error
+    except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError) as error:
+        raise Corrupt(f"LMDB found {where} damaged ({error}); run verify() or restore a backup") from error
+    except (lmdb.Error, OSError) as error:
+        _raise_system(where, error)
+
+
+def _raise_system(where: object, error: Exception) -> None:
+    text = str(error)
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in text or "File too large" in text:
+        raise StoreFull(
+            f"the disk of {where} is full and nothing was written; free some space and repeat the call"
+        ) from error
+    if code in (errno.EACCES, errno.EPERM) or "Permission denied" in text:
+        raise PermissionDenied(f"the system refuses access to {where}; check its owner and permissions") from error
+    raise error

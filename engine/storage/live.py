@@ -1,0 +1,87 @@
+"""The live rows of some parts, ready to be written as one segment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from gingham.storage.columns import concat
+from gingham.storage.part import Part, take_field, take_norms, take_vectors
+from gingham.storage.segment import CHUNK_BYTES, write_segment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gingham.storage.blobs import BlobSink
+    from gingham.storage.catalog import CollectionRecord, SegmentRecord
+
+
+class LiveRows:
+    """The live rows of some parts, in ascending order of row id."""
+
+    def __init__(self, record: CollectionRecord, parts: Sequence[Part]) -> None:
+        self._record = record
+        self._parts = parts
+        self._live = [np.setdiff1d(np.arange(p.rows, dtype=np.int64), p.dead, assume_unique=True) for p in parts]
+        row_ids = [p.row_ids[at] for p, at in zip(parts, self._live, strict=True)]
+        joined = np.concatenate(row_ids) if row_ids else np.empty(0, np.uint64)
+        self._order = np.argsort(joined, kind="stable")
+        self._ends = np.cumsum([len(at) for at in self._live])
+        self.row_ids: np.ndarray[Any, Any] = joined[self._order]
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def _spread(self, start: int, stop: int) -> Iterator[tuple[Part, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Per part the offsets to copy for output rows start to stop, and where they go."""
+        order = self._order[start:stop]
+        owner = np.searchsorted(self._ends, order, side="right")
+        for number, part in enumerate(self._parts):
+            where = np.flatnonzero(owner == number)
+            if len(where):
+                first = int(self._ends[number]) - len(self._live[number])
+                yield part, self._live[number][order[where] - first], where
+
+    def ids(self) -> pa.Array:
+        """Encoded user ids."""
+        return self._column(lambda part, at: part.ids.take(pa.array(at)), pa.binary())
+
+    def field(self, name: str) -> pa.Array:
+        """A payload column."""
+        field = self._record.schema.fields[name]
+        return self._column(lambda part, at: take_field(part, name, field, at), field.arrow_type)
+
+    def _column(self, take: Any, kind: pa.DataType) -> pa.Array:
+        spread = list(self._spread(0, len(self)))
+        joined = concat([take(part, at) for part, at, _ in spread], kind)
+        where = np.concatenate([w for _, _, w in spread])
+        if np.all(where[:-1] < where[1:]):
+            return joined
+        return joined.take(pa.array(np.argsort(where, kind="stable")))
+
+    def vectors(self, name: str) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]]:
+        """A vector column with its norms, in pieces of one blob each."""
+        dense = self._record.schema.vectors[name]
+        step = max(1, CHUNK_BYTES // (dense.dim * np.dtype(dense.dtype).itemsize))
+        for start in range(0, len(self), step):
+            rows = min(step, len(self) - start)
+            matrix = np.empty((rows, dense.dim), dense.dtype)
+            norms = None if dense.metric == "dot" else np.empty(rows, np.float32)
+            for part, at, where in self._spread(start, start + rows):
+                matrix[where] = take_vectors(part, name, dense, at)
+                if norms is not None:
+                    norms[where] = take_norms(part, name, at)
+            yield matrix, norms
+
+    def write(self, sink: BlobSink) -> SegmentRecord:
+        """Write the rows as a segment."""
+        schema = self._record.schema
+        return write_segment(
+            sink,
+            row_ids=self.row_ids,
+            ids=self.ids(),
+            vectors=((name, self.vectors(name)) for name in schema.vectors),
+            fields=((name, self.field(name)) for name in schema.fields),
+        )

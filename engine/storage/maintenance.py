@@ -1,0 +1,143 @@
+"""The maintenance thread of a writing process: seals, merges, sweeps, expires, syncs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from gingham.config import SYNC_INTERVAL_SECONDS
+from gingham.errors import GinghamError, Unavailable
+from gingham.storage import generation
+from gingham.storage.gate import FileLock
+from gingham.storage.rewrite import rewrite
+from gingham.storage.staging import sweep
+
+if TYPE_CHECKING:
+    from gingham.storage.snapshot import Pin
+    from gingham.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.05
+"""Shortest time between two passes: a burst of small writes costs one look at the catalog, not one each."""
+CROWDED_SEGMENTS = 64
+"""Segments above which a write waits for maintenance."""
+CROWDED_WAIT_SECONDS = 30.0
+
+
+class Stopped(Exception):
+    """Maintenance was asked to end."""
+
+
+class Maintenance:
+    """Keeps tails and segments few, in a thread started by the first write."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._idle = threading.Condition()
+        self._asked = 0
+        self._done = 0
+        self._start = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._swept = False
+        self.pins: set[Pin] = set()
+        self.last_error: GinghamError | None = None
+
+    def wake(self) -> None:
+        """Look for work soon."""
+        if threading.current_thread() is self._thread:
+            return
+        with self._start:
+            if self._thread is None and not self._stop.is_set():
+                self._thread = threading.Thread(target=self._run, name="gingham-maintenance", daemon=True)
+                self._thread.start()
+        with self._idle:
+            self._asked += 1
+        self._wake.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Run until nothing is due; False where that took longer than ``timeout`` seconds."""
+        self.wake()
+        with self._idle:
+            asked = self._asked
+            return self._idle.wait_for(lambda: self._done >= asked or self._stop.is_set(), timeout)
+
+    def make_room(self, cid: int) -> None:
+        """Hold a writer back while a collection has far more segments than it should."""
+        deadline = time.monotonic() + CROWDED_WAIT_SECONDS
+        while time.monotonic() < deadline and not self._stop.is_set():
+            with self._store.read() as session:
+                if len(session.collection_by_id(cid).segments) < CROWDED_SEGMENTS:
+                    return
+            self.wait(1.0)
+
+    def stop(self) -> None:
+        """End within a second; what was staged is swept by the next writer."""
+        self._stop.set()
+        self._wake.set()
+        with self._idle:
+            self._idle.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def check(self) -> None:
+        """Raise Stopped where the thread is asked to end."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def _run(self) -> None:
+        lease = FileLock(self._store.root / generation.MAINTENANCE_LOCK)
+        synced = time.monotonic()
+        while not self._stop.is_set():
+            self._wake.wait(SYNC_INTERVAL_SECONDS)
+            self._wake.clear()
+            asked = self._asked
+            try:
+                self._expire_pins()
+                if self._store.options.durability == "interval" and time.monotonic() - synced >= SYNC_INTERVAL_SECONDS:
+                    self._store.sync()
+                    synced = time.monotonic()
+                if lease.try_acquire():
+                    try:
+                        self._pass()
+                    finally:
+                        lease.release()
+                self.last_error = None
+            except Stopped:
+                break
+            except Unavailable as error:
+                self.last_error = error
+            except GinghamError as error:
+                if self._stop.is_set():
+                    break
+                self.last_error = error
+                logger.warning("maintenance of %s stopped: %s", self._store.root, error)
+            with self._idle:
+                self._done = max(self._done, asked)
+                self._idle.notify_all()
+            self._stop.wait(PAUSE_SECONDS)
+        lease.close()
+
+    def _pass(self) -> None:
+        if not self._swept:
+            with self._store.read() as session:
+                staged = session.txn.stat(session.env.table("staged"))["entries"]
+                session.env.clear_dead_readers()
+            if staged:
+                self._store.write(sweep)
+            self._swept = True
+        with self._store.read() as session:
+            cids = list(session.store.names.values())
+        for cid in cids:
+            while rewrite(self._store, cid, self.check):
+                self.check()
+
+    def _expire_pins(self) -> None:
+        now = time.monotonic()
+        for pin in list(self.pins):
+            if now >= pin.expires:
+                pin.close()

@@ -1,0 +1,114 @@
+"""What a query sees of stored rows: segments and the tail look alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from gingham.storage.columns import no_vectors, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from gingham.schema import Dense, Field, Schema
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive rows of a vector column.
+
+    Attributes
+    ----------
+    start : offset of the first row in the part
+    vectors : array of shape (rows, dim), read-only, possibly on the map
+    norms : float32 (rows,) as :func:`gingham.index.flat.row_norms` makes them, or None
+    """
+
+    start: int
+    vectors: np.ndarray[Any, Any]
+    norms: np.ndarray[Any, Any] | None
+
+
+class Part(Protocol):
+    """Rows with offsets 0..rows-1; dead ones included. Views are valid while their session is open."""
+
+    @property
+    def key(self) -> Hashable:
+        """Names the content: two parts of equal key hold equal rows (dead rows aside)."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows, dead ones included."""
+        ...
+
+    @property
+    def dead(self) -> np.ndarray[Any, Any]:
+        """Ascending int64 offsets of dead rows."""
+        ...
+
+    @property
+    def row_ids(self) -> np.ndarray[Any, Any]:
+        """Ascending uint64 row ids."""
+        ...
+
+    @property
+    def ids(self) -> pa.Array:
+        """Encoded user ids as a binary column."""
+        ...
+
+    def field(self, name: str, field: Field) -> pa.Array:
+        """Payload column; all null where the part is older than the field."""
+        ...
+
+    def chunks(self, name: str) -> Sequence[Chunk]:
+        """Chunks of a vector column; none where the part is older than the vector."""
+        ...
+
+
+def live_mask(part: Part) -> np.ndarray[Any, Any] | None:
+    """Bool (rows,) that is False at dead rows, or None where none is dead."""
+    dead = part.dead
+    if len(dead) == 0:
+        return None
+    mask = np.ones(part.rows, np.bool_)
+    mask[dead] = False
+    return mask
+
+
+def take_vectors(part: Part, name: str, dense: Dense, offsets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Copy of the vectors at some offsets, shape (n, dim); NaN where a row has none."""
+    out = no_vectors(len(offsets), dense.dim, dense.dtype)
+    for chunk in part.chunks(name):
+        inside = (offsets >= chunk.start) & (offsets < chunk.start + len(chunk.vectors))
+        out[inside] = chunk.vectors[offsets[inside] - chunk.start]
+    return out
+
+
+def take_norms(part: Part, name: str, offsets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Copy of the norms at some offsets, float32; NaN where a row has no vector."""
+    out = np.full(len(offsets), np.nan, np.float32)
+    for chunk in part.chunks(name):
+        if chunk.norms is not None:
+            inside = (offsets >= chunk.start) & (offsets < chunk.start + len(chunk.norms))
+            out[inside] = chunk.norms[offsets[inside] - chunk.start]
+    return out
+
+
+def take_field(part: Part, name: str, field: Field, offsets: np.ndarray[Any, Any]) -> pa.Array:
+    """Copy of the payload at some offsets in the field's Arrow type."""
+    return plain(part.field(name, field).take(pa.array(offsets, pa.int64())), field.arrow_type)
+
+
+def take_ids(part: Part, offsets: np.ndarray[Any, Any]) -> list[bytes]:
+    """Encoded user ids at some offsets."""
+    taken: list[bytes] = part.ids.take(pa.array(offsets, pa.int64())).to_pylist()
+    return taken
+
+
+def take_fields(part: Part, schema: Schema, names: Sequence[str], offsets: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Copies of several payload columns at some offsets."""
+    return {name: take_field(part, name, schema.fields[name], offsets) for name in names}

@@ -1,0 +1,170 @@
+"""Segments: immutable sets of column blobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from gingham.errors import Corrupt
+from gingham.storage.blobs import BlobSink, array_of, rebased
+from gingham.storage.catalog import BlobRef, SegmentRecord, SegmentRef, VectorChunk
+from gingham.storage.columns import pack_column, unpack_column
+from gingham.storage.part import Chunk
+from gingham.storage.tombstones import read_dead
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from gingham.schema import Field
+    from gingham.storage.session import Session
+
+CHUNK_BYTES = 128 << 20
+"""Vectors are cut into blobs of this size; LMDB commits values of 64-500 MB at full disk speed."""
+
+
+def write_segment(
+    sink: BlobSink,
+    *,
+    row_ids: np.ndarray[Any, Any],
+    ids: pa.Array,
+    vectors: Iterable[tuple[str, Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]]]],
+    fields: Iterable[tuple[str, pa.Array]],
+) -> SegmentRecord:
+    """Encode columns into blobs, one after the other, and describe them.
+
+    Parameters
+    ----------
+    sink : takes the blobs
+    row_ids : uint64 (n,), ascending
+    ids : binary column of n encoded user ids
+    vectors : per name the consecutive (vectors, norms) pieces of the column
+    fields : per name the payload column
+
+    Returns
+    -------
+    SegmentRecord : with segment number 0, to be set when the segment is placed
+    """
+    columns = {name: tuple(_write_chunks(sink, pieces)) for name, pieces in vectors}
+    return SegmentRecord(
+        sid=0,
+        rows=len(row_ids),
+        row_ids=sink.put(np.ascontiguousarray(row_ids, np.uint64)),
+        ids=sink.put(pack_column(ids)),
+        vectors=columns,
+        fields={name: sink.put(pack_column(column)) for name, column in fields},
+    )
+
+
+def _write_chunks(
+    sink: BlobSink, pieces: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]]
+) -> Iterable[VectorChunk]:
+    for matrix, norms in pieces:
+        step = max(1, CHUNK_BYTES // max(1, matrix.itemsize * matrix.shape[1]))
+        for start in range(0, len(matrix), step):
+            part = np.ascontiguousarray(matrix[start : start + step])
+            norm_blob = None if norms is None else sink.put(np.ascontiguousarray(norms[start : start + step]))
+            yield VectorChunk(len(part), sink.put(part), norm_blob)
+
+
+def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
+    """Give a record its segment number and move its relative blob keys to ``base``."""
+
+    def moved(chunk: VectorChunk) -> VectorChunk:
+        norms = None if chunk.norms is None else rebased(chunk.norms, base)
+        return VectorChunk(chunk.rows, rebased(chunk.vectors, base), norms)
+
+    return msgspec.structs.replace(
+        record,
+        sid=sid,
+        row_ids=rebased(record.row_ids, base),
+        ids=rebased(record.ids, base),
+        vectors={name: tuple(moved(c) for c in column) for name, column in record.vectors.items()},
+        fields={name: rebased(ref, base) for name, ref in record.fields.items()},
+    )
+
+
+def segment_bytes(record: SegmentRecord) -> int:
+    """Bytes of all blobs."""
+    return sum(ref.length for ref in record.blobs())
+
+
+class SegmentPart:
+    """A segment as a :class:`~gingham.storage.part.Part` of an open session."""
+
+    def __init__(self, session: Session, cid: int, ref: SegmentRef, schema_epoch: int) -> None:
+        self._session = session
+        self._cid = cid
+        self._schema_epoch = schema_epoch
+        self.ref = ref
+
+    @property
+    def key(self) -> Hashable:
+        """Segment number and schema epoch."""
+        return (self.ref.sid, self._schema_epoch)
+
+    @property
+    def rows(self) -> int:
+        """Rows, dead ones included."""
+        return self.ref.rows
+
+    @property
+    def record(self) -> SegmentRecord:
+        """The blobs of the segment."""
+        return self._session.segment_record(self._cid, self.ref.sid, self._schema_epoch)
+
+    @property
+    def dead(self) -> np.ndarray[Any, Any]:
+        """Ascending offsets of dead rows."""
+        if self.ref.dead == 0:
+            return np.empty(0, np.int64)
+        key = ("dead", self.ref.sid, self.ref.dead)
+        found: np.ndarray[Any, Any] = self._session.kept(
+            key, lambda: read_dead(self._session.env, self._session.txn, self._cid, self.ref.sid)
+        )
+        if len(found) != self.ref.dead or found[-1] >= self.rows:
+            raise Corrupt(f"segment {self.ref.sid} expects {self.ref.dead} dead rows, found {len(found)}")
+        return found
+
+    @property
+    def row_ids(self) -> np.ndarray[Any, Any]:
+        """Ascending row ids."""
+        return self._array(self.record.row_ids, "<u8", self.rows)
+
+    @property
+    def ids(self) -> pa.Array:
+        """Encoded user ids."""
+        return self._column(self.record.ids)
+
+    def field(self, name: str, field: Field) -> pa.Array:
+        """Payload column; all null where the segment is older than the field."""
+        ref = self.record.fields.get(name)
+        return pa.nulls(self.rows, field.arrow_type) if ref is None else self._column(ref)
+
+    def chunks(self, name: str) -> list[Chunk]:
+        """Chunks of a vector column; none where the segment is older than the vector."""
+        out: list[Chunk] = []
+        start = 0
+        for chunk in self.record.vectors.get(name, ()):
+            dense = self._session.vector_of(self._cid, name)
+            matrix = self._array(chunk.vectors, dense.dtype, chunk.rows * dense.dim).reshape(-1, dense.dim)
+            norms = None if chunk.norms is None else self._array(chunk.norms, "<f4", chunk.rows)
+            out.append(Chunk(start, matrix, norms))
+            start += chunk.rows
+        if out and start != self.rows:
+            raise Corrupt(f"vector {name!r} of segment {self.ref.sid} expects {self.rows} rows, found {start}")
+        return out
+
+    def _array(self, ref: BlobRef, dtype: str, size: int) -> np.ndarray[Any, Any]:
+        array: np.ndarray[Any, Any] = self._session.mapped(ref, lambda view: array_of(view, dtype))
+        if len(array) != size:
+            raise Corrupt(f"blob {ref.key} of segment {self.ref.sid} expects {size} values, found {len(array)}")
+        return array
+
+    def _column(self, ref: BlobRef) -> pa.Array:
+        column = self._session.mapped(ref, unpack_column)
+        if len(column) != self.rows:
+            raise Corrupt(f"blob {ref.key} of segment {self.ref.sid} expects {self.rows} rows, found {len(column)}")
+        return column

@@ -1,0 +1,232 @@
+"""Reading everything: every record, every blob piece, every page, and how they fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gingham.errors import CollectionNotFound, GinghamError
+from gingham.storage import pages
+from gingham.storage.blobs import piece_intact, read_blob
+from gingham.storage.environment import DATA_FILE
+from gingham.storage.records import (
+    PIECE_BYTES,
+    blob_key,
+    child_key,
+    collection_key,
+    open_record,
+    open_row,
+)
+from gingham.storage.segment import SegmentPart
+from gingham.storage.tail import TailPart
+from gingham.storage.tombstones import TAIL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gingham.storage.catalog import BlobRef, CollectionRecord
+    from gingham.storage.part import Part
+    from gingham.storage.session import Session
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One place where stored bytes are not what was written.
+
+    Attributes
+    ----------
+    where : collection, segment, blob, record or page
+    what : what was expected and what was found
+    """
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+@dataclass
+class VerifyReport:
+    """Outcome of reading a whole store.
+
+    Attributes
+    ----------
+    damage : empty for a healthy store
+    records : checksummed records read
+    blob_bytes : bytes of blobs read
+    """
+
+    damage: list[Damage] = field(default_factory=list)
+    records: int = 0
+    blob_bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.damage
+
+
+def verify_session(session: Session, progress: Callable[[int], None] | None = None) -> list[Damage]:
+    """Damage that :func:`verify` finds."""
+    return verify(session, progress).damage
+
+
+def verify(session: Session, progress: Callable[[int], None] | None = None) -> VerifyReport:
+    """Read everything a session sees.
+
+    Parameters
+    ----------
+    progress : called with the number of blob bytes read so far
+
+    Returns
+    -------
+    VerifyReport : all damage to live bytes
+    """
+    report = VerifyReport()
+    report.damage += [
+        Damage(d.where, d.what) for d in pages.check_trees(session.env.folder / DATA_FILE, pinned=session.txn.id())
+    ]
+    if report.damage:
+        return report
+    _Reader(session, report, progress).run()
+    return report
+
+
+class _Reader:
+    """One pass over a session."""
+
+    def __init__(self, session: Session, report: VerifyReport, progress: Callable[[int], None] | None) -> None:
+        self._session = session
+        self._report = report
+        self._progress = progress
+        self._named: set[int] = set()
+
+    def run(self) -> None:
+        for table in ("catalog", "tail", "segments", "tombstones", "staged"):
+            self._read_table(table)
+        self._read_ids()
+        for name, cid in sorted(self._session.store.names.items()):
+            with self._noting(f"collection {name!r}"):
+                record = self._session.collection_by_id(cid)
+                if record.name != name or record.cid != cid:
+                    self._note(f"collection {name!r}", f"its record is that of {record.name!r}")
+                self._read_collection(record)
+        self._find_strays()
+
+    def _note(self, where: str, what: str) -> None:
+        self._report.damage.append(Damage(where, what))
+
+    def _noting(self, where: str) -> _Noting:
+        return _Noting(self, where)
+
+    def _read_table(self, table: str) -> None:
+        for key, value in self._session.txn.cursor(db=self._session.env.table(table)):
+            with self._noting(f"record {bytes(key).hex()} of table {table!r}"):
+                open_record(table, bytes(key), value)
+            self._report.records += 1
+
+    def _read_ids(self) -> None:
+        for key, value in self._session.txn.cursor(db=self._session.env.table("ids")):
+            with self._noting(f"ids record {bytes(key).hex()}"):
+                open_row(bytes(key), value)
+            self._report.records += 1
+
+    def _read_collection(self, record: CollectionRecord) -> None:
+        rows = []
+        for part in self._session.parts(record):
+            name = "tail" if isinstance(part, TailPart) else f"segment {part.ref.sid}"  # type: ignore[attr-defined]
+            with self._noting(f"{name} of {record.name!r}"):
+                if isinstance(part, SegmentPart):
+                    self._read_blobs(part)
+                rows.append(self._read_part(record, part))
+        self._compare_ids(record, rows)
+
+    def _read_blobs(self, part: SegmentPart) -> None:
+        for ref in part.record.blobs():
+            self._named.add(ref.key)
+            with self._noting(f"blob {ref.key} of segment {part.ref.sid}"):
+                self._read_blob(ref)
+
+    def _read_blob(self, ref: BlobRef) -> None:
+        view = read_blob(self._session.env, self._session.txn, ref, check=False)
+        for piece in range(len(ref.checks) // 8):
+            if not piece_intact(ref, view, piece):
+                self._note(f"blob {ref.key}", f"piece {piece} at byte {piece * PIECE_BYTES} has another checksum")
+        self._report.blob_bytes += ref.length
+        if self._progress is not None:
+            self._progress(self._report.blob_bytes)
+
+    def _read_part(self, record: CollectionRecord, part: Part) -> tuple[list[bytes], np.ndarray]:
+        row_ids = part.row_ids
+        if len(row_ids) != part.rows or np.any(row_ids[:-1] >= row_ids[1:]):
+            self._note(f"collection {record.name!r}", "row ids of a part are not ascending")
+        for name in record.schema.vectors:
+            part.chunks(name)
+        for name, kind in record.schema.fields.items():
+            part.field(name, kind)
+        live = np.setdiff1d(np.arange(part.rows), part.dead, assume_unique=True)
+        return part.ids.take(live).to_pylist(), row_ids[live]
+
+    def _compare_ids(self, record: CollectionRecord, parts: list[tuple[list[bytes], np.ndarray]]) -> None:
+        """Every live row has its id, and every id of the collection a live row."""
+        stored = {e: int(r) for ids, rows in parts for e, r in zip(ids, rows, strict=True)}
+        prefix = record.cid.to_bytes(4, "big")
+        cursor = self._session.txn.cursor(db=self._session.env.table("ids"))
+        named = 0
+        if cursor.set_range(prefix):
+            for key, value in cursor:
+                encoded = bytes(key)
+                if encoded[:4] != prefix:
+                    break
+                named += 1
+                if stored.get(encoded[4:]) != int.from_bytes(bytes(value)[:8], "little"):
+                    self._note(f"collection {record.name!r}", f"id {encoded[4:]!r} does not name its row")
+        if named != len(stored) or len(stored) != record.rows:
+            self._note(
+                f"collection {record.name!r}",
+                f"expects {record.rows} rows, found {len(stored)} stored and {named} named",
+            )
+
+    def _find_strays(self) -> None:
+        """Blobs that nothing names are staged, or were left behind."""
+        txn, env = self._session.txn, self._session.env
+        for key, _ in txn.cursor(db=env.table("blobs")):
+            number = int.from_bytes(bytes(key), "big")
+            if number not in self._named and txn.get(blob_key(number), db=env.table("staged")) is None:
+                self._note(f"blob {number}", "no segment names it")
+        known = {collection_key(cid) for cid in self._session.store.names.values()} | {b"store"}
+        for key, _ in txn.cursor(db=env.table("catalog")):
+            if bytes(key) not in known:
+                self._note(f"catalog record {bytes(key).hex()}", "no name leads to it")
+        expected = set()
+        for cid in self._session.store.names.values():
+            try:
+                record = self._session.collection_by_id(cid)
+            except GinghamError:
+                continue
+            expected |= {child_key(cid, ref.sid) for ref in record.segments}
+            expected |= {child_key(cid, TAIL)} if record.tail_dead else set()
+        for table in ("segments", "tombstones"):
+            for key, _ in txn.cursor(db=env.table(table)):
+                if bytes(key) not in expected:
+                    self._note(f"record {bytes(key).hex()} of table {table!r}", "no collection names it")
+
+
+class _Noting:
+    """Turns errors of a block into damage."""
+
+    def __init__(self, reader: _Reader, where: str) -> None:
+        self._reader = reader
+        self._where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, (GinghamError, CollectionNotFound)):
+            self._reader._note(self._where, str(error))
+            return True
+        return False

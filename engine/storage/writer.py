@@ -1,0 +1,208 @@
+"""The writer thread: LMDB binds a write transaction to one thread, so one thread runs them all.
+
+Calls that wait while a commit is flushed share the next one: each runs in a child transaction, so that
+one failure aborts one call.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gingham.errors import Closed, StoreFull
+from gingham.storage import crash, pages
+from gingham.storage.boot import boot_id
+from gingham.storage.environment import DATA_FILE, translated
+from gingham.storage.session import WriteSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gingham.storage.store import Mapped, Store
+
+T = TypeVar("T")
+
+GROUP_CALLS = 64
+"""Calls that share one sync at most, so that the first one's wait stays short."""
+
+
+@dataclass
+class _Call:
+    change: Callable[[Any], Any]
+    exclusive: bool
+    needs_bytes: int
+    future: Future[Any]
+
+
+class Writer:
+    """Runs changes one after the other in a thread of its own, started by the first one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._start = threading.Lock()
+        self._running = threading.Lock()
+        self._stopped = False
+
+    def submit(self, change: Callable[[WriteSession], T], *, exclusive: bool = False, needs_bytes: int = 0) -> T:
+        """Run a change and wait until it is committed.
+
+        Parameters
+        ----------
+        change : called with the write session; what it raises aborts it and is raised here
+        exclusive : call it with the store's mapped generation instead, gate held, no transaction open
+        needs_bytes : bytes that the change adds; 0 for what must work in a full store
+        """
+        call = _Call(change, exclusive, needs_bytes, Future())
+        with self._start:
+            if self._stopped:
+                raise Closed(f"the database {self._store.root} is closed; open it again")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="gingham-writer", daemon=True)
+                self._thread.start()
+            self._calls.put(call)
+        result: T = call.future.result()
+        return result
+
+    def pause(self) -> None:
+        """Wait for the running group and start no other."""
+        self._running.acquire()
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self._running.release()
+
+    def stop(self) -> None:
+        """Finish the calls that wait, then end the thread."""
+        with self._start:
+            self._stopped = True
+            thread = self._thread
+            if thread is not None:
+                self._calls.put(None)
+        if thread is not None:
+            thread.join()
+        elif self._store.writable and self._store.options.durability != "commit":
+            self._finish_unsynced()
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            group: list[_Call] = []
+            item = self._calls.get()
+            while item is not None:
+                group.append(item)
+                if len(group) == GROUP_CALLS or item.exclusive:
+                    break
+                try:
+                    item = self._calls.get_nowait()
+                except queue.Empty:
+                    break
+            last = item is None
+            if group:
+                with self._running:
+                    self._commit_group(group)
+        self._finish_unsynced()
+
+    def _commit_group(self, group: list[_Call]) -> None:
+        store = self._store
+        try:
+            store.gate.acquire(store.options.lock_timeout)
+        except BaseException as error:
+            for call in group:
+                call.future.set_exception(error)
+            return
+        try:
+            ordinary = [call for call in group if not call.exclusive]
+            if ordinary:
+                self._run_ordinary(store.write_mapped(), ordinary)
+            for call in group:
+                if call.exclusive:
+                    self._run_exclusive(call)
+        except BaseException as error:
+            for call in group:
+                if not call.future.done():
+                    call.future.set_exception(error)
+        finally:
+            store.gate.release()
+
+    def _run_exclusive(self, call: _Call) -> None:
+        try:
+            call.future.set_result(call.change(self._store.write_mapped()))
+        except BaseException as error:
+            call.future.set_exception(error)
+
+    def _run_ordinary(self, mapped: Mapped, calls: list[_Call]) -> None:
+        env = mapped.env
+        env.check_free_pages()
+        results: list[tuple[_Call, Any]] = []
+        with translated(env.folder):
+            txn = env.begin(write=True)
+            try:
+                for call in calls:
+                    self._run_call(mapped, txn, call, results, alone=len(calls) == 1)
+                crash.point("before commit")
+                if results:
+                    txn.commit()
+                else:
+                    txn.abort()
+            except BaseException:
+                txn.abort()
+                raise
+        crash.point("after commit")
+        for call, result in results:
+            call.future.set_result(result)
+
+    def _run_call(
+        self, mapped: Mapped, parent: Any, call: _Call, results: list[tuple[_Call, Any]], *, alone: bool
+    ) -> None:
+        txn = parent if alone else mapped.env.child(parent)
+        session = WriteSession(mapped.env, txn)
+        try:
+            with translated(mapped.env.folder):
+                self._check_room(mapped, call.needs_bytes)
+                result = call.change(session)
+                if self._store.options.durability != "commit":
+                    session.store.unsynced_boot = boot_id()
+                session.finish()
+                if not alone:
+                    txn.commit()
+        except BaseException as error:
+            if not alone:
+                txn.abort()
+            call.future.set_exception(error)
+        else:
+            results.append((call, result))
+
+    def _check_room(self, mapped: Mapped, needed: int) -> None:
+        """Keep the reserve of a capped store for deletes and maintenance."""
+        cap = mapped.env.max_size
+        if cap is None or needed == 0:
+            return
+        used = mapped.env.used_bytes()
+        if used + needed > cap and used - pages.free_bytes(mapped.env.folder / DATA_FILE) + needed > cap:
+            raise StoreFull(
+                f"{self._store.root} expects at most max_size={cap} bytes and holds {used}, found {needed} more to "
+                "write; delete rows, compact, or raise max_size"
+            )
+
+    def _finish_unsynced(self) -> None:
+        """Flush, then record that nothing unsynced is left."""
+        store = self._store
+        if not store.writable or store.options.durability == "commit":
+            return
+        mapped = store.write_mapped()
+        mapped.env.sync()
+        store.gate.acquire(store.options.lock_timeout)
+        try:
+            txn = mapped.env.begin(write=True)
+            session = WriteSession(mapped.env, txn)
+            session.store.unsynced_boot = None
+            session.finish()
+            txn.commit()
+            mapped.env.sync()
+        finally:
+            store.gate.release()

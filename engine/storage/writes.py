@@ -1,0 +1,277 @@
+"""Changes of rows inside one write transaction: look ids up, bury the old version, append the new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from gingham.index.flat import row_norms
+from gingham.storage.blobs import PendingBlobs
+from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
+from gingham.storage.columns import concat
+from gingham.storage.live import LiveRows
+from gingham.storage.part import Part, take_field, take_ids, take_vectors
+from gingham.storage.records import blob_key, child_key, id_key, open_row, seal_row
+from gingham.storage.segment import move_record, segment_bytes, write_segment
+from gingham.storage.tail import (
+    HARD_FACTOR,
+    REWRITE_BYTES,
+    SEAL_BATCHES,
+    SEAL_ROWS,
+    TailPart,
+    read_tail_batch,
+    tail_batch,
+    write_tail_batch,
+)
+from gingham.storage.tombstones import TAIL, read_dead, write_dead
+from gingham.types import RowBatch, WriteResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gingham.schema import Schema
+    from gingham.storage.session import WriteSession
+
+DIRECT_ROWS = 2048
+DIRECT_BYTES = 4 << 20
+"""Batches this large become a segment at once instead of passing through the tail."""
+
+
+@dataclass(frozen=True)
+class PreparedRows:
+    """Rows of an upsert with everything computed that needs no transaction."""
+
+    ids: list[bytes]
+    id_column: pa.Array
+    vectors: dict[str, np.ndarray[Any, Any]]
+    norms: dict[str, np.ndarray[Any, Any] | None]
+    fields: dict[str, pa.Array]
+    blobs: PendingBlobs | None
+    record: SegmentRecord | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the rows take, about."""
+        return sum(m.nbytes for m in self.vectors.values()) + sum(c.nbytes for c in self.fields.values())
+
+
+def prepare_rows(
+    batch: RowBatch, schema: Schema, *, norms: dict[str, np.ndarray[Any, Any] | None] | None = None
+) -> PreparedRows:
+    """Compute norms, and blobs and checksums where the batch becomes a segment of its own."""
+    column = pa.array(batch.ids, pa.binary())
+    if norms is None:
+        norms = {name: row_norms(m, schema.vectors[name].metric) for name, m in batch.vectors.items()}
+    nbytes = sum(m.nbytes for m in batch.vectors.values()) + sum(c.nbytes for c in batch.fields.values())
+    if len(batch) < DIRECT_ROWS and nbytes < DIRECT_BYTES:
+        return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, None, None)
+    blobs = PendingBlobs()
+    record = write_segment(
+        blobs,
+        row_ids=np.arange(len(batch), dtype=np.uint64),
+        ids=column,
+        vectors=[(name, [(m, norms[name])]) for name, m in batch.vectors.items()],
+        fields=batch.fields.items(),
+    )
+    return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, blobs, record)
+
+
+def find_rows(session: Any, cid: int, ids: Sequence[bytes]) -> dict[bytes, int]:
+    """Row id of each encoded user id that exists."""
+    session.env.check_ids()
+    cursor = session.txn.cursor(db=session.env.table("ids"))
+    keys = sorted(id_key(cid, encoded) for encoded in ids)
+    return {bytes(k)[4:]: open_row(bytes(k), v) for k, v in cursor.getmulti(keys)}
+
+
+def upsert(session: WriteSession, cid: int, rows: PreparedRows) -> WriteResult:
+    """Insert rows, replacing those of the same id."""
+    record = session.touch(cid)
+    if not rows.ids:
+        return WriteResult(session.next_version())
+    replaced = find_rows(session, cid, rows.ids)
+    if replaced:
+        bury(session, record, np.fromiter(replaced.values(), np.uint64, len(replaced)))
+    first = record.next_row
+    record.next_row += len(rows.ids)
+    items = [(key := id_key(cid, e), seal_row(key, first + i)) for i, e in enumerate(rows.ids)]
+    items.sort()
+    session.txn.cursor(db=session.env.table("ids")).putmulti(items)
+    if rows.record is not None and rows.blobs is not None:
+        place_pending(session, record, rows.record, rows.blobs, first_row=first)
+    else:
+        append_tail(session, record, rows, first)
+        if len(record.tail) >= HARD_FACTOR * SEAL_BATCHES or tail_rows(record) >= HARD_FACTOR * SEAL_ROWS:
+            seal_now(session, record)
+    return WriteResult(session.next_version(), len(rows.ids) - len(replaced), len(replaced))
+
+
+def delete_ids(session: WriteSession, cid: int, ids: Sequence[bytes]) -> WriteResult:
+    """Remove rows by encoded id; unknown ids are counted as missing."""
+    wanted = list(dict.fromkeys(ids))
+    found = find_rows(session, cid, wanted)
+    record = session.touch(cid)
+    for encoded in found:
+        session.txn.delete(id_key(cid, encoded), db=session.env.table("ids"))
+    bury(session, record, np.fromiter(found.values(), np.uint64, len(found)))
+    return WriteResult(session.next_version(), deleted=len(found), missing=len(wanted) - len(found))
+
+
+def update_rows(session: WriteSession, cid: int, changes: RowBatch) -> WriteResult:
+    """Change some columns of existing rows; unknown ids are counted as missing."""
+    record = session.touch(cid)
+    found = find_rows(session, cid, changes.ids)
+    known = [i for i, encoded in enumerate(changes.ids) if encoded in found]
+    missing = len(changes.ids) - len(known)
+    if not known:
+        return WriteResult(session.next_version(), missing=missing)
+    ids = [changes.ids[i] for i in known]
+    old = read_rows(session, record, np.array([found[e] for e in ids], np.uint64))
+    at = np.array(known, np.int64)
+    vectors = {n: changes.vectors[n][at] if n in changes.vectors else m for n, m in old.vectors.items()}
+    fields = {n: changes.fields[n].take(pa.array(at)) if n in changes.fields else c for n, c in old.fields.items()}
+    merged = prepare_rows(RowBatch(ids, vectors, fields), record.schema)
+    upsert(session, cid, merged)
+    return WriteResult(session.next_version(), updated=len(ids), missing=missing)
+
+
+def locate(parts: Sequence[Part], rows: np.ndarray[Any, Any]) -> list[tuple[Part, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Where row ids are stored: per part the offsets and the positions in ``rows`` they answer."""
+    out = []
+    for part in parts:
+        mine = part.row_ids
+        if not len(mine):
+            continue
+        near = np.flatnonzero((rows >= mine[0]) & (rows <= mine[-1]))
+        at = np.searchsorted(mine, rows[near])
+        hit = mine[at] == rows[near]
+        if hit.any():
+            out.append((part, at[hit].astype(np.int64), near[hit]))
+    return out
+
+
+def read_rows(session: Any, record: CollectionRecord, rows: np.ndarray[Any, Any]) -> RowBatch:
+    """Copy whole rows by row id, in the order asked."""
+    schema = record.schema
+    found = locate(session.parts(record), rows)
+    order = np.argsort(np.concatenate([where for _, _, where in found]), kind="stable")
+    take = pa.array(order)
+    ids = [encoded for part, offsets, _ in found for encoded in take_ids(part, offsets)]
+    vectors = {
+        name: np.concatenate([take_vectors(part, name, dense, offsets) for part, offsets, _ in found])[order]
+        for name, dense in schema.vectors.items()
+    }
+    fields = {
+        name: concat([take_field(part, name, f, o) for part, o, _ in found], f.arrow_type).take(take)
+        for name, f in schema.fields.items()
+    }
+    return RowBatch([ids[i] for i in order], vectors, fields)
+
+
+def bury(session: WriteSession, record: CollectionRecord, rows: np.ndarray[Any, Any]) -> None:
+    """Mark rows dead where they are stored; a segment without a live row goes at once."""
+    if not len(rows):
+        return
+    for part, offsets, _ in locate(session.parts(record), rows):
+        if isinstance(part, TailPart):
+            dead = read_dead(session.env, session.txn, record.cid, TAIL)
+            dead = np.union1d(dead, part.row_ids[offsets].astype(np.int64))
+            record.tail_dead = len(dead)
+            if record.tail_dead == part.rows:
+                drop_tail(session, record)
+            else:
+                write_dead(session.env, session.txn, record.cid, TAIL, dead)
+        else:
+            ref = next(r for r in record.segments if r.sid == part.key[0])  # type: ignore[index]
+            dead = np.union1d(read_dead(session.env, session.txn, record.cid, ref.sid), offsets)
+            ref.dead = len(dead)
+            if ref.dead == ref.rows:
+                remove_segment(session, record, ref.sid)
+            else:
+                write_dead(session.env, session.txn, record.cid, ref.sid, dead)
+
+
+def append_tail(session: WriteSession, record: CollectionRecord, rows: PreparedRows, first: int) -> None:
+    """Append rows to the last tail batch where that is small, or as a batch of their own."""
+    batch = tail_batch(rows.id_column, rows.vectors, rows.norms, rows.fields)
+    last = record.tail[-1] if record.tail else None
+    if last is not None and last.seq >= record.seal_floor and last.first_row + last.rows == first:
+        old = read_tail_batch(session, record.cid, last)
+        if last.nbytes + rows.nbytes <= REWRITE_BYTES and old.schema.equals(batch.schema):
+            batch = pa.Table.from_batches([old, batch]).combine_chunks().to_batches()[0]
+            last.rows = batch.num_rows
+            last.nbytes = write_tail_batch(session, record.cid, last.seq, batch)
+            return
+    nbytes = write_tail_batch(session, record.cid, record.next_seq, batch)
+    record.tail.append(TailBatch(record.next_seq, batch.num_rows, nbytes, first))
+    record.next_seq += 1
+
+
+def tail_rows(record: CollectionRecord) -> int:
+    """Rows in the tail, dead ones included."""
+    return sum(entry.rows for entry in record.tail)
+
+
+def seal_now(session: WriteSession, record: CollectionRecord) -> None:
+    """Turn the tail into a segment inside this transaction."""
+    live = LiveRows(record, [TailPart(session, record)])
+    blobs = PendingBlobs()
+    segment = live.write(blobs) if len(live) else None
+    drop_tail(session, record)
+    if segment is not None:
+        place_pending(session, record, segment, blobs, first_row=None)
+
+
+def drop_tail(session: WriteSession, record: CollectionRecord) -> None:
+    """Remove every tail batch."""
+    for entry in record.tail:
+        session.txn.delete(child_key(record.cid, entry.seq), db=session.env.table("tail"))
+    record.tail, record.tail_dead = [], 0
+    write_dead(session.env, session.txn, record.cid, TAIL, np.empty(0, np.int64))
+
+
+def place_pending(
+    session: WriteSession, record: CollectionRecord, segment: SegmentRecord, blobs: PendingBlobs, *, first_row: int | None
+) -> SegmentRef:
+    """Store pending blobs and name them; ``first_row`` replaces row ids that count from 0."""
+    base = session.store.next_blob
+    session.store.next_blob += len(blobs.data)
+    segment = move_record(segment, sid=0, base=base)
+    if first_row is not None:
+        row_ids = PendingBlobs()
+        ref = row_ids.put(np.arange(first_row, first_row + segment.rows, dtype=np.uint64))
+        blobs.data[segment.row_ids.key - base] = row_ids.data[0]
+        segment = msgspec.structs.replace(
+            segment, row_ids=type(ref)(segment.row_ids.key, ref.length, ref.checks)
+        )
+    table = session.env.table("blobs")
+    for number, data in enumerate(blobs.data):
+        session.txn.put(blob_key(base + number), data, db=table)
+    return name_segment(session, record, segment, row_ids=np.frombuffer(blobs.data[segment.row_ids.key - base], "<u8"))
+
+
+def name_segment(
+    session: WriteSession, record: CollectionRecord, segment: SegmentRecord, *, row_ids: np.ndarray[Any, Any]
+) -> SegmentRef:
+    """Give a segment whose blobs are stored its number and enter it in the catalog."""
+    sid = session.store.next_segment
+    session.store.next_segment += 1
+    segment = msgspec.structs.replace(segment, sid=sid)
+    session.put_record("segments", child_key(record.cid, sid), msgspec.msgpack.encode(segment))
+    ref = SegmentRef(sid, segment.rows, 0, int(row_ids[0]), int(row_ids[-1]), segment_bytes(segment))
+    record.segments.append(ref)
+    return ref
+
+
+def remove_segment(session: WriteSession, record: CollectionRecord, sid: int) -> None:
+    """Remove a segment with its blobs and tombstones."""
+    segment = session.segment_record(record.cid, sid, record.schema_epoch)
+    for ref in segment.blobs():
+        session.txn.delete(blob_key(ref.key), db=session.env.table("blobs"))
+    session.txn.delete(child_key(record.cid, sid), db=session.env.table("segments"))
+    write_dead(session.env, session.txn, record.cid, sid, np.empty(0, np.int64))
+    record.segments = [ref for ref in record.segments if ref.sid != sid]

@@ -1,0 +1,246 @@
+"""Kernels of exact search. Addresses are raw: the caller has checked shapes, types and contiguity.
+
+A row is scored by one sequence of operations wherever it lies, so its score has the same bits alone, in a
+batch, in the tail and in a segment. Metrics: 0 dot, 1 cosine (the query is normalised), 2 squared L2.
+"""
+
+import numpy as np
+from gingham.codecs.intrinsics import (
+    add,
+    greater_mask,
+    inline,
+    kernel,
+    load_f16,
+    load_f32,
+    load_one_f16,
+    load_one_f32,
+    load_one_u8,
+    lowest_bit,
+    mul,
+    multiply_add,
+    prefetch,
+    splat,
+    sub,
+    total,
+    zeros,
+)
+from numba import float32, int64, uint32, uint64
+
+
+@inline
+def _dot_f32(x, q, dim):
+    a, b, c, d = zeros(), zeros(), zeros(), zeros()
+    j = int64(0)
+    while j + 32 <= dim:
+        o = uint64(4 * j)
+        a = multiply_add(load_f32(x + o), load_f32(q + o), a)
+        b = multiply_add(load_f32(x + o + uint64(32)), load_f32(q + o + uint64(32)), b)
+        c = multiply_add(load_f32(x + o + uint64(64)), load_f32(q + o + uint64(64)), c)
+        d = multiply_add(load_f32(x + o + uint64(96)), load_f32(q + o + uint64(96)), d)
+        j += 32
+    while j + 8 <= dim:
+        a = multiply_add(load_f32(x + uint64(4 * j)), load_f32(q + uint64(4 * j)), a)
+        j += 8
+    s = total(add(add(a, b), add(c, d)))
+    while j < dim:
+        s += load_one_f32(x + uint64(4 * j)) * load_one_f32(q + uint64(4 * j))
+        j += 1
+    return s
+
+
+@inline
+def _dot_f16(x, q, dim):
+    a, b, c, d = zeros(), zeros(), zeros(), zeros()
+    j = int64(0)
+    while j + 32 <= dim:
+        o = uint64(2 * j)
+        p = uint64(4 * j)
+        a = multiply_add(load_f16(x + o), load_f32(q + p), a)
+        b = multiply_add(load_f16(x + o + uint64(16)), load_f32(q + p + uint64(32)), b)
+        c = multiply_add(load_f16(x + o + uint64(32)), load_f32(q + p + uint64(64)), c)
+        d = multiply_add(load_f16(x + o + uint64(48)), load_f32(q + p + uint64(96)), d)
+        j += 32
+    while j + 8 <= dim:
+        a = multiply_add(load_f16(x + uint64(2 * j)), load_f32(q + uint64(4 * j)), a)
+        j += 8
+    s = total(add(add(a, b), add(c, d)))
+    while j < dim:
+        s += load_one_f16(x + uint64(2 * j)) * load_one_f32(q + uint64(4 * j))
+        j += 1
+    return s
+
+
+@inline
+def _square(v, acc):
+    return multiply_add(v, v, acc)
+
+
+@inline
+def _l2_f32(x, q, dim):
+    a, b, c, d = zeros(), zeros(), zeros(), zeros()
+    j = int64(0)
+    while j + 32 <= dim:
+        o = uint64(4 * j)
+        a = _square(sub(load_f32(x + o), load_f32(q + o)), a)
+        b = _square(sub(load_f32(x + o + uint64(32)), load_f32(q + o + uint64(32))), b)
+        c = _square(sub(load_f32(x + o + uint64(64)), load_f32(q + o + uint64(64))), c)
+        d = _square(sub(load_f32(x + o + uint64(96)), load_f32(q + o + uint64(96))), d)
+        j += 32
+    while j + 8 <= dim:
+        a = _square(sub(load_f32(x + uint64(4 * j)), load_f32(q + uint64(4 * j))), a)
+        j += 8
+    s = total(add(add(a, b), add(c, d)))
+    while j < dim:
+        t = load_one_f32(x + uint64(4 * j)) - load_one_f32(q + uint64(4 * j))
+        s += t * t
+        j += 1
+    return s
+
+
+@inline
+def _l2_f16(x, q, dim):
+    a, b, c, d = zeros(), zeros(), zeros(), zeros()
+    j = int64(0)
+    while j + 32 <= dim:
+        o = uint64(2 * j)
+        p = uint64(4 * j)
+        a = _square(sub(load_f16(x + o), load_f32(q + p)), a)
+        b = _square(sub(load_f16(x + o + uint64(16)), load_f32(q + p + uint64(32))), b)
+        c = _square(sub(load_f16(x + o + uint64(32)), load_f32(q + p + uint64(64))), c)
+        d = _square(sub(load_f16(x + o + uint64(48)), load_f32(q + p + uint64(96))), d)
+        j += 32
+    while j + 8 <= dim:
+        a = _square(sub(load_f16(x + uint64(2 * j)), load_f32(q + uint64(4 * j))), a)
+        j += 8
+    s = total(add(add(a, b), add(c, d)))
+    while j < dim:
+        t = load_one_f16(x + uint64(2 * j)) - load_one_f32(q + uint64(4 * j))
+        s += t * t
+        j += 1
+    return s
+
+
+@inline
+def _score(x, half, q, dim, metric, norms, row):
+    if metric == 2:
+        if half:
+            return -_l2_f16(x, q, dim)
+        return -_l2_f32(x, q, dim)
+    if half:
+        s = _dot_f16(x, q, dim)
+    else:
+        s = _dot_f32(x, q, dim)
+    if metric == 1:
+        s *= load_one_f32(norms + uint64(4 * row))
+    return s
+
+
+@inline
+def _sift(scores, rows, q, size):
+    """Move the root of a heap whose root is the worst entry down to its place."""
+    s, r, i = scores[q, 0], rows[q, 0], int64(0)
+    while True:
+        child = 2 * i + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and (
+            scores[q, other] < scores[q, child]
+            or (scores[q, other] == scores[q, child] and rows[q, other] > rows[q, child])
+        ):
+            child = other
+        if not (scores[q, child] < s or (scores[q, child] == s and rows[q, child] > r)):
+            break
+        scores[q, i] = scores[q, child]
+        rows[q, i] = rows[q, child]
+        i = child
+    scores[q, i] = s
+    rows[q, i] = r
+
+
+@kernel("void(float32[:,::1], int64[:,::1])")
+def sort_heaps(scores, rows):
+    """Turn heaps into lists, best first, ties by ascending row."""
+    k = scores.shape[1]
+    for q in range(scores.shape[0]):
+        for end in range(k - 1, 0, -1):
+            s, r = scores[q, 0], rows[q, 0]
+            scores[q, 0], rows[q, 0] = scores[q, end], rows[q, end]
+            scores[q, end], rows[q, end] = s, r
+            _sift(scores, rows, q, int64(end))
+
+
+@kernel("void(uint64, int64, int64, int64, uint64, int64, int64, uint64, uint64, float32[:,::1], int64[:,::1])")
+def scan_rows(vectors, half, start, stop, queries, dim, metric, norms, allow, scores, rows):
+    """Put the best of rows start to stop into the heaps of all queries; ``allow`` 0 allows all."""
+    width = uint64(dim * (2 if half else 4))
+    for row in range(start, stop):
+        if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
+            continue
+        x = vectors + uint64(row) * width
+        for q in range(scores.shape[0]):
+            s = _score(x, half, queries + uint64(4 * q * dim), dim, metric, norms, row)
+            if s > scores[q, 0]:
+                scores[q, 0] = s
+                rows[q, 0] = row
+                _sift(scores, rows, q, int64(scores.shape[1]))
+
+
+@kernel("void(uint64, int64, uint64, int64, int64, uint64, int64[::1], float32[::1])")
+def score_rows(vectors, half, query, dim, metric, norms, rows, out):
+    """Score listed rows; a negative row scores -inf."""
+    width = uint64(dim * (2 if half else 4))
+    n = rows.shape[0]
+    for i in range(n):
+        if i + 2 < n and rows[i + 2] >= 0:
+            ahead = vectors + uint64(rows[i + 2]) * width
+            for line in range(0, min(int64(width), int64(512)), 64):
+                prefetch(ahead + uint64(line))
+        if rows[i] < 0:
+            out[i] = float32(-np.inf)
+        else:
+            out[i] = _score(vectors + uint64(rows[i]) * width, half, query, dim, metric, norms, rows[i])
+
+
+@kernel("void(uint64, int64, int64, int64, int64, int64, uint64, uint64, float32[:,::1], int64[:,::1])")
+def collect(products, n_queries, start, stop, stride, metric, norms, allow, scores, rows):
+    """Put the best of a block of inner products (n_queries, stride) into the heaps.
+
+    Compared are q.x, q.x * norm for cosine, and 2 q.x - norm for L2, which orders like -|q - x|^2.
+    """
+    width = stop - start
+    size = int64(scores.shape[1])
+    two = splat(float32(2.0))
+    for q in range(n_queries):
+        line = products + uint64(4 * q * stride)
+        limit = splat(scores[q, 0])
+        i = int64(0)
+        while i < width:
+            at = line + uint64(4 * i)
+            norm = norms + uint64(4 * (start + i))
+            if i + 8 <= width:
+                v = load_f32(at)
+                if metric == 1:
+                    v = mul(v, load_f32(norm))
+                elif metric == 2:
+                    v = sub(mul(v, two), load_f32(norm))
+                mask = greater_mask(v, limit)
+            else:
+                mask = uint32((1 << (width - i)) - 1)
+            while mask != 0:
+                lane = lowest_bit(mask)
+                mask &= mask - uint32(1)
+                row = start + i + lane
+                if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
+                    continue
+                s = load_one_f32(at + uint64(4 * lane))
+                if metric == 1:
+                    s *= load_one_f32(norms + uint64(4 * row))
+                elif metric == 2:
+                    s = s * float32(2.0) - load_one_f32(norms + uint64(4 * row))
+                if s > scores[q, 0]:
+                    scores[q, 0] = s
+                    rows[q, 0] = row
+                    _sift(scores, rows, q, size)
+                    limit = splat(scores[q, 0])
+            i += 8
