@@ -1,0 +1,1 @@
+"""Codecs: arrays in, codes out; and the room of the jit settings."""

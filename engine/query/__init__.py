@@ -1,0 +1,1 @@
+"""Query: filters, search, reading rows."""

@@ -1,0 +1,1 @@
+"""Storage: the LMDB file and everything in it."""

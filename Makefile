@@ -1,0 +1,50 @@
+PYTHON := $(shell for p in python3.11 python3; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
+.PHONY: run test check bench soak links clean
+
+run: .venv/.run            ## install and run the demo on real text
+	@$(BIN)/gingham demo
+
+test: .venv/.dev           ## install and run the tests
+	@$(BIN)/python -m pytest
+
+soak: .venv/.dev           ## long crash and model runs
+	@$(BIN)/python -m pytest -m soak
+
+check: .venv/.dev links    ## style, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@PYTHONPATH=.links $(BIN)/lint-imports
+
+bench: .venv/.bench        ## figures against peers; see bench/README.md
+	@$(BIN)/python bench/run.py
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Gingham needs Python 3.11 or newer as python3.11 or python3; none was found." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/.run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Gingham into .venv ..."
+	@$(PIP) -e . && touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Gingham and its test tools into .venv ..."
+	@$(PIP) -e ".[dev]" && touch $@
+
+.venv/.bench: pyproject.toml constraints.txt | $(BIN)/python
+	@$(PIP) -e ".[dev,bench]" && touch $@
+
+links:
+	@rm -rf .links && mkdir -p .links/gingham
+	@for f in engine/*; do ln -s ../../$$f .links/gingham/; done
+	@for d in index codecs server clients; do test ! -d $$d || ln -s ../../$$d .links/gingham/$$d; done
+
+clean:
+	@rm -rf .venv .links build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name '*.nb[ic]' -delete
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,319 @@
+"""The command line: the verbs of the library. Results go to standard output, progress to standard error.
+
+Exit codes: 0 done, 1 an error of Gingham, 2 wrong usage, 3 damage found by verify.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gingham.errors import GinghamError, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gingham.database import Database
+    from gingham.demo.report import DemoReport
+    from gingham.query.hits import Hits
+
+app = typer.Typer(
+    name="gingham",
+    help="Gingham: a vector database in one crash-safe file.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DamageFound = 3
+
+PathArgument = Annotated[Path, typer.Argument(help="Folder of the database.", show_default=False)]
+DbOption = Annotated[Path, typer.Option("--db", help="Folder of the database.", show_default=False)]
+CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Collection to use.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except GinghamError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+@app.command()
+def demo(
+    db: Annotated[Path | None, typer.Option(help="Keep the database here; a temporary folder otherwise.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest, search and evaluate SciFact, real text with real embeddings."""
+    from gingham.demo.report import run_demo
+
+    with contextlib.ExitStack() as stack:
+        path = db or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "scifact"
+        if path.exists():
+            raise InvalidArgument(f"demo --db expects a path where nothing is, found {path}; choose another")
+        progress = stack.enter_context(_progress("Ingesting SciFact"))
+        report = run_demo(path, progress=progress)
+    if as_json:
+        _print_json({name: value for name, value in vars(report).items() if name != "examples"})
+    else:
+        _print_demo(report)
+
+
+def _print_demo(report: DemoReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(
+        f"\nSciFact: {report.documents:,} abstracts, {report.queries} claims, embedded by all-MiniLM-L6-v2 (384 dims)\n"
+    )
+    for example in report.examples:
+        suffix = f"   [filter: {example.where}]" if example.where else ""
+        console.print(f"claim: {example.claim}{suffix}", markup=False, style="bold")
+        for hit in example.hits:
+            console.print(f"  {hit.score:.3f}  {str(hit['title'])[:90]}", markup=False)
+        console.print()
+    table = Table(show_header=True, header_style="bold")
+    table.add_column("measure")
+    table.add_column("here", justify="right")
+    table.add_column("published", justify="right")
+    table.add_row("nDCG@10, exact search", f"{report.ndcg_at_10:.3f}", f"{report.published_ndcg_at_10:.3f}")
+    table.add_row("recall@100", f"{report.recall_at_100:.3f}", "")
+    table.add_row("ingest, rows/s, synced", f"{report.ingest_rows_per_s:,.0f}", "")
+    table.add_row("one query at a time, queries/s", f"{report.single_queries_per_s:,.0f}", "")
+    table.add_row("batch of all queries, queries/s", f"{report.batch_queries_per_s:,.0f}", "")
+    table.add_row("bytes on disk", f"{report.file_bytes:,}", "")
+    console.print(table)
+
+
+@app.command()
+def ingest(
+    files: Annotated[list[Path], typer.Argument(help="Parquet or JSON-lines files.", show_default=False)],
+    db: DbOption,
+    collection: CollectionOption = "docs",
+    metric: Annotated[str, typer.Option(help="Metric of vectors, where the collection is made: cosine, dot or l2.")] = "cosine",
+    as_json: JsonOption = False,
+) -> None:
+    """Write rows of files into a collection, which is made from the first file where it is missing."""
+    from gingham.connect import open as open_database
+    from gingham.files import infer_schema, read_rows
+
+    with open_database(db) as database:
+        if collection not in database:
+            schema = infer_schema(files[0], metric)
+            database.create_collection(collection, fields=schema.fields, vectors=schema.vectors)
+        started = time.perf_counter()
+        rows = 0
+        with _progress("Ingesting") as progress:
+            for file in files:
+                result = database[collection].upsert(_counted(read_rows(file), progress, rows))
+                rows += result.inserted + result.updated
+        seconds = time.perf_counter() - started
+        count = database[collection].count()
+    figures = {"rows": rows, "seconds": seconds, "rows_per_s": rows / seconds, "count": count}
+    _report(figures, f"{rows:,} rows written in {seconds:.1f} s; {collection!r} has {count:,} rows", as_json)
+
+
+@app.command()
+def search(
+    db: DbOption,
+    vector: Annotated[str, typer.Option(help="Query as a JSON array, or @FILE of a .npy or .json file.", show_default=False)],
+    collection: CollectionOption = "docs",
+    k: Annotated[int, typer.Option("-k", help="Hits.")] = 10,
+    where: Annotated[str | None, typer.Option(help="Filter, such as \"year >= 2024 AND lang = 'en'\".")] = None,
+    using: Annotated[str | None, typer.Option(help="Vector field, where there are several.")] = None,
+    explain: Annotated[bool, typer.Option(help="Also print how the search went.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the nearest rows of a vector."""
+    from gingham.connect import open as open_database
+
+    with open_database(db, mode="r") as database:
+        hits: Hits = database[collection].search(_read_vector(vector), k=k, where=where, using=using)
+    if as_json:
+        _print_json([{"id": h.id, "score": h.score, **h.fields} for h in hits])
+        return
+    for hit in hits:
+        shown = "  ".join(f"{name}={str(value)[:60]!r}" for name, value in hit.items() if value is not None)
+        typer.echo(f"{hit.score:10.4f}  {hit.id}  {shown}")
+    if hits.complete.why:
+        typer.echo(hits.complete.why, err=True)
+    if explain:
+        typer.echo(str(hits.explain()), err=True)
+
+
+def _read_vector(text: str) -> Any:
+    import numpy as np
+
+    try:
+        if not text.startswith("@"):
+            return json.loads(text)
+        path = Path(text[1:])
+        return np.load(path) if path.suffix == ".npy" else json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"--vector expects a JSON array or @FILE, found {text[:60]!r}: {error}") from error
+
+
+@app.command()
+def info(db: PathArgument, as_json: JsonOption = False) -> None:
+    """Show the collections with their fields and vectors."""
+    from gingham.connect import open as open_database
+
+    with open_database(db, mode="r") as database:
+        found = {name: database[name].schema for name in database.collections()}
+        counts = {name: database[name].count() for name in found}
+    if as_json:
+        import msgspec
+
+        _print_json({n: {"rows": counts[n], **msgspec.to_builtins(s)} for n, s in found.items()})
+        return
+    for name, schema in found.items():
+        typer.echo(f"{name}: {counts[name]:,} rows")
+        for column, kind in [*schema.fields.items(), *schema.vectors.items()]:
+            typer.echo(f"  {column}: {kind}")
+
+
+@app.command()
+def stats(db: PathArgument, as_json: JsonOption = False) -> None:
+    """Show rows, segments, tail and bytes."""
+    from dataclasses import asdict
+
+    from gingham.connect import open as open_database
+
+    with open_database(db, mode="r") as database:
+        whole = asdict(database.stats())
+        each = {name: asdict(database[name].stats()) for name in database.collections()}
+    if as_json:
+        _print_json({**whole, "by_collection": each})
+        return
+    for title, figures in [("database", whole), *each.items()]:
+        typer.echo(title)
+        for name, value in figures.items():
+            typer.echo(f"  {name:<16} {value:,}" if isinstance(value, int) else f"  {name:<16} {value}")
+
+
+@app.command(name="eval")
+def evaluate_command(
+    db: DbOption,
+    queries: Annotated[Path, typer.Option(help="JSON lines with id and vector.", show_default=False)],
+    qrels: Annotated[Path, typer.Option(help="Tab-separated query, document, grade; one header line.", show_default=False)],
+    collection: CollectionOption = "docs",
+    using: Annotated[str | None, typer.Option(help="Vector field, where there are several.")] = None,
+    where: Annotated[str | None, typer.Option(help="Filter applied to every query.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a collection's rankings against relevance judgements."""
+    from gingham.connect import open as open_database
+    from gingham.files import read_qrels, read_queries
+    from gingham.evaluation import evaluate
+
+    names, vectors = read_queries(queries)
+    judged = read_qrels(qrels)
+    with open_database(db, mode="r") as database:
+        results = database[collection].search(vectors, k=100, using=using, where=where, fields=[])
+    run = {name: [str(i) for i in hits.ids] for name, hits in zip(names, results, strict=True)}
+    outcome = evaluate(run, judged)
+    _report({**outcome.means, "queries": outcome.queries}, str(outcome), as_json)
+
+
+@app.command()
+def verify(db: PathArgument, as_json: JsonOption = False) -> None:
+    """Read every page, record and vector, and report all damage; exit code 3 where there is some."""
+    from gingham.connect import open as open_database
+
+    with open_database(db, mode="r") as database, _progress("Verifying") as progress:
+        total = database.stats().used_bytes
+        report = database.verify(progress=lambda done: progress(done, max(total, done)))
+    found = [str(damage) for damage in report.damage]
+    figures = {"ok": report.ok, "records": report.records, "blob_bytes": report.blob_bytes, "damage": found}
+    text = f"healthy: {report.records:,} records and {report.blob_bytes:,} bytes of columns read"
+    _report(figures, text if report.ok else "\n".join(found), as_json)
+    if not report.ok:
+        raise typer.Exit(DamageFound)
+
+
+@app.command()
+def compact(db: PathArgument, as_json: JsonOption = False) -> None:
+    """Give free pages back to the disk; readers go on meanwhile."""
+    from gingham.connect import open as open_database
+
+    with open_database(db, create=False) as database:
+        before, after = database.compact()
+    _report({"before": before, "after": after}, f"{before:,} bytes before, {after:,} after", as_json)
+
+
+@app.command()
+def backup(db: PathArgument, target: Annotated[Path, typer.Argument(help="Where nothing is.", show_default=False)]) -> None:
+    """Write a copy of the newest commit; it is a database of its own."""
+    from gingham.connect import open as open_database
+
+    with open_database(db, mode="r") as database:
+        typer.echo(f"written to {database.backup(target)}")
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="The backup.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="Where nothing is.", show_default=False)],
+) -> None:
+    """Verify a backup and copy it to a new place."""
+    from gingham.connect import restore as restore_database
+
+    restore_database(source, target)
+    typer.echo(f"restored to {target}")
+
+
+@app.command()
+def warmup() -> None:
+    """Compile all kernels now, so that no first query waits: for images and installations."""
+    from gingham.index.warmup import warmup as compile_kernels
+
+    started = time.perf_counter()
+    count = compile_kernels(lambda name: typer.echo(name, err=True))
+    typer.echo(f"{count} kernel modules ready in {time.perf_counter() - started:.1f} s")
+
+
+@contextlib.contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _counted(rows: Iterator[Any], progress: Callable[[int, int], None], before: int) -> Iterator[Any]:
+    done = before
+    for batch in rows:
+        yield batch
+        done += batch.num_rows
+        progress(done, 0)
+
+
+def _report(figures: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(figures)
+    else:
+        typer.echo(text)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
