@@ -32,7 +32,10 @@ def main(folder: Path) -> None:
     record = {"model": "all-MiniLM-L6-v2", "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
     for name in ("corpus", "queries"):
         vectors = model.encode(
-            texts(folder / f"{name}.jsonl.gz"), batch_size=64, normalize_embeddings=True, show_progress_bar=True
+            texts(folder / f"{name}.jsonl.gz"),
+            batch_size=64,
+            normalize_embeddings=True,
+            show_progress_bar=True,
         )
         np.save(folder / f"{name}.f16.npy", vectors.astype(np.float16))
         record[name] = list(vectors.shape)

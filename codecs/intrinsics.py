@@ -40,13 +40,13 @@ class _Float32x8(types.Type):
         super().__init__(name="float32x8")
 
 
-float32x8 = _Float32x8()
+float32x8: Any = _Float32x8()
 
 
 @register_model(_Float32x8)
-class _Float32x8Model(PrimitiveModel):  # type: ignore[misc]
+class _Float32x8Model(PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _F32)
+        super().__init__(manager, kind, _F32)  # type: ignore[no-untyped-call]
 
 
 def _loaded(builder: Any, address: Any, kind: Any) -> Any:
@@ -146,9 +146,7 @@ def total(typing: Any, vector: Any) -> Any:
         for width in (4, 2, 1):
             low = ir.Constant(ir.VectorType(_I32, width), list(range(width)))
             high = ir.Constant(ir.VectorType(_I32, width), list(range(width, 2 * width)))
-            value = builder.fadd(
-                builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high)
-            )
+            value = builder.fadd(builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high))
         return builder.extract_element(value, _I32(0))
 
     return types.float32(float32x8), code

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gingham.collection import Collection as Collection
-    from gingham.connect import open as open
+    from gingham.connect import open as open  # noqa: A004
     from gingham.connect import restore as restore
     from gingham.database import Database as Database
     from gingham.database import Snapshot as Snapshot

@@ -20,7 +20,6 @@ from gingham.errors import GinghamError, InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gingham.database import Database
     from gingham.demo.report import DemoReport
     from gingham.query.hits import Hits
 
@@ -78,13 +77,16 @@ def _print_demo(report: DemoReport) -> None:
 
     console = Console(highlight=False)
     console.print(
-        f"\nSciFact: {report.documents:,} abstracts, {report.queries} claims, embedded by all-MiniLM-L6-v2 (384 dims)\n"
+        f"\nSciFact: {report.documents:,} abstracts, {report.queries} claims, embedded by all-MiniLM-L6-v2 (384 dims); "
+        "* marks abstracts judged relevant\n",
+        soft_wrap=True,
     )
     for example in report.examples:
         suffix = f"   [filter: {example.where}]" if example.where else ""
-        console.print(f"claim: {example.claim}{suffix}", markup=False, style="bold")
+        console.print(f"claim: {example.claim}{suffix}", markup=False, style="bold", soft_wrap=True)
         for hit in example.hits:
-            console.print(f"  {hit.score:.3f}  {str(hit['title'])[:90]}", markup=False)
+            mark = "*" if hit.id in example.relevant else " "
+            console.print(f" {mark} {hit.score:.3f}  {hit['title']}", markup=False, soft_wrap=True)
         console.print()
     table = Table(show_header=True, header_style="bold")
     table.add_column("measure")
@@ -95,7 +97,7 @@ def _print_demo(report: DemoReport) -> None:
     table.add_row("ingest, rows/s, synced", f"{report.ingest_rows_per_s:,.0f}", "")
     table.add_row("one query at a time, queries/s", f"{report.single_queries_per_s:,.0f}", "")
     table.add_row("batch of all queries, queries/s", f"{report.batch_queries_per_s:,.0f}", "")
-    table.add_row("bytes on disk", f"{report.file_bytes:,}", "")
+    table.add_row("bytes on disk, compacted", f"{report.file_bytes:,}", "")
     console.print(table)
 
 
@@ -104,7 +106,9 @@ def ingest(
     files: Annotated[list[Path], typer.Argument(help="Parquet or JSON-lines files.", show_default=False)],
     db: DbOption,
     collection: CollectionOption = "docs",
-    metric: Annotated[str, typer.Option(help="Metric of vectors, where the collection is made: cosine, dot or l2.")] = "cosine",
+    metric: Annotated[
+        str, typer.Option(help="Metric of vectors, where the collection is made: cosine, dot or l2.")
+    ] = "cosine",
     as_json: JsonOption = False,
 ) -> None:
     """Write rows of files into a collection, which is made from the first file where it is missing."""
@@ -130,7 +134,9 @@ def ingest(
 @app.command()
 def search(
     db: DbOption,
-    vector: Annotated[str, typer.Option(help="Query as a JSON array, or @FILE of a .npy or .json file.", show_default=False)],
+    vector: Annotated[
+        str, typer.Option(help="Query as a JSON array, or @FILE of a .npy or .json file.", show_default=False)
+    ],
     collection: CollectionOption = "docs",
     k: Annotated[int, typer.Option("-k", help="Hits.")] = 10,
     where: Annotated[str | None, typer.Option(help="Filter, such as \"year >= 2024 AND lang = 'en'\".")] = None,
@@ -148,7 +154,7 @@ def search(
         return
     for hit in hits:
         shown = "  ".join(f"{name}={str(value)[:60]!r}" for name, value in hit.items() if value is not None)
-        typer.echo(f"{hit.score:10.4f}  {hit.id}  {shown}")
+        typer.echo(f"{hit.score:10.4f}  {hit.id!s}  {shown}")
     if hits.complete.why:
         typer.echo(hits.complete.why, err=True)
     if explain:
@@ -209,7 +215,9 @@ def stats(db: PathArgument, as_json: JsonOption = False) -> None:
 def evaluate_command(
     db: DbOption,
     queries: Annotated[Path, typer.Option(help="JSON lines with id and vector.", show_default=False)],
-    qrels: Annotated[Path, typer.Option(help="Tab-separated query, document, grade; one header line.", show_default=False)],
+    qrels: Annotated[
+        Path, typer.Option(help="Tab-separated query, document, grade; one header line.", show_default=False)
+    ],
     collection: CollectionOption = "docs",
     using: Annotated[str | None, typer.Option(help="Vector field, where there are several.")] = None,
     where: Annotated[str | None, typer.Option(help="Filter applied to every query.")] = None,
@@ -217,8 +225,8 @@ def evaluate_command(
 ) -> None:
     """Score a collection's rankings against relevance judgements."""
     from gingham.connect import open as open_database
-    from gingham.files import read_qrels, read_queries
     from gingham.evaluation import evaluate
+    from gingham.files import read_qrels, read_queries
 
     names, vectors = read_queries(queries)
     judged = read_qrels(qrels)
@@ -256,7 +264,9 @@ def compact(db: PathArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def backup(db: PathArgument, target: Annotated[Path, typer.Argument(help="Where nothing is.", show_default=False)]) -> None:
+def backup(
+    db: PathArgument, target: Annotated[Path, typer.Argument(help="Where nothing is.", show_default=False)]
+) -> None:
     """Write a copy of the newest commit; it is a database of its own."""
     from gingham.connect import open as open_database
 

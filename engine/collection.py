@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -18,12 +17,12 @@ from gingham.storage import schema_moves, writes
 from gingham.types import RowBatch, UserId, WriteResult, encode_id
 
 if TYPE_CHECKING:
+    import os
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
 
     from gingham.query.bind import Where
-    from gingham.query.hits import BatchHits, Hits
     from gingham.schema import Dense, Field, Schema
     from gingham.storage.catalog import CollectionRecord
     from gingham.storage.session import Session, WriteSession
@@ -114,7 +113,7 @@ class CollectionView:
             return select.count(session, record, bind(where, record.schema))
 
     @overload
-    def get(
+    def get(  # type: ignore[overload-overlap]
         self, ids: UserId, *, fields: Sequence[str] | None = None, include_vectors: bool = False
     ) -> dict[str, Any] | None: ...
     @overload
@@ -199,7 +198,13 @@ class CollectionView:
         return self._scan(node, order_by, descending, names, include_vectors, batch_size)
 
     def _scan(
-        self, node: Any, order_by: str | None, descending: bool, names: Sequence[str], vectors: bool, size: int | None
+        self,
+        node: Any,
+        order_by: str | None,
+        descending: bool,
+        names: Sequence[str],
+        vectors: bool,
+        size: int | None,
     ) -> Iterator[Any]:
         pin = self._reader.pin()
         try:
@@ -408,9 +413,7 @@ class Collection(CollectionView):
         if rows is not None or ids is None:
             raise InvalidArgument("update() expects ids= with vectors= or fields=, found rows or no ids")
         changes = source.from_columns(self.schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        return self._store.write(
-            lambda session: writes.update_rows(session, self._cid, changes), needs_bytes=1 << 16
-        )
+        return self._store.write(lambda session: writes.update_rows(session, self._cid, changes), needs_bytes=1 << 16)
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> WriteResult:
         """Remove rows by id or by filter in one commit; unknown ids are counted as missing."""
@@ -458,7 +461,7 @@ class Collection(CollectionView):
         return self._store.maintenance.wait(timeout)
 
 
-def delete_change(cid: int, ids: Any, where: Where) -> Any:
+def delete_change(cid: int, ids: Any, where: Where) -> Callable[[WriteSession], WriteResult]:
     """The change that a delete makes in a write session."""
     if (ids is None) == (where is None):
         raise InvalidArgument("delete() expects either ids= or where=, found both or neither")
@@ -490,6 +493,6 @@ def _check_order(record: CollectionRecord, order_by: str | None) -> None:
     if order_by is not None:
         kind = record.schema.field(order_by)
         if isinstance(kind, Json) or getattr(kind, "many", False):
-            raise SchemaMismatch(f"scan(order_by=) expects a field of single values, found {order_by!r}; choose another")
-
-
+            raise SchemaMismatch(
+                f"scan(order_by=) expects a field of single values, found {order_by!r}; choose another"
+            )

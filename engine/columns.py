@@ -99,7 +99,8 @@ def _numbers(name: str, value: Any, dense: Dense) -> Array:
         if matrix.dtype == object and len(value):
             return np.stack([np.asarray(vector, np.float64) for vector in value])
     raise SchemaMismatch(
-        f"vector {name!r} expects numbers of shape (n, {dense.dim}), found {type(value).__name__} of shape {matrix.shape}"
+        f"vector {name!r} expects numbers of shape (n, {dense.dim}), "
+        f"found {type(value).__name__} of shape {matrix.shape}"
     )
 
 
@@ -114,7 +115,10 @@ def field_column(name: str, values: Any, field: Field, n: int) -> pa.Array:
     column = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if isinstance(column, np.ndarray):
         column = _from_numpy(name, column, field)
-    elif not isinstance(column, pa.Array) and type(column).__module__.partition(".")[0] in ("pandas", "polars"):
+    elif not isinstance(column, pa.Array) and type(column).__module__.partition(".")[0] in (
+        "pandas",
+        "polars",
+    ):
         column = pa.array(column) if not hasattr(column, "to_arrow") else column.to_arrow()
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not isinstance(column, pa.Array):
@@ -131,7 +135,9 @@ def field_column(name: str, values: Any, field: Field, n: int) -> pa.Array:
 def _mismatch(name: str, field: Field, row: int, value: object) -> SchemaMismatch:
     kind = type(field).__name__.lower()
     many = " lists" if getattr(field, "many", False) else ""
-    return SchemaMismatch(f"field {name!r} expects {kind}{many}, found {type(value).__name__} {value!r:.60} in row {row}")
+    return SchemaMismatch(
+        f"field {name!r} expects {kind}{many}, found {type(value).__name__} {value!r:.60} in row {row}"
+    )
 
 
 def _from_numpy(name: str, column: Array, field: Field) -> Any:
@@ -185,7 +191,7 @@ def _float(value: Any) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError
     number = float(value)
-    if number != number:  # noqa: PLR0124
+    if number != number:
         raise ValueError
     return number
 
@@ -262,7 +268,7 @@ def _castable(kind: pa.DataType, wanted: pa.DataType) -> bool:
 
 def _parsed(name: str, column: pa.Array) -> list[Any]:
     """Values of a JSON column: text is parsed, structs and lists are taken as they are."""
-    values = column.to_pylist()
+    values: list[Any] = column.to_pylist()
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return values
     out = []

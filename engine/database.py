@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from gingham.collection import Collection, CollectionView, Reader, delete_change
-from gingham.config import StoreOptions
 from gingham.errors import AlreadyExists, Closed, InvalidArgument, ReadOnly
 from gingham.schema import Schema, check_name
 from gingham.storage import copies, schema_moves, writes
 from gingham.storage.environment import DATA_FILE
-from gingham.storage.generation import current_generation
 from gingham.storage.snapshot import Pin
 from gingham.storage.store import Store, open_store, release_store
 from gingham.storage.verify import VerifyReport, verify
 from gingham.types import WriteResult
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
+    from gingham.config import StoreOptions
     from gingham.query.bind import Where
     from gingham.schema import Dense, Field
     from gingham.storage.session import WriteSession
@@ -76,7 +75,7 @@ class Database:
     def __repr__(self) -> str:
         return f"<Database {str(self.path)!r}{'' if self._finalizer.alive else ' closed'}>"
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -247,7 +246,7 @@ class Snapshot:
         self._pin = Pin(store)
         self._reader = Reader(store, self._pin)
 
-    def __enter__(self) -> Snapshot:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -291,7 +290,7 @@ class Transaction:
         self._ended = False
         self.result: WriteResult | None = None
 
-    def __enter__(self) -> Transaction:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -356,10 +355,10 @@ class TransactionCollection(CollectionView):
         else:
             batches = list(source.batches(rows, schema))
         for batch in batches:
-            prepared = writes.prepare_rows(batch, schema)
-            self._transaction.add(
-                lambda session, prepared=prepared: writes.upsert(session, self._cid, prepared), prepared.nbytes
-            )
+            self._add(writes.prepare_rows(batch, schema))
+
+    def _add(self, prepared: writes.PreparedRows) -> None:
+        self._transaction.add(lambda session: writes.upsert(session, self._cid, prepared), prepared.nbytes)
 
     def update(
         self,
@@ -377,9 +376,3 @@ class TransactionCollection(CollectionView):
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> None:
         """Remove rows at the end of the transaction; see :meth:`Collection.delete`."""
         self._transaction.add(delete_change(self._cid, ids, where))
-
-
-def file_of(path: str | os.PathLike[str]) -> Path:
-    """Data file of a database folder."""
-    root = Path(path).expanduser().resolve()
-    return root / current_generation(root) / DATA_FILE

@@ -140,7 +140,8 @@ def batches(source: Any, schema: Schema, *, chunk_rows: int = CHUNK_ROWS) -> Ite
         yield from _stream(iter(source), schema, chunk_rows)
     else:
         raise InvalidArgument(
-            f"upsert() expects dicts, an Arrow table, a frame, a Parquet path or an iterable, found {type(source).__name__}"
+            f"upsert() expects dicts, an Arrow table, a frame, a Parquet path or an iterable, "
+            f"found {type(source).__name__}"
         )
 
 
@@ -150,7 +151,9 @@ def _parquet(source: str | os.PathLike[str], schema: Schema, chunk_rows: int) ->
     try:
         file = pq.ParquetFile(source)
     except (FileNotFoundError, pa.ArrowInvalid, IsADirectoryError) as error:
-        raise InvalidArgument(f"upsert() expects the path of a Parquet file, found {os.fspath(source)!r}: {error}") from error
+        raise InvalidArgument(
+            f"upsert() expects the path of a Parquet file, found {os.fspath(source)!r}: {error}"
+        ) from error
     with file:
         for batch in file.iter_batches(batch_size=chunk_rows):
             yield from_table(pa.Table.from_batches([batch]), schema)

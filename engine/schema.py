@@ -144,13 +144,9 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
         if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
             raise InvalidArgument(f"Dense(dim=) expects an integer from 1 to {MAX_DIM}, found {self.dim!r}")
         if self.metric not in ("cosine", "dot", "l2"):
-            raise InvalidArgument(
-                f"Dense(metric=) expects 'cosine', 'dot' or 'l2', found {self.metric!r}"
-            )
+            raise InvalidArgument(f"Dense(metric=) expects 'cosine', 'dot' or 'l2', found {self.metric!r}")
         if self.dtype not in ("float32", "float16"):
-            raise InvalidArgument(
-                f"Dense(dtype=) expects 'float32' or 'float16', found {self.dtype!r}"
-            )
+            raise InvalidArgument(f"Dense(dtype=) expects 'float32' or 'float16', found {self.dtype!r}")
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -160,9 +156,7 @@ class Schema(msgspec.Struct, frozen=True):
     vectors: dict[str, Dense]
 
     @classmethod
-    def of(
-        cls, fields: Mapping[str, Field] | None = None, vectors: Mapping[str, Dense] | None = None
-    ) -> Schema:
+    def of(cls, fields: Mapping[str, Field] | None = None, vectors: Mapping[str, Dense] | None = None) -> Schema:
         """Build a schema after checking every name and type.
 
         Raises
@@ -173,9 +167,7 @@ class Schema(msgspec.Struct, frozen=True):
         for name, field in fields.items():
             check_name(name, "field")
             if not isinstance(field, _Field):
-                raise InvalidArgument(
-                    f"field {name!r} expects a field type such as gingham.Int(), found {field!r}"
-                )
+                raise InvalidArgument(f"field {name!r} expects a field type such as gingham.Int(), found {field!r}")
         for name, vector in vectors.items():
             check_name(name, "vector")
             if not isinstance(vector, Dense):
@@ -210,9 +202,7 @@ class Schema(msgspec.Struct, frozen=True):
 def check_name(name: str, what: str) -> None:
     """Raise InvalidArgument unless ``name`` is an identifier of at most 64 characters that is not reserved."""
     if not isinstance(name, str) or not _NAME.match(name):
-        raise InvalidArgument(
-            f"a {what} name expects letters, digits and underscores, at most 64, found {name!r}"
-        )
+        raise InvalidArgument(f"a {what} name expects letters, digits and underscores, at most 64, found {name!r}")
     if name in RESERVED_NAMES:
         raise InvalidArgument(f"the {what} name {name!r} is reserved; choose another")
 

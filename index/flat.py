@@ -193,7 +193,13 @@ def _heaps(n_queries: int, k: int) -> tuple[Array, Array]:
 
 
 def _search_kernels(
-    kernels: ModuleType, queries: Array, vectors: Array, norms: Array | None, k: int, metric: Metric, allow: Array | None
+    kernels: ModuleType,
+    queries: Array,
+    vectors: Array,
+    norms: Array | None,
+    k: int,
+    metric: Metric,
+    allow: Array | None,
 ) -> tuple[Array, Array]:
     if allow is not None:
         chosen = np.flatnonzero(allow)
@@ -218,7 +224,13 @@ def _spans(n: int) -> list[tuple[int, int]]:
 
 
 def _search_listed(
-    kernels: ModuleType, queries: Array, vectors: Array, norms: Array | None, k: int, metric: Metric, chosen: Array
+    kernels: ModuleType,
+    queries: Array,
+    vectors: Array,
+    norms: Array | None,
+    k: int,
+    metric: Metric,
+    chosen: Array,
 ) -> tuple[Array, Array]:
     """Search few rows: they are copied together first."""
     scores, rows = _heaps(len(queries), k)
@@ -307,8 +319,9 @@ def _longest(data: _Rows, start: int, stop: int) -> float:
 def _score_numpy(query: Array, vectors: Array, norms: Array | None, rows: Array, metric: Metric) -> Array:
     block = vectors[rows].astype(np.float64)
     if metric == "l2":
-        return -np.square(block - query).sum(axis=1).astype(np.float32)
-    scores = block @ query.astype(np.float64)
+        distances: Array = np.square(block - query).sum(axis=1)
+        return -distances.astype(np.float32)
+    scores: Array = block @ query.astype(np.float64)
     return (scores if norms is None or metric == "dot" else scores * norms[rows]).astype(np.float32)
 
 

@@ -5,6 +5,8 @@ batch, in the tail and in a segment. Metrics: 0 dot, 1 cosine (the query is norm
 """
 
 import numpy as np
+from numba import float32, int64, uint32, uint64
+
 from gingham.codecs.intrinsics import (
     add,
     greater_mask,
@@ -24,7 +26,6 @@ from gingham.codecs.intrinsics import (
     total,
     zeros,
 )
-from numba import float32, int64, uint32, uint64
 
 
 @inline
@@ -126,10 +127,7 @@ def _score(x, half, q, dim, metric, norms, row):
         if half:
             return -_l2_f16(x, q, dim)
         return -_l2_f32(x, q, dim)
-    if half:
-        s = _dot_f16(x, q, dim)
-    else:
-        s = _dot_f32(x, q, dim)
+    s = _dot_f16(x, q, dim) if half else _dot_f32(x, q, dim)
     if metric == 1:
         s *= load_one_f32(norms + uint64(4 * row))
     return s

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import gingham as gg
 import numpy as np
 import pytest
+
+import gingham as gg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -303,7 +303,9 @@ def _from_json(value: Any) -> Node:
     if op == "not":
         (arg,) = args
         return Not(arg)
-    return {"and": And, "or": Or}[op](args)
+    if op not in ("and", "or"):
+        raise ValueError(op)
+    return And(args) if op == "and" else Or(args)
 
 
 def _plain(value: Value) -> Any:

@@ -89,7 +89,9 @@ def _bind(node: Node, schema: Schema) -> Node:
             return node
         case StartsWith(name, _):
             if not isinstance(_single(name, schema), (Keyword, Text)):
-                raise SchemaMismatch(f"LIKE expects a keyword or text field, found {_kind(schema.field(name))} {name!r}")
+                raise SchemaMismatch(
+                    f"LIKE expects a keyword or text field, found {_kind(schema.field(name))} {name!r}"
+                )
             return node
         case Contains(name, values):
             field = schema.field(name)
@@ -98,7 +100,7 @@ def _bind(node: Node, schema: Schema) -> Node:
             return Contains(name, _distinct(_value(name, field, value) for value in values))
 
 
-def _flat(kind: type[And] | type[Or], args: list[Node]) -> Node:
+def _flat(kind: type[And | Or], args: list[Node]) -> Node:
     """Nested nodes of one kind joined, sorted, each once."""
     flat: dict[Node, None] = {}
     for arg in args:
@@ -113,7 +115,9 @@ def _single(name: str, schema: Schema) -> Field:
     if isinstance(field, Json):
         raise SchemaMismatch(f"the JSON field {name!r} is stored only; filter by a field of another type")
     if getattr(field, "many", False):
-        raise SchemaMismatch(f"the field {name!r} holds lists; write {name} CONTAINS value, or F.{name}.contains(value)")
+        raise SchemaMismatch(
+            f"the field {name!r} holds lists; write {name} CONTAINS value, or F.{name}.contains(value)"
+        )
     return field
 
 
@@ -124,7 +128,7 @@ def _distinct(values: Any) -> tuple[Value, ...]:
 def _value(name: str, field: Field, value: Value) -> Value:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(field, (Int, Float)) and is_number:
-        if value != value:  # noqa: PLR0124
+        if value != value:
             raise SchemaMismatch(f"the field {name!r} expects a number, found NaN; use IS NULL")
         if isinstance(field, Float):
             return _as_float(value)

@@ -32,7 +32,7 @@ def id_column(ids: Sequence[UserId]) -> pa.Array:
     if kind is int:
         wide = next((i for i in ids if i not in _INT64), None)
         if wide is not None:
-            raise InvalidArgument(f"an Arrow id column expects ints of 64 bits, found {wide}; read the rows as dicts")
+            raise InvalidArgument(f"an Arrow id column expects ints of 64 bits, found {wide!r}; read the rows as dicts")
         return pa.array(ids, pa.int64())
     if kind is uuid.UUID:
         return pa.array([i.bytes for i in ids if isinstance(i, uuid.UUID)], pa.binary(16))

@@ -17,7 +17,20 @@ MAX_CHARS = 100_000
 MAX_DEPTH = 200
 """Parentheses and NOTs within each other: deeper trees would overflow Python's stack."""
 
-_KEYWORDS = ("AND", "OR", "NOT", "IN", "IS", "NULL", "LIKE", "BETWEEN", "CONTAINS", "TRUE", "FALSE", "TIMESTAMP")
+_KEYWORDS = (
+    "AND",
+    "OR",
+    "NOT",
+    "IN",
+    "IS",
+    "NULL",
+    "LIKE",
+    "BETWEEN",
+    "CONTAINS",
+    "TRUE",
+    "FALSE",
+    "TIMESTAMP",
+)
 _READABLE = {
     "NAME": "a field",
     "QUOTED": "a quoted field",
@@ -115,7 +128,7 @@ class _Builder(lark.Transformer[Any, Node]):
             ) from None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
-    def list(self, children: list[Value]) -> tuple[Value, ...]:
+    def values(self, children: list[Value]) -> tuple[Value, ...]:
         return tuple(children)
 
     def compare(self, children: list[Any]) -> Node:

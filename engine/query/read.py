@@ -32,7 +32,11 @@ _ID_BLOCK = 10_000
 
 
 def get(
-    session: Session, record: CollectionRecord, ids: Sequence[bytes], fields: Sequence[str], vectors: Sequence[str]
+    session: Session,
+    record: CollectionRecord,
+    ids: Sequence[bytes],
+    fields: Sequence[str],
+    vectors: Sequence[str],
 ) -> list[Row | None]:
     """Rows by encoded id in the order asked, None where there is none."""
     found = find_rows(session, record.cid, list(dict.fromkeys(ids)))
@@ -81,7 +85,9 @@ def read_vectors(
     return out
 
 
-def rows_by_id(session: Session, record: CollectionRecord, node: Node | None, size: int) -> Iterator[np.ndarray[Any, Any]]:
+def rows_by_id(
+    session: Session, record: CollectionRecord, node: Node | None, size: int
+) -> Iterator[np.ndarray[Any, Any]]:
     """Row ids that a filter selects, in the order of user ids, in arrays of ``size``."""
     session.env.check_ids()
     chosen = None
@@ -93,7 +99,7 @@ def rows_by_id(session: Session, record: CollectionRecord, node: Node | None, si
     held = np.empty(0, np.uint64)
     more = cursor.set_range(prefix)
     while more:
-        block = []
+        block: list[int] = []
         while more and len(block) < _ID_BLOCK:
             if bytes(cursor.key()[:4]) != prefix:
                 more = False

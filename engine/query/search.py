@@ -104,7 +104,9 @@ def _select(session: Session, record: CollectionRecord, where: Node | None) -> l
     return out
 
 
-def _scan(candidates: Sequence[_Candidates], request: Request) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+def _scan(
+    candidates: Sequence[_Candidates], request: Request
+) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """Per query the scores and row ids found, best first, ties by ascending row."""
     if request.k is None:
         return [_scan_range(candidates, request, query) for query in request.queries]

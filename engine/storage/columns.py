@@ -70,7 +70,7 @@ def vector_list(matrix: np.ndarray[Any, Any]) -> pa.FixedSizeListArray:
 
 def vector_matrix(column: pa.FixedSizeListArray, dim: int) -> np.ndarray[Any, Any]:
     """Invert :func:`vector_list` without copying."""
-    values = column.flatten().to_numpy(zero_copy_only=True)
+    values: np.ndarray[Any, Any] = column.flatten().to_numpy(zero_copy_only=True)
     return values.reshape(-1, dim)
 
 

@@ -34,7 +34,13 @@ class Environment:
     """The tables of one generation folder."""
 
     def __init__(
-        self, folder: Path, *, writable: bool, sync: bool = True, max_size: int | None = None, create: bool = False
+        self,
+        folder: Path,
+        *,
+        writable: bool,
+        sync: bool = True,
+        max_size: int | None = None,
+        create: bool = False,
     ) -> None:
         self.folder = folder
         self.max_size = max_size

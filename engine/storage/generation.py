@@ -15,10 +15,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gingham.errors import Corrupt, NotAStore, NotFound, PermissionDenied
 from gingham.storage.environment import DATA_FILE, sync_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CURRENT = "CURRENT"
 WRITE_LOCK = "write.lock"

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gingham.errors import Corrupt, NotAStore
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
 
 Array = np.ndarray[Any, Any]
 
@@ -140,7 +142,11 @@ def _meta(head: bytes | memoryview, page: int) -> _Meta | None:
 
 
 def check_trees(
-    path: str | os.PathLike[str], *, skip: Container[str] = (), free_pages: bool = True, pinned: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    skip: Container[str] = (),
+    free_pages: bool = True,
+    pinned: int | None = None,
 ) -> list[Damage]:
     """Walk the trees of the newest commit.
 
@@ -289,9 +295,7 @@ class _File:
             out[key.decode("ascii", "replace")] = tree
         return out
 
-    def _walk(
-        self, name: str, tree: _Tree, *, values: bool, flag: int = 0
-    ) -> Iterator[tuple[bytes, Array]]:
+    def _walk(self, name: str, tree: _Tree, *, values: bool, flag: int = 0) -> Iterator[tuple[bytes, Array]]:
         """Check a tree; yields its records where ``values`` is set."""
         walk = _Walk(self._pages, self._uses, name, tree, flag)
         yield from walk.run(values=values)
@@ -332,7 +336,8 @@ class _Walk:
             level, lower = self._descend(level, lower)
         if branches != tree.branch_pages or len(level) != tree.leaf_pages:
             raise self._fail(
-                f"expects {tree.branch_pages} branch and {tree.leaf_pages} leaf pages, found {branches} and {len(level)}"
+                f"expects {tree.branch_pages} branch and {tree.leaf_pages} leaf pages, "
+                f"found {branches} and {len(level)}"
             )
         yield from self._leaves(level, lower, values=values)
         if self._entries != tree.entries or self._overflow != tree.overflow_pages:

@@ -74,9 +74,7 @@ def open_row(key: bytes, value: bytes | memoryview) -> int:
         row, stored = _ROW.unpack(value)
         if stored == _row_check(key, row):
             return int(row)
-    raise ChecksumMismatch(
-        f"the ids record {key.hex()} does not have its checksum; run verify() or restore a backup"
-    )
+    raise ChecksumMismatch(f"the ids record {key.hex()} does not have its checksum; run verify() or restore a backup")
 
 
 def piece_checks(data: memoryview) -> bytes:

@@ -12,7 +12,14 @@ from gingham.errors import CollectionNotFound, Corrupt, FormatTooNew
 from gingham.schema import unknown_name
 from gingham.storage.blobs import read_blob
 from gingham.storage.catalog import BlobRef, CollectionRecord, SegmentRecord, StoreRecord
-from gingham.storage.records import FORMAT_VERSION, STORE_KEY, child_key, collection_key, open_record, seal_record
+from gingham.storage.records import (
+    FORMAT_VERSION,
+    STORE_KEY,
+    child_key,
+    collection_key,
+    open_record,
+    seal_record,
+)
 from gingham.storage.segment import SegmentPart
 from gingham.storage.tail import TailPart
 

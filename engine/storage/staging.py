@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gingham.storage import crash
-from gingham.storage.blobs import piece_checks
 from gingham.storage.boot import process_lives, process_token
 from gingham.storage.catalog import BlobRef
-from gingham.storage.records import blob_key, open_record
+from gingham.storage.records import blob_key, open_record, piece_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import threading
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gingham.errors import Closed, Corrupt, InvalidArgument, NotFound, NotReady, ReadOnly
 from gingham.storage import generation
@@ -109,7 +109,9 @@ class Store:
                 return mapped
             mapped.env.close()
             if not (self.root / successor).is_dir():
-                raise Corrupt(f"{self.root / name} names its successor {successor!r}, which is missing; restore a backup")
+                raise Corrupt(
+                    f"{self.root / name} names its successor {successor!r}, which is missing; restore a backup"
+                )
             if self.writable:
                 generation.set_current(self.root, successor)
             else:
@@ -265,7 +267,9 @@ class Store:
         """Map the store again for writing; raises NotReady while snapshots are open."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._current().active == self._pinned, FORK_WAIT_SECONDS):
-                raise NotReady(f"{self.root} is open for reading and busy; close that handle before opening it to write")
+                raise NotReady(
+                    f"{self.root} is open for reading and busy; close that handle before opening it to write"
+                )
             if self._pinned:
                 raise NotReady(f"{self.root} has open snapshots for reading; close them before opening it to write")
             self._current().env.close()
@@ -385,6 +389,4 @@ def _after_fork_in_child() -> None:
     _lock.release()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

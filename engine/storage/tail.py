@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from gingham.errors import Corrupt
-from gingham.storage.catalog import CollectionRecord, TailBatch
 from gingham.storage.columns import (
     concat,
     no_vectors,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from gingham.schema import Field
+    from gingham.storage.catalog import CollectionRecord, TailBatch
     from gingham.storage.session import Session
 
 REWRITE_BYTES = 64 << 10
@@ -87,14 +87,12 @@ class TailPart:
         return ("tail", self._record.cid, self._record.schema_epoch, batches)
 
     def _batches(self) -> list[pa.RecordBatch]:
+        return [self._batch(entry) for entry in self._record.tail]
+
+    def _batch(self, entry: TailBatch) -> pa.RecordBatch:
         cid = self._record.cid
-        return [
-            self._session.kept(
-                ("batch", cid, entry.seq, entry.rows, self._record.schema_epoch),
-                lambda entry=entry: read_tail_batch(self._session, cid, entry),
-            )
-            for entry in self._record.tail
-        ]
+        key = ("batch", cid, entry.seq, entry.rows, self._record.schema_epoch)
+        return self._session.kept(key, lambda: read_tail_batch(self._session, cid, entry))
 
     @property
     def dead(self) -> np.ndarray[Any, Any]:

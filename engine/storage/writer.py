@@ -48,7 +48,7 @@ class Writer:
         self._running = threading.Lock()
         self._stopped = False
 
-    def submit(self, change: Callable[[WriteSession], T], *, exclusive: bool = False, needs_bytes: int = 0) -> T:
+    def submit(self, change: Callable[[Any], T], *, exclusive: bool = False, needs_bytes: int = 0) -> T:
         """Run a change and wait until it is committed.
 
         Parameters

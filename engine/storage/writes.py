@@ -56,7 +56,7 @@ class PreparedRows:
     @property
     def nbytes(self) -> int:
         """Bytes that the rows take, about."""
-        return sum(m.nbytes for m in self.vectors.values()) + sum(c.nbytes for c in self.fields.values())
+        return _nbytes(self.vectors, self.fields)
 
 
 def prepare_rows(
@@ -66,7 +66,7 @@ def prepare_rows(
     column = pa.array(batch.ids, pa.binary())
     if norms is None:
         norms = {name: row_norms(m, schema.vectors[name].metric) for name, m in batch.vectors.items()}
-    nbytes = sum(m.nbytes for m in batch.vectors.values()) + sum(c.nbytes for c in batch.fields.values())
+    nbytes = _nbytes(batch.vectors, batch.fields)
     if len(batch) < DIRECT_ROWS and nbytes < DIRECT_BYTES:
         return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, None, None)
     blobs = PendingBlobs()
@@ -78,6 +78,10 @@ def prepare_rows(
         fields=batch.fields.items(),
     )
     return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, blobs, record)
+
+
+def _nbytes(vectors: dict[str, np.ndarray[Any, Any]], fields: dict[str, pa.Array]) -> int:
+    return sum(m.nbytes for m in vectors.values()) + sum(int(c.nbytes) for c in fields.values())
 
 
 def find_rows(session: Any, cid: int, ids: Sequence[bytes]) -> dict[bytes, int]:
@@ -139,7 +143,9 @@ def update_rows(session: WriteSession, cid: int, changes: RowBatch) -> WriteResu
     return WriteResult(session.next_version(), updated=len(ids), missing=missing)
 
 
-def locate(parts: Sequence[Part], rows: np.ndarray[Any, Any]) -> list[tuple[Part, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+def locate(
+    parts: Sequence[Part], rows: np.ndarray[Any, Any]
+) -> list[tuple[Part, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """Where row ids are stored: per part the offsets and the positions in ``rows`` they answer."""
     out = []
     for part in parts:
@@ -235,7 +241,12 @@ def drop_tail(session: WriteSession, record: CollectionRecord) -> None:
 
 
 def place_pending(
-    session: WriteSession, record: CollectionRecord, segment: SegmentRecord, blobs: PendingBlobs, *, first_row: int | None
+    session: WriteSession,
+    record: CollectionRecord,
+    segment: SegmentRecord,
+    blobs: PendingBlobs,
+    *,
+    first_row: int | None,
 ) -> SegmentRef:
     """Store pending blobs and name them; ``first_row`` replaces row ids that count from 0."""
     base = session.store.next_blob
@@ -245,9 +256,7 @@ def place_pending(
         row_ids = PendingBlobs()
         ref = row_ids.put(np.arange(first_row, first_row + segment.rows, dtype=np.uint64))
         blobs.data[segment.row_ids.key - base] = row_ids.data[0]
-        segment = msgspec.structs.replace(
-            segment, row_ids=type(ref)(segment.row_ids.key, ref.length, ref.checks)
-        )
+        segment = msgspec.structs.replace(segment, row_ids=type(ref)(segment.row_ids.key, ref.length, ref.checks))
     table = session.env.table("blobs")
     for number, data in enumerate(blobs.data):
         session.txn.put(blob_key(base + number), data, db=table)

@@ -12,9 +12,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import gingham as gg
 import numpy as np
 import pytest
+
+import gingham as gg
 
 SCRIPT = Path(__file__).with_name("workload.py")
 POINTS = [

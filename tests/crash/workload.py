@@ -58,14 +58,16 @@ def model(seed: int, count: int) -> State:
 def columns(number: int, ids: list[int]) -> dict[str, Any]:
     """Arguments of an upsert; the vector carries the stamp again."""
     vectors = np.array([[number + i, 1, i, 2] for i in ids], np.float32)
-    return {"ids": [f"r{i}" for i in ids], "vectors": {"v": vectors}, "fields": {"stamp": [number] * len(ids)}}
+    return {
+        "ids": [f"r{i}" for i in ids],
+        "vectors": {"v": vectors},
+        "fields": {"stamp": [number] * len(ids)},
+    }
 
 
 def read_state(database: Any) -> State:
     """What a database holds."""
-    return {
-        row["id"]: (row["stamp"], float(row["v"][0])) for row in database["a"].scan(include_vectors=True)
-    }
+    return {row["id"]: (row["stamp"], float(row["v"][0])) for row in database["a"].scan(include_vectors=True)}
 
 
 def small_bounds() -> None:
@@ -84,9 +86,7 @@ def create(path: str) -> Any:
 
     database = gg.open(path)
     for name in ("a", "b"):
-        database.create_collection(
-            name, fields={"stamp": gg.Int()}, vectors={"v": gg.Dense(DIM, "l2")}, exist_ok=True
-        )
+        database.create_collection(name, fields={"stamp": gg.Int()}, vectors={"v": gg.Dense(DIM, "l2")}, exist_ok=True)
     return database
 
 
