@@ -5,12 +5,9 @@ What the catalog does not name does not exist; a commit is a change of these rec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
-if TYPE_CHECKING:
-    from gingham.schema import Schema
+from gingham.schema import Schema
 
 
 class StoreRecord(msgspec.Struct, kw_only=True):
