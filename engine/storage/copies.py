@@ -45,7 +45,7 @@ def compact(store: Store) -> tuple[int, int]:
             crash.point("compact superseded")
             generation.set_current(store.root, name)
         crash.point("compact switched")
-        store.replace(store.map_generation(name))
+        store.follow(old, name)
         shutil.rmtree(store.root / old.name, ignore_errors=True)
         return before, (store.root / name / DATA_FILE).stat().st_size
 

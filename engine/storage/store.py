@@ -173,10 +173,11 @@ class Store:
             except BaseException:
                 self._leave(mapped, pinned)
                 raise
-            if session.store.superseded is None:
+            successor = session.store.superseded
+            if successor is None:
                 return mapped, session
             self.end(mapped, session, pinned=pinned)
-            self._follow(mapped)
+            self.follow(mapped, successor)
 
     def end(self, mapped: Mapped, session: Session, *, pinned: bool = False) -> None:
         """Close a session."""
@@ -213,20 +214,18 @@ class Store:
                 mapped.shared = shared
         return Session(mapped.env, txn, shared, mapped.kept)
 
-    def _follow(self, old: Mapped) -> None:
-        """Map the generation that replaced ``old``."""
+    def follow(self, old: Mapped, successor: str) -> None:
+        """Serve new sessions from the successor of ``old``, which its last session unmaps."""
         with self._changed:
-            if self._mapped is old:
-                self.replace(self._open_current())
-
-    def replace(self, mapped: Mapped) -> None:
-        """Serve new sessions from another generation; the old one is unmapped by its last session."""
-        with self._changed:
-            old, self._mapped = self._mapped, mapped
-            if old is not None:
-                old.retired = True
-                if old.active == 0:
-                    old.env.close()
+            if self._mapped is not old:
+                return
+            try:
+                self._mapped = self.map_generation(successor)
+            except FileNotFoundError:
+                self._mapped = self._open_current()
+            old.retired = True
+            if old.active == 0:
+                old.env.close()
 
     # writing -----------------------------------------------------------------------------------------
 
@@ -257,8 +256,9 @@ class Store:
     def write_mapped(self) -> Mapped:
         """The newest generation, for the writer, which holds the gate."""
         mapped = self._current()
-        if self._peek(mapped).store.superseded is not None:
-            self._follow(mapped)
+        successor = self._peek(mapped).store.superseded
+        if successor is not None:
+            self.follow(mapped, successor)
         return self._current()
 
     # the end, and forks ------------------------------------------------------------------------------
