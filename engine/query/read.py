@@ -16,6 +16,7 @@ from gingham.query.select import allowed, selected
 from gingham.schema import Json
 from gingham.storage.columns import concat, vector_list
 from gingham.storage.part import take_field, take_vectors
+from gingham.storage.records import open_row
 from gingham.storage.writes import find_rows, locate
 from gingham.types import UserId, decode_id
 
@@ -101,10 +102,11 @@ def rows_by_id(
     while more:
         block: list[int] = []
         while more and len(block) < _ID_BLOCK:
-            if bytes(cursor.key()[:4]) != prefix:
+            key = bytes(cursor.key())
+            if key[:4] != prefix:
                 more = False
                 break
-            block.append(int.from_bytes(bytes(cursor.value()[:8]), "little"))
+            block.append(open_row(key, cursor.value()))
             more = cursor.next()
         rows = np.array(block, np.uint64)
         held = np.concatenate([held, rows if chosen is None else rows[np.isin(rows, chosen)]])

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from gingham.errors import Corrupt
 from gingham.index.flat import row_norms
 from gingham.storage.blobs import PendingBlobs
 from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
@@ -143,11 +144,17 @@ def update_rows(session: WriteSession, cid: int, changes: RowBatch) -> WriteResu
     return WriteResult(session.next_version(), updated=len(ids), missing=missing)
 
 
-def locate(
-    parts: Sequence[Part], rows: np.ndarray[Any, Any]
-) -> list[tuple[Part, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Where row ids are stored: per part the offsets and the positions in ``rows`` they answer."""
-    out = []
+Located = list[tuple[Part, np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+
+
+def locate(parts: Sequence[Part], rows: np.ndarray[Any, Any]) -> Located:
+    """Where row ids are stored: per part the offsets, and the positions in ``rows`` they answer.
+
+    Raises
+    ------
+    Corrupt : a row is stored nowhere, or twice
+    """
+    out: Located = []
     for part in parts:
         mine = part.row_ids
         if not len(mine):
@@ -157,6 +164,9 @@ def locate(
         hit = mine[at] == rows[near]
         if hit.any():
             out.append((part, at[hit].astype(np.int64), near[hit]))
+    found = sum(len(where) for _, _, where in out)
+    if found != len(rows):
+        raise Corrupt(f"expected {len(rows)} rows in the segments and the tail, found {found}; run verify()")
     return out
 
 
