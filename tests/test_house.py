@@ -11,9 +11,10 @@ import time
 import tomllib
 from pathlib import Path
 
-import gingham as gg
 import pytest
 import typer
+
+import gingham as gg
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"engine": "gingham", "index": "gingham.index", "codecs": "gingham.codecs"}
@@ -75,9 +76,7 @@ def test_kernel_files_import_only_numpy_numba_and_the_jit_settings() -> None:
 
 
 def test_importing_gingham_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, gingham; print([m for m in ('numpy', 'numba', 'pyarrow', 'grpc', 'torch', 'lmdb') if m in sys.modules])"
-    )
+    code = "import sys, gingham; print([m for m in ('numpy', 'numba', 'pyarrow', 'grpc', 'torch', 'lmdb') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -112,7 +111,9 @@ def _signature(value: object) -> str:
     except (TypeError, ValueError):
         return "(...)"
     parameters = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
-    return re.sub(r"<[^>]*>", "...", str(found.replace(parameters=parameters, return_annotation=inspect.Signature.empty)))
+    return re.sub(
+        r"<[^>]*>", "...", str(found.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    )
 
 
 def test_every_command_has_help_and_stands_in_the_readme() -> None:

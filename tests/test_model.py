@@ -7,14 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import gingham as gg
 import numpy as np
 import pytest
-from gingham import F
-from gingham.errors import InvalidArgument
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import gingham as gg
+from gingham import F
+from gingham.errors import InvalidArgument
 
 DIM = 3
 IDS = st.one_of(st.integers(0, 30), st.sampled_from(["a", "b", "0", "1"]), st.just(b"x"))
@@ -185,7 +186,11 @@ class Store(RuleBasedStateMachine):
 @pytest.mark.usefixtures("small_bounds")
 class TestStore(Store.TestCase):  # type: ignore[name-defined, misc]
     settings = settings(
-        max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+        max_examples=25,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
     )
 
 

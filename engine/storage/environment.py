@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
 
-from gingham.errors import Corrupt, GinghamError, PermissionDenied, ResourceExhausted, StoreFull
+from gingham.errors import Corrupt, GinghamError, PermissionDenied, ResourceExhausted, StoreFull, Unavailable
 from gingham.storage import pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MAP_BYTES = 1 << 40
 """Address space asked for: 1 TiB costs half a millisecond and no memory; halved until it fits RLIMIT_AS."""
@@ -26,6 +27,7 @@ MIN_MAP_BYTES = 1 << 26
 RESERVE_BYTES = 16 << 20
 """Room beyond ``max_size`` that only deletes and maintenance may use, so that a full store can shrink."""
 READER_SLOTS = 1024
+_LITTLE_BYTES = 64 << 20
 DATA_FILE = "data.mdb"
 TABLES = ("catalog", "ids", "tail", "segments", "tombstones", "blobs", "staged")
 
@@ -195,10 +197,25 @@ def translated(where: object) -> Iterator[None]:
 def _raise_system(where: object, error: Exception) -> None:
     text = str(error)
     code = getattr(error, "errno", None)
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in text or "File too large" in text:
+    full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in text or "File too large" in text
+    broken = code == errno.EIO or "Input/output error" in text
+    if full or (broken and _nearly_full(where)):
         raise StoreFull(
             f"the disk of {where} is full and nothing was written; free some space and repeat the call"
         ) from error
+    if broken:
+        raise Unavailable(f"the disk of {where} reports an input/output error and nothing was written") from error
     if code in (errno.EACCES, errno.EPERM) or "Permission denied" in text:
         raise PermissionDenied(f"the system refuses access to {where}; check its owner and permissions") from error
     raise error
+
+
+def _nearly_full(where: object) -> bool:
+    """Whether a short write, which LMDB reports as an input/output error, was one for want of space."""
+    folder = Path(str(where))
+    disk = os.statvfs(folder)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    largest = max((p.stat().st_size for p in folder.glob("*.mdb")), default=0)
+    return disk.f_bavail * disk.f_frsize < _LITTLE_BYTES or (
+        limit != resource.RLIM_INFINITY and limit - largest < _LITTLE_BYTES
+    )

@@ -11,8 +11,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import gingham as gg
 import numpy as np
+
+import gingham as gg
 from gingham.errors import GinghamError
 
 

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import gingham as gg
 import numpy as np
 import pytest
+
+import gingham as gg
 
 SCRIPT = Path(__file__).with_name("damage.py")
 PAGE = 4096
@@ -81,7 +82,7 @@ def look(healthy: Path, folders: list[Path]) -> dict[str, tuple[str, str]]:
 
 
 def live_bytes(healthy: Path) -> np.ndarray[Any, Any]:
-    """Positions of bytes that matter: pages in use, without the gaps LMDB leaves in them."""
+    """Positions of bytes that matter: pages in use, without the gaps and padding in them."""
     data = np.frombuffer((next(healthy.glob("generation-*")) / "data.mdb").read_bytes(), np.uint8)
     live = np.zeros(len(data), np.bool_)
     newest = max((0, PAGE), key=lambda at: int(data[at + 144 : at + 152].view("<u8")[0]))
@@ -97,7 +98,11 @@ def live_bytes(healthy: Path) -> np.ndarray[Any, Any]:
             page += pages
             continue
         live[at + 16 : at + low] = True
-        live[at + high : at + PAGE] = True
+        for pointer in data[at + 16 : at + low].view("<u2"):
+            begin = at + int(pointer)
+            node = [int(v) for v in data[begin : begin + 8].view("<u2")]
+            size = 0 if flags & 1 else 8 if node[2] & 1 else node[0] | node[1] << 16
+            live[begin : begin + 8 + node[3] + size] = True
         page += 1
     return np.flatnonzero(live)
 

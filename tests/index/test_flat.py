@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gingham.index import flat
-from gingham.parallel import get_threads, one_blas_thread, run_blocks, set_threads
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gingham.index import flat
+from gingham.parallel import get_threads, one_blas_thread, run_blocks, set_threads
 
 METRICS = ["dot", "cosine", "l2"]
 SHAPES = st.tuples(st.integers(1, 60), st.sampled_from([1, 3, 7, 8, 9, 16, 31, 32, 40, 67]), st.integers(1, 12))
@@ -169,7 +170,9 @@ def test_a_process_that_ends_while_kernels_compile_ends_well(tmp_path: Any) -> N
         "x = np.eye(4, dtype='f4'); s, r = search_flat(x, x, None, 1, metric='dot'); assert r[:, 0].tolist() == [0, 1, 2, 3]"
     )
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

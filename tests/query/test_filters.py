@@ -6,18 +6,19 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import gingham as gg
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gingham as gg
 from gingham import F
 from gingham.errors import FilterSyntaxError, InvalidArgument, SchemaMismatch
 from gingham.query.ast import And, Compare, Contains, In, IsNull, Node, Not, Or, StartsWith, from_json, to_json, to_sql
 from gingham.query.bind import bind
 from gingham.query.evaluate import evaluate
 from gingham.query.parse import parse
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 SCHEMA = gg.Schema.of(
@@ -64,9 +65,11 @@ def leaves() -> st.SearchStrategy[Node]:
 
 NODES: st.SearchStrategy[Node] = st.recursive(
     leaves(),
-    lambda inner: st.builds(Not, inner)
-    | st.builds(And, st.lists(inner, max_size=3).map(tuple))
-    | st.builds(Or, st.lists(inner, max_size=3).map(tuple)),
+    lambda inner: (
+        st.builds(Not, inner)
+        | st.builds(And, st.lists(inner, max_size=3).map(tuple))
+        | st.builds(Or, st.lists(inner, max_size=3).map(tuple))
+    ),
     max_leaves=6,
 )
 ROWS = st.lists(st.fixed_dictionaries({n: st.none() | s for n, s in STORED.items()}), max_size=12)
@@ -91,8 +94,10 @@ def oracle(node: Node, row: dict[str, Any]) -> bool | None:
         return None
     match node:
         case Compare(_, op, other):
-            return bool({"==": value == other, "!=": value != other}.get(op)) if op in ("==", "!=") else bool(
-                {"<": value < other, "<=": value <= other, ">": value > other, ">=": value >= other}[op]
+            return (
+                bool({"==": value == other, "!=": value != other}.get(op))
+                if op in ("==", "!=")
+                else bool({"<": value < other, "<=": value <= other, ">": value > other, ">=": value >= other}[op])
             )
         case In(_, values):
             return value in values

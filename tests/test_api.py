@@ -1,0 +1,533 @@
+"""The public calls, and what each of them refuses."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import resource
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gingham as gg
+from gingham import F, errors
+from gingham.types import decode_id, encode_id
+
+ID_VALUES = st.one_of(
+    st.text(min_size=1, max_size=40).filter(lambda t: not re.search(r"[\ud800-\udfff]", t)),
+    st.integers(-(2**71), 2**71 - 1),
+    st.uuids(),
+    st.binary(min_size=1, max_size=60),
+)
+
+
+@given(st.lists(ID_VALUES, min_size=2, max_size=2))
+def test_ids_come_back_as_what_they_were_and_sort_within_a_kind(pair: list[Any]) -> None:
+    a, b = pair
+    assert decode_id(encode_id(a)) == a
+    assert type(decode_id(encode_id(a))) is type(a)
+    if type(a) is type(b) and not isinstance(a, str):
+        assert (encode_id(a) < encode_id(b)) == ((a < b) if not isinstance(a, uuid.UUID) else a.bytes < b.bytes)
+    assert (encode_id(a) == encode_id(b)) == (type(a) is type(b) and a == b)
+
+
+def fill(docs: gg.Collection, n: int = 40) -> Any:
+    vectors = np.random.default_rng(3).standard_normal((n, 8)).astype(np.float32)
+    docs.upsert(
+        ids=[f"r{i:03d}" for i in range(n)],
+        vectors={"dense": vectors},
+        fields={
+            "year": [2000 + i % 10 for i in range(n)],
+            "lang": ["en", "de"] * (n // 2),
+            "tags": [["x"], None] * (n // 2),
+        },
+    )
+    return vectors
+
+
+def test_every_kind_of_input_stores_the_same_rows(db: gg.Database, tmp_path: Path) -> None:
+    ids = ["a", "b", "c"]
+    vectors = np.arange(12, dtype=np.float32).reshape(3, 4) + 1
+    years = [1, None, 3]
+    dicts = [{"id": i, "v": v, "year": y} for i, v, y in zip(ids, vectors, years, strict=True)]
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 4)
+    table = pa.table({"id": ids, "v": flat, "year": pa.array(years, pa.int64())})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    frame = pd.DataFrame({"id": ids, "v": [v.tolist() for v in vectors], "year": pd.array(years, "Int64")})
+    floats = pd.DataFrame({"id": ids, "v": [v.tolist() for v in vectors], "year": [1.0, float("nan"), 3.0]})
+    sources: list[Any] = [
+        dicts, iter(dicts), table, table.to_batches()[0], table.to_reader(), tmp_path / "rows.parquet",
+        str(tmp_path / "rows.parquet"), frame, floats, pl.from_arrow(table), iter(table.to_batches()), table.to_batches(),
+    ]  # fmt: skip
+    expected = None
+    for number, source in enumerate(sources):
+        docs = db.create_collection(f"c{number}", fields={"year": gg.Int()}, vectors={"v": gg.Dense(4)})
+        assert docs.upsert(source).inserted == 3
+        rows = [(r["id"], r["v"].tolist(), r["year"]) for r in docs.scan(include_vectors=True)]
+        expected = expected or rows
+        assert rows == expected
+    assert expected == [(i, v.tolist(), y) for i, v, y in zip(ids, vectors, years, strict=True)]
+
+
+def test_fields_of_every_type_come_back(db: gg.Database) -> None:
+    when = dt.datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=dt.UTC)
+    docs = db.create_collection(
+        "all",
+        fields={
+            "i": gg.Int(), "f": gg.Float(), "b": gg.Bool(), "k": gg.Keyword(), "t": gg.Text(), "w": gg.Timestamp(),
+            "j": gg.Json(), "ks": gg.Keyword(many=True), "n": gg.Int(many=True),
+        },
+    )  # fmt: skip
+    row = {
+        "id": 1,
+        "i": -5,
+        "f": 0.5,
+        "b": True,
+        "k": "x",
+        "t": "é" * 5000,
+        "w": when,
+        "j": {"a": [1, None]},
+        "ks": ["p"],
+        "n": [],
+    }
+    docs.upsert([row, {"id": 2}])
+    nothing = dict.fromkeys(row) | {"id": 2}
+    assert docs.get([2, 1]) == [nothing, row]
+    assert docs.upsert([{"w": dt.date(2024, 1, 1)}]).inserted == 1
+    assert sum(isinstance(r["id"], uuid.UUID) for r in docs.scan()) == 1
+
+
+def test_a_missing_vector_is_none_and_never_found(docs: gg.Collection) -> None:
+    docs.upsert([{"id": "with", "dense": np.ones(8)}, {"id": "without", "year": 1}])
+    assert docs.get("without", include_vectors=True)["dense"] is None  # type: ignore[index]
+    hits = docs.search(np.ones(8), k=5)
+    assert hits.ids == ["with"]
+
+
+def test_scan_orders_by_id_or_by_a_field(docs: gg.Collection) -> None:
+    fill(docs)
+    assert [r["id"] for r in docs.scan()] == [f"r{i:03d}" for i in range(40)]
+    years = [r["year"] for r in docs.scan(order_by="year", descending=True, where=F.lang == "en")]
+    assert years == sorted(years, reverse=True)
+    assert len(years) == 20
+    batches = list(docs.scan(batch_size=7, fields=["year"], include_vectors=True))
+    assert [b.num_rows for b in batches] == [7] * 5 + [5]
+    assert batches[0].schema.names == ["id", "year", "dense"]
+
+
+def test_a_scan_sees_one_commit_whatever_is_written_meanwhile(docs: gg.Collection) -> None:
+    fill(docs)
+    rows = docs.scan()
+    first = next(rows)
+    docs.delete(where="year >= 2000")
+    assert 1 + sum(1 for _ in rows) == 40
+    assert first["id"] == "r000"
+    assert docs.count() == 0
+
+
+def test_search_says_why_there_are_fewer_hits_than_asked(docs: gg.Collection) -> None:
+    vectors = fill(docs)
+    hits = docs.search(vectors[4], k=100, where=F.year == 2004)
+    assert hits.ids[0] == "r004"
+    assert len(hits) == 4
+    assert hits.complete
+    assert "filter selects 4 of 40" in hits.complete.why
+    assert docs.search(vectors[4], k=3).complete.why == ""
+    assert hits.arrow().column_names == ["id", "score", "year", "lang", "title", "tags"]
+    assert list(hits.pandas()["id"]) == hits.ids
+    assert "exact" in str(hits.explain())
+    assert hits[0]["year"] == 2004
+    assert docs.search(vectors[:3], k=2).arrow().num_rows == 6
+    near = docs.search(vectors[4], k=None, radius=0.5)
+    assert all(score >= 0.5 for score in near.scores)
+    assert len(docs.search(vectors[4], k=2, radius=0.99)) == 1
+
+
+def test_facets_count_values_and_elements(docs: gg.Collection) -> None:
+    fill(docs)
+    assert docs.facets("lang") == {"de": 20, "en": 20}
+    assert docs.facets("tags") == {"x": 20}
+    assert docs.facets("year", where=F.lang == "en", limit=1) == {2000: 4}
+
+
+def test_collections_are_renamed_and_dropped(db: gg.Database, docs: gg.Collection) -> None:
+    fill(docs)
+    db.rename_collection("docs", "papers")
+    assert db.collections() == ["papers"]
+    assert docs.name == "papers"
+    assert docs.count() == 40
+    with pytest.raises(errors.CollectionNotFound, match="did you mean 'papers'"):
+        db["paper"]
+    with pytest.raises(errors.AlreadyExists):
+        db.create_collection("papers")
+    db.drop_collection("papers")
+    with pytest.raises(errors.CollectionNotFound):
+        docs.count()
+    assert db.verify().ok
+
+
+def test_schema_moves_keep_the_rows(docs: gg.Collection, db: gg.Database) -> None:
+    vectors = fill(docs)
+    docs.add_field("score2", gg.Float())
+    docs.add_vector("small", gg.Dense(2, "l2"))
+    docs.update(ids=["r001"], fields={"score2": [0.5]}, vectors={"small": [[1, 2]]})
+    assert docs.search([1, 2], using="small", k=3).ids == ["r001"]
+    docs.drop_field("lang")
+    docs.drop_vector("small")
+    assert docs.get("r001") == {"id": "r001", "year": 2001, "title": None, "tags": None, "score2": 0.5}
+    assert docs.search(vectors[7], k=1).ids == ["r007"]
+    with pytest.raises(errors.SchemaMismatch):
+        docs.drop_field("lang")
+    with pytest.raises(errors.InvalidArgument):
+        docs.add_field("dense", gg.Int())
+    assert db.verify().ok
+
+
+GOOD = {"ids": ["n"], "vectors": {"dense": [[0.0] * 8]}, "fields": {"year": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"vectors": {"dense": [[0.0] * 7]}}, errors.DimensionMismatch, "expects 8 dimensions, found 7"),
+        ({"vectors": {"dense": np.array([[0.0] * 7 + [np.nan]])}}, errors.InvalidArgument, "row 0"),
+        ({"vectors": {"dense": np.array([[np.inf] * 8])}}, errors.InvalidArgument, "row 0"),
+        ({"vectors": {"dense": np.array([[1e300] * 8])}}, errors.InvalidArgument, "overflow"),
+        ({"vectors": {"dens": [[0.0] * 8]}}, errors.SchemaMismatch, "did you mean 'dense'"),
+        ({"vectors": {"dense": [["x"] * 8]}}, errors.SchemaMismatch, "row 0"),
+        ({"vectors": {"dense": [[0.0] * 8] * 2}}, errors.InvalidArgument, "expects 1 rows"),
+        ({"fields": {"yaer": [1]}}, errors.SchemaMismatch, "did you mean 'year'"),
+        ({"fields": {"year": ["1"]}}, errors.SchemaMismatch, "expects int, found str '1' in row 0"),
+        ({"fields": {"year": [True]}}, errors.SchemaMismatch, "row 0"),
+        ({"fields": {"year": [2**63]}}, errors.SchemaMismatch, "row 0"),
+        ({"fields": {"lang": [5]}}, errors.SchemaMismatch, "expects keyword"),
+        ({"fields": {"tags": ["x"]}}, errors.SchemaMismatch, "lists"),
+        ({"fields": {"year": [1, 2]}}, errors.InvalidArgument, "expects 1 values"),
+        ({"ids": ["x" * 500]}, errors.InvalidArgument, "shorten"),
+        ({"ids": [""]}, errors.InvalidArgument, "row 0"),
+        ({"ids": [1.5]}, errors.InvalidArgument, "expects str, int, UUID or bytes"),
+        ({"ids": [True]}, errors.InvalidArgument, "bool"),
+        ({"ids": "abc"}, errors.InvalidArgument, "list"),
+    ],
+)
+def test_bad_rows_get_one_clear_error_and_change_nothing(
+    docs: gg.Collection, change: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    before = docs.stats()
+    with pytest.raises(error, match=re.escape(words)):
+        docs.upsert(**{**GOOD, **change})
+    assert docs.stats() == before
+
+
+def test_bad_queries_get_one_clear_error(docs: gg.Collection, db: gg.Database) -> None:
+    fill(docs)
+    with pytest.raises(errors.DimensionMismatch, match="8 dimensions, found 3"):
+        docs.search([1, 2, 3])
+    for k in (0, -1, 1.5, True):
+        with pytest.raises(errors.InvalidArgument, match="k="):
+            docs.search(np.ones(8), k=k)  # type: ignore[arg-type]
+    with pytest.raises(errors.InvalidArgument, match="query 1"):
+        docs.search([[0.0] * 8, [np.nan] * 8])
+    with pytest.raises(errors.FilterSyntaxError):
+        docs.search(np.ones(8), where="year >")
+    with pytest.raises(errors.SchemaMismatch):
+        docs.search(np.ones(8), using="sparse")
+    with pytest.raises(errors.SchemaMismatch):
+        docs.search(np.ones(8), fields=["nope"])
+    with pytest.raises(errors.InvalidArgument):
+        docs.search("text")
+    with pytest.raises(errors.InvalidArgument):
+        docs.delete()
+    with pytest.raises(errors.InvalidArgument):
+        db.create_collection("bad name")
+    with pytest.raises(errors.InvalidArgument):
+        gg.Dense(0)
+
+
+def test_of_two_rows_with_one_id_the_last_wins(docs: gg.Collection) -> None:
+    result = docs.upsert(ids=["a", "b", "a"], fields={"year": [1, 2, 3]})
+    assert result.inserted == 2
+    assert [r["year"] for r in docs.scan()] == [3, 2]
+
+
+def test_a_stream_that_fails_says_how_many_rows_are_durable(docs: gg.Collection) -> None:
+    def rows() -> Any:
+        for i in range(10_005):
+            yield {"id": i, "year": i if i < 10_003 else "bad"}
+
+    with pytest.raises(errors.SchemaMismatch) as caught:
+        docs.upsert(rows())
+    assert caught.value.durable_rows == 10_000
+    assert docs.count() == 10_000
+
+
+def test_closed_handles_refuse_and_other_handles_go_on(db: gg.Database, docs: gg.Collection) -> None:
+    second = gg.open(db.path)
+    db.close()
+    db.close()
+    with pytest.raises(errors.Closed):
+        docs.count()
+    assert second["docs"].count() == 0
+    second.close()
+
+
+def test_folders_that_are_not_ours_and_newer_files_are_refused(tmp_path: Path, db: gg.Database) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(errors.NotAStore, match="file"):
+        gg.open(tmp_path / "other")
+    (tmp_path / "plain").touch()
+    with pytest.raises(errors.NotAStore):
+        gg.open(tmp_path / "plain")
+    for kind in ({"mode": "r"}, {"create": False}):
+        with pytest.raises(errors.NotFound):
+            gg.open(tmp_path / "none", **kind)  # type: ignore[arg-type]
+    with pytest.raises(errors.InvalidArgument):
+        gg.open(tmp_path / "none", durability="maybe")  # type: ignore[arg-type]
+    with pytest.raises(errors.MissingExtra, match=re.escape("pip install 'gingham[server]'")):
+        gg.open("grpc://127.0.0.1:1")
+    db._store.write(lambda session: setattr(session.store, "format", 99))
+    path = db.path
+    db.close()
+    with pytest.raises(errors.FormatTooNew, match="99"):
+        gg.open(path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_reader_needs_no_right_to_write_the_data(db: gg.Database, docs: gg.Collection) -> None:
+    fill(docs)
+    path = db.path
+    db.close()
+    for folder in path.parents:
+        if folder.name.startswith(("pytest-", "test_")):
+            folder.chmod(0o755)
+    lock = next(path.glob("generation-*")) / "lock.mdb"
+    lock.chmod(0o666)
+    assert as_nobody(path) == "40 ReadOnly PermissionDenied"
+    lock.chmod(0o644)
+    assert as_nobody(path) == "PermissionDenied"
+
+
+def as_nobody(path: Path) -> str:
+    """What a process without rights gets."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        said = []
+        try:
+            os.setuid(65534)
+            with gg.open(path, mode="r") as reader:
+                said.append(str(reader["docs"].count()))
+                try:
+                    reader["docs"].delete(ids=["r000"])
+                except errors.ReadOnly:
+                    said.append("ReadOnly")
+            gg.open(path)["docs"].delete(ids=["r000"])
+        except Exception as error:
+            said.append(type(error).__name__)
+        finally:
+            os.write(write, " ".join(said).encode())
+            os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        return pipe.read()
+
+
+def test_a_second_writer_is_told_who_writes(db: gg.Database, docs: gg.Collection) -> None:
+    code = f"""
+        import gingham as gg, sys, time
+        db = gg.open({str(db.path)!r})
+        db._store.gate.acquire(1)
+        print("held", flush=True)
+        sys.stdin.readline()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout.readline() == "held\n"
+        db._store.options = msgspec_replace(db._store.options, lock_timeout=0.2)
+        with pytest.raises(errors.Locked, match=str(child.pid)) as caught:
+            docs.upsert(ids=["a"])
+        assert caught.value.pid == child.pid
+        assert docs.count() == 0
+        child.stdin.write("\n")
+        child.stdin.close()
+        child.wait()
+    docs.upsert(ids=["a"])
+
+
+def msgspec_replace(options: Any, **changes: Any) -> Any:
+    import dataclasses
+
+    assert not isinstance(options, msgspec.Struct)
+    return dataclasses.replace(options, **changes)
+
+
+def test_a_full_store_says_so_keeps_what_it_has_and_goes_on(tmp_path: Path) -> None:
+    with gg.open(tmp_path / "db", max_size=4 << 20) as db:
+        docs = db.create_collection("c", vectors={"v": gg.Dense(128)})
+        vectors = np.random.default_rng(0).standard_normal((500, 128)).astype(np.float32)
+        stored = 0
+        with pytest.raises(errors.StoreFull, match="max_size"):
+            for first in range(0, 100_000, 500):
+                docs.upsert(ids=list(range(first, first + 500)), vectors={"v": vectors})
+                stored += 500
+        assert 2000 < stored < 10_000
+        assert docs.count() == stored
+        assert db.verify().ok
+        docs.delete(ids=list(range(stored)))
+        docs.maintain()
+        assert docs.upsert(ids=list(range(500)), vectors={"v": vectors}).inserted == 500
+        assert docs.search(vectors[7], k=1).ids == [7]
+
+
+def test_a_full_disk_says_so_keeps_what_it_has_and_goes_on(tmp_path: Path) -> None:
+    code = f"""
+        import resource, signal, numpy as np, gingham as gg
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        db = gg.open({str(tmp_path / "db")!r})
+        docs = db.create_collection("c", vectors={{"v": gg.Dense(128)}})
+        v = np.random.default_rng(0).standard_normal((500, 128)).astype("f4")
+        docs.upsert(ids=list(range(500)), vectors={{"v": v}})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, resource.RLIM_INFINITY))
+        stored = 500
+        try:
+            while True:
+                docs.upsert(ids=list(range(stored, stored + 500)), vectors={{"v": v}})
+                stored += 500
+        except gg.errors.StoreFull:
+            print("full")
+        assert docs.count() == stored, (docs.count(), stored)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        docs.upsert(ids=list(range(stored, stored + 500)), vectors={{"v": v}})
+        assert docs.count() == stored + 500 and db.verify().ok
+        db.close()
+        print("good")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["full", "good"], done.stderr
+
+
+def test_fifty_cycles_of_adding_and_deleting_keep_the_file_small(db: gg.Database) -> None:
+    docs = db.create_collection("c", vectors={"v": gg.Dense(64)})
+    vectors = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
+    sizes = []
+    for _ in range(51):
+        docs.upsert(ids=list(range(3000)), vectors={"v": vectors})
+        docs.maintain()
+        docs.delete(ids=list(range(3000)))
+        sizes.append(db.stats().file_bytes)
+    assert sizes[-1] <= 1.3 * sizes[1]
+
+
+def test_a_snapshot_expires_and_says_so(tmp_path: Path) -> None:
+    with gg.open(tmp_path / "db", snapshot_timeout=0.2) as db:
+        db.create_collection("c").upsert(ids=[1])
+        snapshot = db.snapshot()
+        assert snapshot["c"].count() == 1
+        time.sleep(0.25)
+        with pytest.raises(errors.SnapshotExpired, match="take a new one"):
+            snapshot["c"]
+
+
+def test_a_forked_child_reads_and_writes_and_its_parent_goes_on(docs: gg.Collection) -> None:
+    fill(docs)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            docs.delete(ids=["r000"])
+            os.write(write, str(docs.count()).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(read, 10) == b"39"
+    assert docs.count() == 39
+    assert docs.delete(ids=["r001"]).deleted == 1
+
+
+def test_threads_that_write_small_rows_share_commits_and_lose_none(docs: gg.Collection, db: gg.Database) -> None:
+    def work(name: int) -> None:
+        for i in range(40):
+            docs.upsert(ids=[f"{name}-{i}"], fields={"year": [i]})
+            assert docs.get(f"{name}-{i}") is not None
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert docs.count() == 160
+    assert db.verify().ok
+
+
+@pytest.mark.parametrize("durability", ["interval", "none"])
+def test_unsynced_stores_open_again_and_are_verified_after_an_unclean_boot(
+    tmp_path: Path, durability: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "db"
+    with gg.open(path, durability=durability) as db:
+        db.create_collection("c").upsert(ids=[1])
+        with pytest.raises(errors.InvalidArgument, match="durability"):
+            gg.open(path)
+    with gg.open(path) as db:
+        assert db["c"].count() == 1
+        db._store.write(lambda session: setattr(session.store, "unsynced_boot", "another boot"))
+    seen = []
+    from gingham.storage import verify
+
+    real = verify.verify_session
+    monkeypatch.setattr(verify, "verify_session", lambda session: seen.append(1) or real(session))
+    with gg.open(path) as db:
+        assert db["c"].count() == 1
+    assert seen == [1]
+
+
+def test_backup_and_restore_refuse_a_taken_path_and_a_damaged_source(
+    db: gg.Database, docs: gg.Collection, tmp_path: Path
+) -> None:
+    fill(docs)
+    backup = db.backup(tmp_path / "backup")
+    with pytest.raises(errors.AlreadyExists):
+        db.backup(backup)
+    with pytest.raises(errors.AlreadyExists):
+        gg.restore(backup, backup)
+    with pytest.raises(errors.NotFound):
+        gg.restore(tmp_path / "none", tmp_path / "x")
+    data = next(backup.glob("generation-*")) / "data.mdb"
+    data.write_bytes(data.read_bytes()[:-5000])
+    with pytest.raises(errors.Corrupt):
+        gg.restore(backup, tmp_path / "x")
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "x"))) == []
+
+
+def test_open_descriptors_and_memory_stay_flat(tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    for number in range(30):
+        with gg.open(tmp_path / "db") as db:
+            db.create_collection("c", exist_ok=True).upsert(ids=[number])
+        if number == 5:
+            before = descriptors(), threading.active_count()
+    assert (descriptors(), threading.active_count()) == before
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
