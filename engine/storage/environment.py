@@ -61,6 +61,7 @@ class Environment:
         self._ids_checked = create
         self._free_checked = create
         self.checked: dict[int, bytearray] = {}
+        self.freed_bytes = 0
 
     def _open(self, writable: bool) -> Any:
         size = MAP_BYTES if self.max_size is None else self.max_size + RESERVE_BYTES

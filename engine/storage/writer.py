@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TURN_OVER_BYTES = 256 << 10
 GROUP_CALLS = 64
 """Calls that share one sync at most, so that the first one's wait stays short."""
 
@@ -138,6 +139,7 @@ class Writer:
     def _run_ordinary(self, mapped: Mapped, calls: list[_Call]) -> None:
         env = mapped.env
         env.check_free_pages()
+        self._turn_over(mapped)
         results: list[tuple[_Call, Any]] = []
         with translated(env.folder):
             txn = env.begin(write=True)
@@ -176,6 +178,21 @@ class Writer:
             call.future.set_exception(error)
         else:
             results.append((call, result))
+
+    def _turn_over(self, mapped: Mapped) -> None:
+        """Commit once without changes after much was freed: LMDB reuses pages only one commit later."""
+        env = mapped.env
+        if env.freed_bytes < TURN_OVER_BYTES:
+            return
+        with translated(env.folder):
+            txn = env.begin(write=True)
+            try:
+                WriteSession(env, txn).finish()
+                txn.commit()
+            except BaseException:
+                txn.abort()
+                raise
+        env.freed_bytes = 0
 
     def _check_room(self, mapped: Mapped, needed: int) -> None:
         """Keep the reserve of a capped store for deletes and maintenance."""

@@ -91,7 +91,7 @@ def live_bytes(healthy: Path) -> np.ndarray[Any, Any]:
     page = 2
     while page * PAGE < len(data):
         at = page * PAGE
-        flags, low, high = (int(v) for v in data[at + 10 : at + 16].view("<u2"))
+        flags, low = (int(v) for v in data[at + 10 : at + 14].view("<u2"))
         live[at : at + 8] = live[at + 10 : at + 16] = True
         if flags & 4:
             pages = int(data[at + 12 : at + 16].view("<u4")[0])
