@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 KERNELS = "gingham.index.flat_kernels"
 DIRECT_QUERIES = 4
 """Up to this many queries the scan kernel beats BLAS, which reads the rows once but writes all products."""
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 256
 BLOCK_QUERIES = 256
-"""One block of products (1 MiB of float32) stays in the second-level cache."""
+"""One block of products (256 KiB of float32) stays in the second-level cache."""
 GATHER_SHARE = 0.1
 """Below this share of allowed rows they are scored one by one instead of masked."""
 THREAD_ROWS = 16_384
@@ -36,15 +36,13 @@ SLACK = 16
 _METRICS: dict[str, int] = {"dot": 0, "cosine": 1, "l2": 2}
 
 
-def row_norms(vectors: Array, metric: Metric) -> Array | None:
-    """What the metric needs of each row, float32 (n,): 1/|x| for cosine (0 for a zero row), |x|^2 for l2, None for dot.
+def row_norms(vectors: Array, metric: Metric) -> Array:
+    """What the metric needs of each row, float32 (n,): 1/|x| for cosine (0 for a zero row), |x|^2 for dot and l2.
 
     Notes
     -----
     Summed in float64 row by row, so a row's norm does not depend on the rows beside it.
     """
-    if metric == "dot":
-        return None
     out = np.empty(len(vectors), np.float32)
     for start in range(0, len(vectors), 4096):
         block = vectors[start : start + 4096].astype(np.float64)
@@ -61,7 +59,7 @@ def row_norms(vectors: Array, metric: Metric) -> Array | None:
 def search_flat(
     queries: Array,
     vectors: Array,
-    norms: Array | None,
+    norms: Array,
     k: int,
     *,
     metric: Metric,
@@ -113,14 +111,13 @@ def prepare_queries(queries: Array, metric: Metric) -> Array:
     if metric != "cosine":
         return queries
     norms = row_norms(queries, metric)
-    assert norms is not None
     return np.ascontiguousarray(queries * norms[:, None])
 
 
 def range_flat(
     query: Array,
     vectors: Array,
-    norms: Array | None,
+    norms: Array,
     *,
     metric: Metric,
     min_score: float,
@@ -136,7 +133,7 @@ def range_flat(
     return scores[order], rows[order] + base
 
 
-def score_rows(query: Array, vectors: Array, norms: Array | None, rows: Array, *, metric: Metric) -> Array:
+def score_rows(query: Array, vectors: Array, norms: Array, rows: Array, *, metric: Metric) -> Array:
     """Score listed rows against one query: float32 (m,); NaN for a row without a vector."""
     prepared = prepare_queries(query.reshape(1, -1), metric)
     kernels = ready_kernels(KERNELS)
@@ -161,14 +158,14 @@ def merge_topk(pieces: Sequence[tuple[Array, Array]], k: int) -> tuple[Array, Ar
 class _Rows:
     """Vectors and norms as the kernels take them."""
 
-    def __init__(self, kernels: ModuleType, vectors: Array, norms: Array | None, metric: Metric) -> None:
+    def __init__(self, kernels: ModuleType, vectors: Array, norms: Array, metric: Metric) -> None:
         self.kernels = kernels
         self.vectors = vectors
         self.norms = norms
         self.metric = _METRICS[metric]
         self.half = int(vectors.dtype == np.float16)
         self.address = vectors.ctypes.data
-        self.norms_address = 0 if norms is None else norms.ctypes.data
+        self.norms_address = norms.ctypes.data
         self.dim = vectors.shape[1]
 
     def score(self, query: Array, rows: Array) -> Array:
@@ -196,7 +193,7 @@ def _search_kernels(
     kernels: ModuleType,
     queries: Array,
     vectors: Array,
-    norms: Array | None,
+    norms: Array,
     k: int,
     metric: Metric,
     allow: Array | None,
@@ -227,7 +224,7 @@ def _search_listed(
     kernels: ModuleType,
     queries: Array,
     vectors: Array,
-    norms: Array | None,
+    norms: Array,
     k: int,
     metric: Metric,
     chosen: Array,
@@ -236,7 +233,7 @@ def _search_listed(
     scores, rows = _heaps(len(queries), k)
     if len(chosen):
         some = np.ascontiguousarray(vectors[chosen])
-        some_norms = None if norms is None else np.ascontiguousarray(norms[chosen])
+        some_norms = np.ascontiguousarray(norms[chosen])
         scores, rows = _search_kernels(kernels, queries, some, some_norms, k, metric, None)
         rows = np.where(rows >= 0, chosen[rows], -1)
     return scores, rows
@@ -250,12 +247,10 @@ def _search_blas(data: _Rows, queries: Array, start: int, stop: int, k: int, mas
         block = slice(first, first + BLOCK_QUERIES)
         _collect(data, queries[block], start, stop, mask, scores[block], rows[block])
     floors = scores[:, 0].copy()
-    out_scores, out_rows = _heaps(len(queries), k)
-    for number, query in enumerate(queries):
-        exact = data.score(query, rows[number])
-        order = np.lexsort((rows[number], -exact))[:k]
-        count = len(order)
-        out_scores[number, :count], out_rows[number, :count] = exact[order], rows[number, order]
+    data.kernels.score_candidates(
+        data.address, data.half, queries.ctypes.data, data.dim, data.metric, data.norms_address, rows, scores
+    )
+    out_scores, out_rows = merge_topk([(scores, rows)], k)
     out_rows[np.isneginf(out_scores)] = -1
     doubtful = _doubtful(data, queries, start, stop, floors, out_scores[:, -1])
     if len(doubtful):
@@ -265,21 +260,19 @@ def _search_blas(data: _Rows, queries: Array, start: int, stop: int, k: int, mas
 
 
 def _collect(data: _Rows, queries: Array, start: int, stop: int, mask: int, scores: Array, rows: Array) -> None:
-    products = np.empty((len(queries), BLOCK_ROWS), np.float32)
+    """Fill the heaps of some queries; rows by columns of queries is the faster shape for BLAS."""
+    turned = np.ascontiguousarray(queries.T)
+    products = np.empty((BLOCK_ROWS, len(queries)), np.float32)
+    limits = scores[:, 0].copy()
     for low in range(start, stop, BLOCK_ROWS):
         high = min(low + BLOCK_ROWS, stop)
         block = data.vectors[low:high]
         if data.half:
             block = block.astype(np.float32)
-        out = products[:, : high - low]
-        if high - low == BLOCK_ROWS:
-            np.dot(queries, block.T, out=products)
-        else:
-            out[:] = queries @ block.T
+        np.dot(block, turned, out=products[: high - low])
         data.kernels.collect(
-            products.ctypes.data, len(queries), low, high, BLOCK_ROWS, data.metric, data.norms_address, mask,
-            scores, rows,
-        )  # fmt: skip
+            products.ctypes.data, low, high, data.metric, data.norms_address, mask, limits, scores, rows
+        )
 
 
 def _doubtful(data: _Rows, queries: Array, start: int, stop: int, floors: Array, kth: Array) -> Array:
@@ -292,41 +285,27 @@ def _doubtful(data: _Rows, queries: Array, start: int, stop: int, floors: Array,
     """
     eps = data.dim * np.finfo(np.float32).eps
     lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
-    if data.metric == 1:
-        bound, error = floors.astype(np.float64), 2 * eps * lengths
-    else:
-        longest = _longest(data, start, stop)
-        error = 2 * eps * lengths * longest
-        bound = floors.astype(np.float64)
-        if data.metric == 2:
+    bound, error = floors.astype(np.float64), 2 * eps * lengths
+    if data.metric != _METRICS["cosine"]:
+        longest = float(np.sqrt(data.kernels.longest_square(data.norms_address, start, stop)))
+        error = error * longest
+        if data.metric == _METRICS["l2"]:
             bound = bound - lengths**2
             error = 2 * error + eps * (longest**2 + lengths**2)
     return np.flatnonzero(np.isfinite(floors) & ~(kth > bound + error))
 
 
-def _longest(data: _Rows, start: int, stop: int) -> float:
-    """Length of the longest row."""
-    if data.metric == 2 and data.norms is not None:
-        return float(np.sqrt(np.nanmax(data.norms[start:stop], initial=0.0)))
-    longest = 0.0
-    for low in range(start, stop, 4096):
-        block = data.vectors[low : min(low + 4096, stop)].astype(np.float32, copy=False)
-        squares = np.einsum("ij,ij->i", block, block)
-        longest = max(longest, float(np.nanmax(squares, initial=0.0)))
-    return float(np.sqrt(longest))
-
-
-def _score_numpy(query: Array, vectors: Array, norms: Array | None, rows: Array, metric: Metric) -> Array:
+def _score_numpy(query: Array, vectors: Array, norms: Array, rows: Array, metric: Metric) -> Array:
     block = vectors[rows].astype(np.float64)
     if metric == "l2":
         distances: Array = np.square(block - query).sum(axis=1)
         return -distances.astype(np.float32)
     scores: Array = block @ query.astype(np.float64)
-    return (scores if norms is None or metric == "dot" else scores * norms[rows]).astype(np.float32)
+    return (scores * norms[rows] if metric == "cosine" else scores).astype(np.float32)
 
 
 def _search_numpy(
-    queries: Array, vectors: Array, norms: Array | None, k: int, metric: Metric, allow: Array | None
+    queries: Array, vectors: Array, norms: Array, k: int, metric: Metric, allow: Array | None
 ) -> tuple[Array, Array]:
     """The same search while kernels are cold: float64 products, exact to float32 rounding."""
     chosen = np.arange(len(vectors)) if allow is None else np.flatnonzero(allow)

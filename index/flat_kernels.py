@@ -200,45 +200,77 @@ def score_rows(vectors, half, query, dim, metric, norms, rows, out):
             out[i] = _score(vectors + uint64(rows[i]) * width, half, query, dim, metric, norms, rows[i])
 
 
-@kernel("void(uint64, int64, int64, int64, int64, int64, uint64, uint64, float32[:,::1], int64[:,::1])")
-def collect(products, n_queries, start, stop, stride, metric, norms, allow, scores, rows):
-    """Put the best of a block of inner products (n_queries, stride) into the heaps.
+@kernel("void(uint64, int64, uint64, int64, int64, uint64, int64[:,::1], float32[:,::1])")
+def score_candidates(vectors, half, queries, dim, metric, norms, rows, out):
+    """Score the listed rows of each query; a negative row scores -inf."""
+    width = uint64(dim * (2 if half else 4))
+    for q in range(rows.shape[0]):
+        query = queries + uint64(4 * q * dim)
+        for i in range(rows.shape[1]):
+            if rows[q, i] < 0:
+                out[q, i] = float32(-np.inf)
+            else:
+                out[q, i] = _score(vectors + uint64(rows[q, i]) * width, half, query, dim, metric, norms, rows[q, i])
+
+
+@kernel("float32(uint64, int64, int64)")
+def longest_square(norms, start, stop):
+    """Greatest of the squared lengths of rows start to stop; rows without a vector do not count."""
+    best = float32(0.0)
+    for row in range(start, stop):
+        norm = load_one_f32(norms + uint64(4 * row))
+        if norm > best:
+            best = norm
+    return best
+
+
+@inline
+def _offer(scores, rows, q, s, row, limits):
+    if s > scores[q, 0]:
+        scores[q, 0] = s
+        rows[q, 0] = row
+        _sift(scores, rows, q, int64(scores.shape[1]))
+        limits[q] = scores[q, 0]
+
+
+@kernel("void(uint64, int64, int64, int64, uint64, uint64, float32[::1], float32[:,::1], int64[:,::1])")
+def collect(products, start, stop, metric, norms, allow, limits, scores, rows):
+    """Put the best of a block of inner products (rows, queries) into the heaps, whose roots are the limits.
 
     Compared are q.x, q.x * norm for cosine, and 2 q.x - norm for L2, which orders like -|q - x|^2.
     """
-    width = stop - start
-    size = int64(scores.shape[1])
+    n_queries = scores.shape[0]
     two = splat(float32(2.0))
-    for q in range(n_queries):
-        line = products + uint64(4 * q * stride)
-        limit = splat(scores[q, 0])
-        i = int64(0)
-        while i < width:
-            at = line + uint64(4 * i)
-            norm = norms + uint64(4 * (start + i))
-            if i + 8 <= width:
-                v = load_f32(at)
-                if metric == 1:
-                    v = mul(v, load_f32(norm))
-                elif metric == 2:
-                    v = sub(mul(v, two), load_f32(norm))
-                mask = greater_mask(v, limit)
-            else:
-                mask = uint32((1 << (width - i)) - 1)
+    bounds = uint64(limits.ctypes.data)
+    for row in range(start, stop):
+        if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
+            continue
+        line = products + uint64(4 * (row - start) * n_queries)
+        norm = load_one_f32(norms + uint64(4 * row))
+        many = splat(norm)
+        q = int64(0)
+        while q + 8 <= n_queries:
+            v = load_f32(line + uint64(4 * q))
+            if metric == 1:
+                v = mul(v, many)
+            elif metric == 2:
+                v = sub(mul(v, two), many)
+            mask = greater_mask(v, load_f32(bounds + uint64(4 * q)))
             while mask != 0:
                 lane = lowest_bit(mask)
                 mask &= mask - uint32(1)
-                row = start + i + lane
-                if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
-                    continue
-                s = load_one_f32(at + uint64(4 * lane))
+                s = load_one_f32(line + uint64(4 * (q + lane)))
                 if metric == 1:
-                    s *= load_one_f32(norms + uint64(4 * row))
+                    s *= norm
                 elif metric == 2:
-                    s = s * float32(2.0) - load_one_f32(norms + uint64(4 * row))
-                if s > scores[q, 0]:
-                    scores[q, 0] = s
-                    rows[q, 0] = row
-                    _sift(scores, rows, q, size)
-                    limit = splat(scores[q, 0])
-            i += 8
+                    s = s * float32(2.0) - norm
+                _offer(scores, rows, q + lane, s, row, limits)
+            q += 8
+        while q < n_queries:
+            s = load_one_f32(line + uint64(4 * q))
+            if metric == 1:
+                s *= norm
+            elif metric == 2:
+                s = s * float32(2.0) - norm
+            _offer(scores, rows, q, s, row, limits)
+            q += 1

@@ -41,7 +41,7 @@ def test_a_file_is_ingested_searched_evaluated_and_kept_safe(tmp_path: Path, row
     assert json.loads(run("ingest", rows, "--db", db, "--json"))["count"] == 30
     first = json.loads(rows.read_text().splitlines()[3])
     hits = json.loads(run("search", "--db", db, "--vector", json.dumps(first["vector"]), "-k", 2, "--json"))
-    assert [hit["id"] for hit in hits][0] == "d3"
+    assert hits[0]["id"] == "d3"
     assert hits[0]["score"] == pytest.approx(1.0)
     text = run("search", "--db", db, "--vector", json.dumps(first["vector"]), "--where", "year = 2003", "--explain")
     assert "d3" in text

@@ -96,11 +96,11 @@ class BlobRef(msgspec.Struct, array_like=True, frozen=True):
 
 
 class VectorChunk(msgspec.Struct, array_like=True, frozen=True):
-    """Consecutive rows of one vector column, with their norms where the metric needs them."""
+    """Consecutive rows of one vector column, with what the metric needs of each row."""
 
     rows: int
     vectors: BlobRef
-    norms: BlobRef | None
+    norms: BlobRef
 
 
 class SegmentRecord(msgspec.Struct, kw_only=True, frozen=True):
@@ -116,5 +116,5 @@ class SegmentRecord(msgspec.Struct, kw_only=True, frozen=True):
     def blobs(self) -> list[BlobRef]:
         """Every blob of the segment."""
         chunks = [chunk for column in self.vectors.values() for chunk in column]
-        norms = [chunk.norms for chunk in chunks if chunk.norms is not None]
+        norms = [chunk.norms for chunk in chunks]
         return [self.row_ids, self.ids, *(c.vectors for c in chunks), *norms, *self.fields.values()]

@@ -61,18 +61,17 @@ class LiveRows:
             return joined
         return joined.take(pa.array(np.argsort(where, kind="stable")))
 
-    def vectors(self, name: str) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]]:
+    def vectors(self, name: str) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """A vector column with its norms, in pieces of one blob each."""
         dense = self._record.schema.vectors[name]
         step = max(1, CHUNK_BYTES // (dense.dim * np.dtype(dense.dtype).itemsize))
         for start in range(0, len(self), step):
             rows = min(step, len(self) - start)
             matrix = np.empty((rows, dense.dim), dense.dtype)
-            norms = None if dense.metric == "dot" else np.empty(rows, np.float32)
+            norms = np.empty(rows, np.float32)
             for part, at, where in self._spread(start, start + rows):
                 matrix[where] = take_vectors(part, name, dense, at)
-                if norms is not None:
-                    norms[where] = take_norms(part, name, at)
+                norms[where] = take_norms(part, name, at)
             yield matrix, norms
 
     def write(self, sink: BlobSink) -> SegmentRecord:

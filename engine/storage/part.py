@@ -24,12 +24,12 @@ class Chunk:
     ----------
     start : offset of the first row in the part
     vectors : array of shape (rows, dim), read-only, possibly on the map
-    norms : float32 (rows,) as :func:`gingham.index.flat.row_norms` makes them, or None
+    norms : float32 (rows,) as :func:`gingham.index.flat.row_norms` makes them
     """
 
     start: int
     vectors: np.ndarray[Any, Any]
-    norms: np.ndarray[Any, Any] | None
+    norms: np.ndarray[Any, Any]
 
 
 class Part(Protocol):
@@ -92,9 +92,8 @@ def take_norms(part: Part, name: str, offsets: np.ndarray[Any, Any]) -> np.ndarr
     """Copy of the norms at some offsets, float32; NaN where a row has no vector."""
     out = np.full(len(offsets), np.nan, np.float32)
     for chunk in part.chunks(name):
-        if chunk.norms is not None:
-            inside = (offsets >= chunk.start) & (offsets < chunk.start + len(chunk.norms))
-            out[inside] = chunk.norms[offsets[inside] - chunk.start]
+        inside = (offsets >= chunk.start) & (offsets < chunk.start + len(chunk.norms))
+        out[inside] = chunk.norms[offsets[inside] - chunk.start]
     return out
 
 

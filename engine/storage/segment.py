@@ -30,7 +30,7 @@ def write_segment(
     *,
     row_ids: np.ndarray[Any, Any],
     ids: pa.Array,
-    vectors: Iterable[tuple[str, Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]]]],
+    vectors: Iterable[tuple[str, Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]]],
     fields: Iterable[tuple[str, pa.Array]],
 ) -> SegmentRecord:
     """Encode columns into blobs, one after the other, and describe them.
@@ -59,13 +59,13 @@ def write_segment(
 
 
 def _write_chunks(
-    sink: BlobSink, pieces: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]]
+    sink: BlobSink, pieces: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 ) -> Iterable[VectorChunk]:
     for matrix, norms in pieces:
         step = max(1, CHUNK_BYTES // max(1, matrix.itemsize * matrix.shape[1]))
         for start in range(0, len(matrix), step):
             part = np.ascontiguousarray(matrix[start : start + step])
-            norm_blob = None if norms is None else sink.put(np.ascontiguousarray(norms[start : start + step]))
+            norm_blob = sink.put(np.ascontiguousarray(norms[start : start + step]))
             yield VectorChunk(len(part), sink.put(part), norm_blob)
 
 
@@ -73,8 +73,7 @@ def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
     """Give a record its segment number and move its relative blob keys to ``base``."""
 
     def moved(chunk: VectorChunk) -> VectorChunk:
-        norms = None if chunk.norms is None else rebased(chunk.norms, base)
-        return VectorChunk(chunk.rows, rebased(chunk.vectors, base), norms)
+        return VectorChunk(chunk.rows, rebased(chunk.vectors, base), rebased(chunk.norms, base))
 
     return msgspec.structs.replace(
         record,
@@ -150,8 +149,7 @@ class SegmentPart:
         for chunk in self.record.vectors.get(name, ()):
             dense = self._session.vector_of(self._cid, name)
             matrix = self._array(chunk.vectors, dense.dtype, chunk.rows * dense.dim).reshape(-1, dense.dim)
-            norms = None if chunk.norms is None else self._array(chunk.norms, "<f4", chunk.rows)
-            out.append(Chunk(start, matrix, norms))
+            out.append(Chunk(start, matrix, self._array(chunk.norms, "<f4", chunk.rows)))
             start += chunk.rows
         if out and start != self.rows:
             raise Corrupt(f"vector {name!r} of segment {self.ref.sid} expects {self.rows} rows, found {start}")

@@ -40,13 +40,13 @@ _ID, _VECTOR, _NORMS, _FIELD = "id", "v:", "n:", "f:"
 def tail_batch(
     ids: pa.Array,
     vectors: dict[str, np.ndarray[Any, Any]],
-    norms: dict[str, np.ndarray[Any, Any] | None],
+    norms: dict[str, np.ndarray[Any, Any]],
     fields: dict[str, pa.Array],
 ) -> pa.RecordBatch:
     """Columns of one tail batch."""
     columns: dict[str, Any] = {_ID: ids}
     columns |= {_VECTOR + name: vector_list(matrix) for name, matrix in vectors.items()}
-    columns |= {_NORMS + name: pa.array(norm) for name, norm in norms.items() if norm is not None}
+    columns |= {_NORMS + name: pa.array(norm) for name, norm in norms.items()}
     columns |= {_FIELD + name: column for name, column in fields.items()}
     return pa.record_batch(columns)
 
@@ -140,11 +140,10 @@ class TailPart:
         for batch in self._batches():
             if _VECTOR + name in batch.schema.names:
                 matrix = vector_matrix(batch.column(_VECTOR + name), dense.dim)
-                has_norms = _NORMS + name in batch.schema.names
-                norms = batch.column(_NORMS + name).to_numpy() if has_norms else None
+                norms = batch.column(_NORMS + name).to_numpy()
             else:
                 matrix = no_vectors(batch.num_rows, dense.dim, dense.dtype)
-                norms = None if dense.metric == "dot" else np.full(batch.num_rows, np.nan, np.float32)
+                norms = np.full(batch.num_rows, np.nan, np.float32)
             out.append(Chunk(start, matrix, norms))
             start += batch.num_rows
         return out

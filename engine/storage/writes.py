@@ -49,7 +49,7 @@ class PreparedRows:
     ids: list[bytes]
     id_column: pa.Array
     vectors: dict[str, np.ndarray[Any, Any]]
-    norms: dict[str, np.ndarray[Any, Any] | None]
+    norms: dict[str, np.ndarray[Any, Any]]
     fields: dict[str, pa.Array]
     blobs: PendingBlobs | None
     record: SegmentRecord | None
@@ -60,13 +60,10 @@ class PreparedRows:
         return _nbytes(self.vectors, self.fields)
 
 
-def prepare_rows(
-    batch: RowBatch, schema: Schema, *, norms: dict[str, np.ndarray[Any, Any] | None] | None = None
-) -> PreparedRows:
+def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
     """Compute norms, and blobs and checksums where the batch becomes a segment of its own."""
     column = pa.array(batch.ids, pa.binary())
-    if norms is None:
-        norms = {name: row_norms(m, schema.vectors[name].metric) for name, m in batch.vectors.items()}
+    norms = {name: row_norms(m, schema.vectors[name].metric) for name, m in batch.vectors.items()}
     nbytes = _nbytes(batch.vectors, batch.fields)
     if len(batch) < DIRECT_ROWS and nbytes < DIRECT_BYTES:
         return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, None, None)
