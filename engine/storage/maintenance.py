@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 0.05
 """Shortest time between two passes: a burst of small writes costs one look at the catalog, not one each."""
+QUIET_SECONDS = 0.2
+"""Merging waits until no write came for so long, so that it does not take the disk from a bulk ingest."""
 CROWDED_SEGMENTS = 64
 """Segments above which a write waits for maintenance."""
 CROWDED_WAIT_SECONDS = 30.0
@@ -44,11 +46,13 @@ class Maintenance:
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
         self._swept = False
+        self._last_write = 0.0
+        self._hurry = False
         self.pins: set[Pin] = set()
         self.last_error: GinghamError | None = None
 
-    def wake(self) -> None:
-        """Look for work soon."""
+    def wake(self, *, hurry: bool = False) -> None:
+        """Look for work soon; with ``hurry`` merge at once instead of when writes pause."""
         if threading.current_thread() is self._thread:
             return
         with self._start:
@@ -57,11 +61,13 @@ class Maintenance:
                 self._thread.start()
         with self._idle:
             self._asked += 1
+            self._last_write = time.monotonic()
+            self._hurry |= hurry
         self._wake.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Run until nothing is due; False where that took longer than ``timeout`` seconds."""
-        self.wake()
+        self.wake(hurry=True)
         with self._idle:
             asked = self._asked
             return self._idle.wait_for(lambda: self._done >= asked or self._stop.is_set(), timeout)
@@ -132,9 +138,13 @@ class Maintenance:
             self._swept = True
         with self._store.read() as session:
             cids = list(session.store.names.values())
+        hurry, self._hurry = self._hurry, False
         for cid in cids:
-            while rewrite(self._store, cid, self.check):
+            while rewrite(self._store, cid, self.check, quiet=hurry or self._quiet()):
                 self.check()
+
+    def _quiet(self) -> bool:
+        return time.monotonic() - self._last_write >= QUIET_SECONDS
 
     def _expire_pins(self) -> None:
         now = time.monotonic()

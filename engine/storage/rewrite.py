@@ -20,6 +20,8 @@ from gingham.storage.tombstones import TAIL, read_dead, write_dead
 from gingham.storage.writes import drop_tail, name_segment, remove_segment, tail_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gingham.storage.catalog import CollectionRecord, SegmentRecord, TailBatch
     from gingham.storage.session import WriteSession
     from gingham.storage.store import Store
@@ -28,6 +30,8 @@ MERGE_FANOUT = 8
 """Segments of one size tier that are merged into one of the next: rows are rewritten once per factor of 8."""
 DEAD_SHARE = 0.2
 """Share of dead rows above which a segment is rewritten."""
+BUSY_SEGMENTS = 32
+"""Segments above which merging does not wait for writes to pause."""
 MAX_SEGMENT_ROWS = 4_000_000
 
 
@@ -148,14 +152,21 @@ def _place(
         write_dead(session.env, session.txn, record.cid, ref.sid, offsets)
 
 
-def rewrite(store: Store, cid: int, check: Any) -> bool:
-    """Do the most urgent seal or merge of a collection; False where nothing was due."""
+def rewrite(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -> bool:
+    """Do the most urgent seal or merge of a collection; False where nothing was due.
+
+    Parameters
+    ----------
+    check : raises where the work should be given up
+    quiet : no writes are going on; otherwise only a crowd of segments is merged
+    """
     with store.read() as session:
         try:
             record = session.collection_by_id(cid)
         except CollectionNotFound:
             return False
-        sealing, sids = wants_seal(record), choose_merge(record)
+        sealing = wants_seal(record)
+        sids = choose_merge(record) if quiet or len(record.segments) >= BUSY_SEGMENTS else []
     if not sealing and not sids:
         return False
     sink = StagedBlobs(store, check=check)
