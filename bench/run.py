@@ -1,0 +1,20 @@
+"""Run every benchmark and write its result beside this file in ``results/``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    for name in ("exact", "ingest", "store"):
+        subprocess.run(
+            [sys.executable, str(HERE / f"{name}.py"), "--json", str(HERE / "results" / f"{name}.json")], check=True
+        )
+
+
+if __name__ == "__main__":
+    main()
