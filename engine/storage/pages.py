@@ -27,7 +27,8 @@ _BRANCH, _LEAF, _OVERFLOW, _META = 1, 2, 4, 8
 _BIGDATA, _SUBDATA = 1, 2
 _MAGIC = 0xBEEFC0DE
 _NO_PAGE = (1 << 64) - 1
-_FREE_FLAGS = 0x08
+_INTEGER_KEYS = 0x08
+_FREE_FLAGS = _INTEGER_KEYS
 _CHUNK_PAGES = 512
 _MAX_DEPTH = 32
 _MAX_PAGES = 1 << 40
@@ -311,6 +312,7 @@ class _Walk:
         self._name = name
         self._tree = tree
         self._flag = flag
+        self._integers = bool(tree.flags & _INTEGER_KEYS)
         self._overflow = 0
         self._entries = 0
 
@@ -371,6 +373,8 @@ class _Walk:
             raise self._fail("a node lies outside its page", int(numbers[0]))
         nodes = np.stack([words[page, pointer // 2 + i] for i in range(4)], axis=1).astype(np.int64)
         size = 8 + nodes[:, 3]
+        if self._integers and np.any(nodes[(kind == _LEAF) | (nth > 0), 3] != 8):
+            raise self._fail("a key is not an integer of 8 bytes", int(numbers[0]))
         if kind == _LEAF:
             data = nodes[:, 0] | nodes[:, 1] << 16
             size = size + np.where(nodes[:, 2] & _BIGDATA, 8, data)
@@ -389,12 +393,14 @@ class _Walk:
             raise self._fail("the nodes of a page overlap or leave a gap", first)
 
     def _keys(self, block: Array, page: Array, pointer: Array, length: Array) -> Array:
-        """Keys padded with zeros, as fixed-width bytes."""
+        """Keys padded with zeros, as fixed-width bytes that compare like the keys."""
         width = max(1, int(length.max(initial=0)))
         columns = np.arange(width)
+        if self._integers:
+            columns = columns[::-1]
         at = np.minimum(pointer[:, None] + 8 + columns, PAGE_BYTES - 1)
         keys = block[page[:, None], at]
-        keys[columns >= length[:, None]] = 0
+        keys[np.arange(width) >= length[:, None]] = 0
         return np.ascontiguousarray(keys).view(f"S{width}")[:, 0]
 
     def _descend(self, level: Array, lower: list[bytes | None]) -> tuple[Array, list[bytes | None]]:
@@ -408,8 +414,7 @@ class _Walk:
                 if first[number]:
                     bounds.append(lower[start + int(page[number])])
                 else:
-                    begin = int(pointer[number]) + 8
-                    bounds.append(block[page[number], begin : begin + int(nodes[number, 3])].tobytes())
+                    bounds.append(self._key(block, page, pointer, nodes[:, 3], number))
         return np.concatenate(children), bounds
 
     def _leaves(self, level: Array, lower: list[bytes | None], *, values: bool) -> Iterator[tuple[bytes, Array]]:
@@ -455,10 +460,11 @@ class _Walk:
                 raise self._fail("keys lie outside the bounds of their page", int(numbers[number]))
         return self._key(block, page, pointer, length, len(page) - 1)
 
-    @staticmethod
-    def _key(block: Array, page: Array, pointer: Array, length: Array, number: int) -> bytes:
+    def _key(self, block: Array, page: Array, pointer: Array, length: Array, number: int) -> bytes:
+        """One key, as bytes that compare like it: an integer in LMDB's own order of bytes is turned round."""
         begin = int(pointer[number]) + 8
-        return bytes(block[page[number], begin : begin + int(length[number])].tobytes())
+        key = bytes(block[page[number], begin : begin + int(length[number])].tobytes())
+        return key[::-1] if self._integers else key
 
     def _check_overflow(self, block: Array, page: Array, pointer: Array, nodes: Array) -> None:
         for number in np.flatnonzero(nodes[:, 2] & _BIGDATA):
