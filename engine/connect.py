@@ -12,6 +12,8 @@ from gingham.storage import copies
 if TYPE_CHECKING:
     import os
 
+    from gingham.aio import AsyncDatabase, Opening
+
 
 def open(  # noqa: A001
     path: str | os.PathLike[str],
@@ -66,6 +68,42 @@ def open(  # noqa: A001
         snapshot_timeout=snapshot_timeout,
     )
     return Database(path, options)
+
+
+def aopen(
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode = "w",
+    create: bool = True,
+    durability: Durability = "commit",
+    max_size: int | None = None,
+    lock_timeout: float = 10.0,
+    memory_budget: int | None = None,
+    snapshot_timeout: float = SNAPSHOT_TIMEOUT_SECONDS,
+) -> Opening[AsyncDatabase]:
+    """Open a database folder for asyncio; parameters and errors are those of :func:`open`.
+
+    Returns
+    -------
+    AsyncDatabase : what ``await`` gives; ``async with gingham.aopen(path) as db`` also closes it
+
+    Notes
+    -----
+    The same methods as :class:`gingham.Database`, awaited; they run in threads, see :mod:`gingham.aio`.
+    """
+    from gingham.aio import opening
+
+    return opening(
+        open,
+        path,
+        mode=mode,
+        create=create,
+        durability=durability,
+        max_size=max_size,
+        lock_timeout=lock_timeout,
+        memory_budget=memory_budget,
+        snapshot_timeout=snapshot_timeout,
+    )
 
 
 def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

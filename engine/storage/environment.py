@@ -19,7 +19,7 @@ from gingham.errors import Corrupt, GinghamError, PermissionDenied, ResourceExha
 from gingham.storage import pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
 MAP_BYTES = 1 << 40
 """Address space asked for: 1 TiB costs half a millisecond and no memory; halved until it fits RLIMIT_AS."""
@@ -62,6 +62,7 @@ class Environment:
         self._free_checked = create
         self.checked: dict[int, bytearray] = {}
         self.freed_bytes = 0
+        self.damaged: set[Hashable] = set()
 
     def _open(self, writable: bool) -> Any:
         size = MAP_BYTES if self.max_size is None else self.max_size + RESERVE_BYTES

@@ -10,12 +10,15 @@ import pyarrow as pa
 from gingham.storage.columns import concat
 from gingham.storage.part import Part, take_field, take_norms, take_vectors
 from gingham.storage.segment import CHUNK_BYTES, write_segment
+from gingham.text.postings import merge_postings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gingham.schema import Sparse, Text
     from gingham.storage.blobs import BlobSink
     from gingham.storage.catalog import CollectionRecord, SegmentRecord
+    from gingham.text.postings import Postings
 
 
 class LiveRows:
@@ -50,7 +53,7 @@ class LiveRows:
 
     def field(self, name: str) -> pa.Array:
         """A payload column."""
-        field = self._record.schema.fields[name]
+        field = self._record.schema.columns[name]
         return self._column(lambda part, at: take_field(part, name, field, at), field.arrow_type)
 
     def _column(self, take: Any, kind: pa.DataType) -> pa.Array:
@@ -63,7 +66,7 @@ class LiveRows:
 
     def vectors(self, name: str) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """A vector column with its norms, in pieces of one blob each."""
-        dense = self._record.schema.vectors[name]
+        dense = self._record.schema.dense[name]
         step = max(1, CHUNK_BYTES // (dense.dim * np.dtype(dense.dtype).itemsize))
         for start in range(0, len(self), step):
             rows = min(step, len(self) - start)
@@ -74,6 +77,19 @@ class LiveRows:
                 norms[where] = take_norms(part, name, at)
             yield matrix, norms
 
+    def postings(self, name: str, kind: Text | Sparse) -> Postings:
+        """The inverted index of a column."""
+        places = np.empty(len(self), np.int64)
+        places[self._order] = np.arange(len(self))
+        sources = []
+        for number, part in enumerate(self._parts):
+            new = np.full(part.rows, -1, np.int64)
+            first = int(self._ends[number]) - len(self._live[number])
+            new[self._live[number]] = places[first : int(self._ends[number])]
+            for start, postings in part.postings(name, kind):
+                sources.append((postings, new[start : start + postings.index.n_rows]))
+        return merge_postings(kind, sources, len(self))
+
     def write(self, sink: BlobSink) -> SegmentRecord:
         """Write the rows as a segment."""
         schema = self._record.schema
@@ -81,6 +97,7 @@ class LiveRows:
             sink,
             row_ids=self.row_ids,
             ids=self.ids(),
-            vectors=((name, self.vectors(name)) for name in schema.vectors),
-            fields=((name, self.field(name)) for name in schema.fields),
+            vectors=((name, self.vectors(name)) for name in schema.dense),
+            fields=((name, self.field(name)) for name in schema.columns),
+            inverted=((name, self.postings(name, kind)) for name, kind in schema.inverted.items()),
         )

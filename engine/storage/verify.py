@@ -163,10 +163,12 @@ class _Reader:
         row_ids = part.row_ids
         if len(row_ids) != part.rows or np.any(row_ids[:-1] >= row_ids[1:]):
             self._note(f"collection {record.name!r}", "row ids of a part are not ascending")
-        for name in record.schema.vectors:
+        for name in record.schema.dense:
             part.chunks(name)
-        for name, kind in record.schema.fields.items():
-            part.field(name, kind)
+        for name, column in record.schema.columns.items():
+            part.field(name, column)
+        for name, kind in record.schema.inverted.items():
+            part.postings(name, kind)
         live = np.setdiff1d(np.arange(part.rows), part.dead, assume_unique=True)
         return part.ids.take(live).to_pylist(), row_ids[live]
 

@@ -29,6 +29,7 @@ from gingham.storage.tail import (
     write_tail_batch,
 )
 from gingham.storage.tombstones import TAIL, read_dead, write_dead
+from gingham.text.postings import make_postings
 from gingham.types import RowBatch, WriteResult
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class PreparedRows:
 def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
     """Compute norms, and blobs and checksums where the batch becomes a segment of its own."""
     column = pa.array(batch.ids, pa.binary())
-    norms = {name: row_norms(m, schema.vectors[name].metric) for name, m in batch.vectors.items()}
+    norms = {name: row_norms(m, schema.dense[name].metric) for name, m in batch.vectors.items()}
     nbytes = _nbytes(batch.vectors, batch.fields)
     if len(batch) < DIRECT_ROWS and nbytes < DIRECT_BYTES:
         return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, None, None)
@@ -74,6 +75,7 @@ def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
         ids=column,
         vectors=[(name, [(m, norms[name])]) for name, m in batch.vectors.items()],
         fields=batch.fields.items(),
+        inverted=((n, make_postings(kind, batch.fields[n])) for n, kind in schema.inverted.items()),
     )
     return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, blobs, record)
 
@@ -176,11 +178,11 @@ def read_rows(session: Any, record: CollectionRecord, rows: np.ndarray[Any, Any]
     ids = [encoded for part, offsets, _ in found for encoded in take_ids(part, offsets)]
     vectors = {
         name: np.concatenate([take_vectors(part, name, dense, offsets) for part, offsets, _ in found])[order]
-        for name, dense in schema.vectors.items()
+        for name, dense in schema.dense.items()
     }
     fields = {
         name: concat([take_field(part, name, f, o) for part, o, _ in found], f.arrow_type).take(take)
-        for name, f in schema.fields.items()
+        for name, f in schema.columns.items()
     }
     return RowBatch([ids[i] for i in order], vectors, fields)
 
