@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from gingham.deadline import check
 from gingham.errors import Corrupt
 from gingham.index.warmup import ready_kernels
+from gingham.parallel import get_threads, run_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,10 @@ BLOCK = 128
 """Postings that share one bound; the same number stands in the kernels."""
 SLACK = 1 + 1e-5
 """Covers the rounding of sums of bounds: 64 terms of float32 lose less than 1e-5."""
+SLICE_POSTINGS = 1 << 24
+"""Postings of one kernel call, but for a single query: about 30 ms, after which deadlines are checked."""
+THREAD_POSTINGS = 1 << 18
+"""Postings below which a second thread does not pay."""
 MERGE_POSTINGS = 1 << 22
 """Postings merged at once: sorting them takes about 150 MB beside the result."""
 
@@ -399,15 +405,31 @@ def search_inverted(
         if kernels is None:
             _search_numpy(index, starts, ends, weights, query_starts, norms, allow, scores, rows)
         else:
-            kernels.search_postings(
-                index.rows.ctypes.data, index.values.ctypes.data, 0 if norms is None else norms.ctypes.data,
-                index.bounds.ctypes.data, 0 if allow is None else allow.ctypes.data, starts, ends,
-                index.bound_starts[terms], np.ascontiguousarray(weights, np.float32), np.float32(slack * SLACK),
-                query_starts, scores, rows,
-            )  # fmt: skip
-            kernels.sort_heaps(scores, rows)
+            weights = np.ascontiguousarray(weights, np.float32)
+            bounds = index.bound_starts[terms]
+
+            def search(queries: tuple[int, int]) -> None:
+                low, high = queries
+                kernels.search_postings(
+                    index.rows.ctypes.data, index.values.ctypes.data, 0 if norms is None else norms.ctypes.data,
+                    index.bounds.ctypes.data, 0 if allow is None else allow.ctypes.data, starts, ends,
+                    bounds, weights, np.float32(slack * SLACK), query_starts[low : high + 1],
+                    scores[low:high], rows[low:high],
+                )  # fmt: skip
+                kernels.sort_heaps(scores[low:high], rows[low:high])
+
+            run_blocks(search, _query_blocks(ends - starts, query_starts))
     scores[rows < 0] = -np.inf
     return scores, rows
+
+
+def _query_blocks(postings: Array, query_starts: Array) -> list[tuple[int, int]]:
+    """Spans of queries with about equally many postings: one for each thread, and more where they would take long."""
+    totals = np.concatenate([[0], np.cumsum(postings)])[query_starts]
+    size = min(SLICE_POSTINGS, max(THREAD_POSTINGS, -(-int(totals[-1]) // get_threads())))
+    cuts = np.searchsorted(totals, np.arange(size, totals[-1] + size, size)).clip(1, len(query_starts) - 1)
+    edges = np.unique(np.concatenate([[0], cuts, [len(query_starts) - 1]]))
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
 
 def _search_numpy(
@@ -424,6 +446,7 @@ def _search_numpy(
     """The same search while kernels are cold: term at a time into one array of scores."""
     k = scores.shape[1]
     for q in range(len(query_starts) - 1):
+        check()
         total = score_all(index, starts, ends, weights, range(query_starts[q], query_starts[q + 1]), norms)
         good = total > max(0.0, scores[q, 0])
         if allow is not None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from gingham.embed.protocol import MAX_DIM, checked_texts
+from gingham.embed.protocol import checked_texts
 from gingham.errors import InvalidArgument
+from gingham.schema import MAX_DIM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"\w{1,64}")
 """Longer runs are cut, so that a text without spaces costs no more than one with them."""
 _GRAMS = (3, 4, 5)
-"""Lengths of word parts: nDCG@10 on SciFact with 256 buckets is 0.376, without the 5 0.356, of words alone 0.228."""
+"""Lengths of word parts: nDCG@10 on SciFact with 256 buckets, mean of three seeds, is 0.36; of words alone 0.23."""
 _CACHED_WORDS = 16_384
 
 

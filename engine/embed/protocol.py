@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gingham.deadline import check
 from gingham.errors import Cancelled, DeadlineExceeded, EmbedderFailed, InvalidArgument, MissingExtra
+from gingham.schema import MAX_DIM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Array = np.ndarray[Any, Any]
 
-MAX_DIM = 65_535
-"""Largest width a dense vector may have."""
 BATCH_TEXTS = 256
 """Texts an embedder is given at once; what it makes of them is checked before the next ones."""
 FINGERPRINT_DIMS = 16
@@ -140,6 +140,7 @@ def embed(
     out = np.empty((len(texts), embedder.dim), np.float32)
     method = embedder.embed_queries if queries else embedder.embed_documents
     for start in range(0, len(texts), BATCH_TEXTS):
+        check()
         batch = texts[start : start + BATCH_TEXTS]
         stop = start + len(batch)
         expected = (

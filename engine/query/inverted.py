@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
+from gingham.deadline import check
 from gingham.errors import InvalidArgument
 from gingham.index.flat import merge_topk
 from gingham.index.inverted import ranges, search_inverted
@@ -136,6 +137,7 @@ def _statistics(session: Session, source: Source, name: str) -> tuple[int, float
 
 def text_terms(text: str, kind: Text, operator: MatchOperator, sources: Sequence[Source]) -> Terms:
     """Analyze a query text; prefixes and fuzzy words are looked up in the words of all parts."""
+    check()
     analyze = analyzer(kind.language)
     surfaces = analyze.surfaces(text)
     if operator in ("prefix", "fuzzy"):
@@ -282,6 +284,7 @@ def search_terms(
     n_queries = len(terms)
     pieces = [(np.full((n_queries, 0), -np.inf, np.float32), np.full((n_queries, 0), -1, np.int64))]
     for source in sources:
+        check()
         index = source.postings.index
         norms, slack = None, 1.0
         if bm25 is not None and len(index.rows):

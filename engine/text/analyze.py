@@ -148,7 +148,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
 
 def _pattern(text: str) -> re.Pattern[str]:
     special, plain, every = _patterns()
-    return every if special.search(text) else plain
+    return every if not text.isascii() and special.search(text) else plain
 
 
 def _ranges(codes: list[int]) -> str:

@@ -130,6 +130,34 @@ def test_queries_agree_with_the_references_wherever_rows_lie(library: Library, d
         assert again.verify().ok
 
 
+def test_a_filter_gives_the_hits_of_filtering_everything(db: gg.Database, rng: np.random.Generator) -> None:
+    n = 4000
+    docs = db.create_collection(
+        "many", fields={"body": gg.Text(bm25=True), "rank": gg.Int()}, vectors={"dense": gg.Dense(8)}
+    )
+    vectors = rng.standard_normal((n, 8), dtype=np.float32)
+    ranks = np.argsort(np.argsort(-vectors[:, 0]))  # the filter is correlated with the query
+    texts = [" ".join(rng.choice(WORDS, 12)) for _ in range(n)]
+    docs.upsert(ids=list(range(n)), vectors={"dense": vectors}, fields={"body": texts, "rank": ranks})
+    query = np.eye(8, dtype=np.float32)[0]
+    branches = [near("dense", query), match("body", "alpha fox running")]
+    everything = [docs.query(branch.limit(n)) for branch in branches]
+    for share in (0.5, 0.1, 0.01, 0.001):
+        for where in (F.rank < int(share * n), F.rank >= n - int(share * n)):
+            kept = set(docs.query(near("dense", query).limit(n), where=where).ids)
+            assert len(kept) == int(share * n)
+            lists = []
+            for branch, whole in zip(branches, everything, strict=True):
+                found = docs.query(branch.limit(n), where=where)
+                expected = [(i, s) for i, s in zip(whole.ids, whole.scores, strict=True) if i in kept]
+                assert list(zip(found.ids, found.scores, strict=True)) == expected
+                lists.append(dict(expected))
+            fused = docs.query(fuse(*branches).limit(10), where=where)
+            reference.same_ranking(fused, reference.rrf(lists), 10)
+            pushed = docs.query(fuse(*(branch.where(where) for branch in branches)).limit(10))
+            assert (fused.ids, fused.scores.tolist()) == (pushed.ids, pushed.scores.tolist())
+
+
 def test_scores_have_the_same_bits_before_and_after_rows_move(library: Library, db: gg.Database) -> None:
     library.delete(list(range(0, 240, 5)))
     queries = [match("body", "quick brown running"), sparse("sparse", {1: 1.0, 2: 0.3}), near("dense", np.ones(6))]
