@@ -140,7 +140,7 @@ def test_a_filter_gives_the_hits_of_filtering_everything(db: gg.Database, rng: n
     texts = [" ".join(rng.choice(WORDS, 12)) for _ in range(n)]
     docs.upsert(ids=list(range(n)), vectors={"dense": vectors}, fields={"body": texts, "rank": ranks})
     query = np.eye(8, dtype=np.float32)[0]
-    branches = [near("dense", query), match("body", "alpha fox running")]
+    branches = [near("dense", query, k=n), match("body", "alpha fox running", k=n)]
     everything = [docs.query(branch.limit(n)) for branch in branches]
     for share in (0.5, 0.1, 0.01, 0.001):
         for where in (F.rank < int(share * n), F.rank >= n - int(share * n)):
