@@ -206,7 +206,7 @@ class Execution:
     def _fuse(self, node: nodes.Fuse, want: int | None) -> Ranked:
         with self._trace.step("fuse") as step:
             depth = None if want is None else max(want, FUSION_DEPTH)
-            branches = [self.run(branch, depth) for branch in node.branches]
+            branches = [self.run(branch, _branch_depth(branch, depth)) for branch in node.branches]
             scores, rows = fuse_lists([(b.scores, b.rows) for b in branches], node.by)
             step.rows = len(rows)
             step.detail = f"{node.by}, {len(branches)} branches of up to {'all' if depth is None else depth} rows"
@@ -278,6 +278,13 @@ class Execution:
 
 def _depth(k: int | None, want: int | None) -> int | None:
     return k if want is None else want if k is None else min(k, want)
+
+
+def _branch_depth(branch: Query, depth: int | None) -> int | None:
+    """Rows asked of a branch: those its leaf names, where they are more than the default."""
+    while isinstance(branch, (nodes.Filtered, nodes.Boosted)):
+        branch = branch.child
+    return depth if depth is None else max(depth, getattr(branch, "k", None) or 0)
 
 
 def _exhausted(found: int, k: int | None, most: int | None) -> bool:
