@@ -206,7 +206,7 @@ class Execution:
     def _fuse(self, node: nodes.Fuse, want: int | None) -> Ranked:
         with self._trace.step("fuse") as step:
             depth = None if want is None else max(want, FUSION_DEPTH)
-            branches = [self.run(branch, _branch_depth(branch, depth)) for branch in node.branches]
+            branches = [self.run(branch, _leaf_depth(branch, depth)) for branch in node.branches]
             scores, rows = fuse_lists([(b.scores, b.rows) for b in branches], node.by)
             step.rows = len(rows)
             step.detail = f"{node.by}, {len(branches)} branches of up to {'all' if depth is None else depth} rows"
@@ -224,7 +224,8 @@ class Execution:
     def _boosted(self, node: nodes.Boosted, want: int | None) -> Ranked:
         value = bind_value(node.value, self._record.schema, bind)
         with self._trace.step("boost") as step:
-            child = self.run(node.child, None if want is None else max(want, REORDER_DEPTH))
+            depth = _leaf_depth(node.child, None if want is None else max(want, REORDER_DEPTH))
+            child = self.run(node.child, depth)
             step.detail = f"reorders the {len(child.rows)} rows below"
             names = sorted(value_fields(value, filter_fields))
             _, table = fetch(self._session, self._record, child.rows.astype(np.uint64), names)
@@ -242,7 +243,7 @@ class Execution:
 
     def _diversified(self, node: nodes.Diversified, want: int | None) -> Ranked:
         name, _ = self._record.schema.vector(node.using)
-        depth = node.candidates or (None if want is None else max(want, REORDER_DEPTH))
+        depth = node.candidates or _leaf_depth(node.child, None if want is None else max(want, REORDER_DEPTH))
         with self._trace.step("diversify", f"MMR by {name!r}, diversity {node.diversity:g}") as step:
             child = self.run(node.child, depth)
             step.rows = len(child.rows)
@@ -280,11 +281,11 @@ def _depth(k: int | None, want: int | None) -> int | None:
     return k if want is None else want if k is None else min(k, want)
 
 
-def _branch_depth(branch: Query, depth: int | None) -> int | None:
-    """Rows asked of a branch: those its leaf names, where they are more than the default."""
-    while isinstance(branch, (nodes.Filtered, nodes.Boosted)):
-        branch = branch.child
-    return depth if depth is None else max(depth, getattr(branch, "k", None) or 0)
+def _leaf_depth(node: Query, depth: int | None) -> int | None:
+    """Rows asked of a node: those its leaf names, where they are more than the default."""
+    while isinstance(node, (nodes.Filtered, nodes.Boosted)):
+        node = node.child
+    return depth if depth is None else max(depth, getattr(node, "k", None) or 0)
 
 
 def _exhausted(found: int, k: int | None, most: int | None) -> bool:

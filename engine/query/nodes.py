@@ -33,7 +33,10 @@ class Query:
         return Filtered(self, where)
 
     def boost(self, value: Arithmetic | float) -> Boosted:
-        """Add a value computed from fields to the score, as in ``0.1 * F.views.log1p()``; null adds nothing."""
+        """Add a value computed from fields to the score, as in ``0.1 * F.views.log1p()``; null adds nothing.
+
+        The rows reordered are the 100 best, more where more are asked for or the leaf has a greater ``k``.
+        """
         return Boosted(self, value_node(value))
 
     def diversify(self, diversity: float, *, using: str | None = None, candidates: int | None = None) -> Diversified:
@@ -43,7 +46,7 @@ class Query:
         ----------
         diversity : 0 keeps the order, 1 only avoids what is similar to rows before
         using : dense vector that similarity is measured by; may be left out where there is one
-        candidates : rows to choose from, default 100 or what is asked for
+        candidates : rows to choose from, default 100, more where more are asked for or the leaf has a greater ``k``
         """
         if not 0 <= diversity <= 1:
             raise InvalidArgument(f"diversify() expects a number from 0 to 1, found {diversity!r}")

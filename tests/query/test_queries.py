@@ -275,6 +275,8 @@ def test_boosts_add_to_the_score(library: Library) -> None:
     )
     expected = {h.id: h.score + 0.01 * h["year"] + (2 if h["lang"] == "en" else 0) - 1 for h in whole}
     reference.same_ranking(boosted, expected, 500)
+    last = library.docs.query(match("body", "alpha", k=500).boost((F.year >= 0) * 0 + 0.0).limit(1000))
+    assert len(last) == len(whole)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     library.docs.update(ids=[whole.ids[3]], fields={"when": [now - timedelta(days=30)]})
     fresh = library.docs.query(
