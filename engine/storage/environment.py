@@ -21,6 +21,8 @@ from gingham.storage import pages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gingham.storage.catalog import BlobRef
+
 MAP_BYTES = 1 << 40
 """Address space asked for: 1 TiB costs half a millisecond and no memory; halved until it fits RLIMIT_AS."""
 MIN_MAP_BYTES = 1 << 26
@@ -60,7 +62,7 @@ class Environment:
             self._tables = self._open_tables(create)
         self._ids_checked = create
         self._free_checked = create
-        self.checked: dict[int, bytearray] = {}
+        self.checked: dict[BlobRef, bytearray] = {}
         self.freed_bytes = 0
 
     def _open(self, writable: bool) -> Any:
