@@ -371,27 +371,27 @@ class Collection(CollectionView):
         if rows is None:
             if ids is None:
                 raise InvalidArgument("upsert() expects rows, or ids= with vectors= and fields=, found neither")
-            return self._upsert_batch(source.from_columns(schema, ids=ids, vectors=vectors, fields=fields))
+            return self._upsert_batch(source.from_columns(schema, ids=ids, vectors=vectors, fields=fields), schema)
         if ids is not None or vectors is not None or fields is not None:
             raise InvalidArgument("upsert() expects either rows or ids=, vectors= and fields=, found both")
-        return self._upsert_stream(source.batches(rows, schema))
+        return self._upsert_stream(source.batches(rows, schema), schema)
 
-    def _upsert_stream(self, batches: Iterable[RowBatch]) -> WriteResult:
+    def _upsert_stream(self, batches: Iterable[RowBatch], schema: Schema) -> WriteResult:
         total = WriteResult(0)
         durable = 0
         try:
             for batch in batches:
-                total += self._upsert_batch(batch)
+                total += self._upsert_batch(batch, schema)
                 durable += len(batch)
         except Exception as error:
             if isinstance(error, GinghamError):
                 error.durable_rows = durable
             error.add_note(f"{durable} rows were written before")
             raise
-        return total if total.version else self._upsert_batch(RowBatch([], {}, {}))
+        return total if total.version else self._upsert_batch(RowBatch([], {}, {}), schema)
 
-    def _upsert_batch(self, batch: RowBatch) -> WriteResult:
-        prepared = writes.prepare_rows(batch, self.schema)
+    def _upsert_batch(self, batch: RowBatch, schema: Schema) -> WriteResult:
+        prepared = writes.prepare_rows(batch, schema)
         result = self._store.write(
             lambda session: writes.upsert(session, self._cid, prepared), needs_bytes=prepared.nbytes
         )
@@ -412,8 +412,11 @@ class Collection(CollectionView):
 
         if rows is not None or ids is None:
             raise InvalidArgument("update() expects ids= with vectors= or fields=, found rows or no ids")
-        changes = source.from_columns(self.schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        return self._store.write(lambda session: writes.update_rows(session, self._cid, changes), needs_bytes=1 << 16)
+        schema = self.schema
+        changes = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
+        return self._store.write(
+            lambda session: writes.update_rows(session, self._cid, changes, schema), needs_bytes=1 << 16
+        )
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> WriteResult:
         """Remove rows by id or by filter in one commit; unknown ids are counted as missing."""

@@ -370,8 +370,9 @@ class TransactionCollection(CollectionView):
         """Change rows at the end of the transaction; see :meth:`Collection.update`."""
         from gingham import rows as source
 
-        changes = source.from_columns(self.schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes), 1 << 16)
+        schema = self.schema
+        changes = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
+        self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes, schema), 1 << 16)
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> None:
         """Remove rows at the end of the transaction; see :meth:`Collection.delete`."""

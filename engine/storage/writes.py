@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from gingham.errors import Corrupt
+from gingham.errors import Corrupt, SchemaMismatch
 from gingham.index.flat import row_norms
 from gingham.storage.blobs import PendingBlobs
 from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
-from gingham.storage.columns import concat
+from gingham.storage.columns import concat, no_vectors
 from gingham.storage.live import LiveRows
 from gingham.storage.part import Part, take_field, take_ids, take_vectors
 from gingham.storage.records import blob_key, child_key, id_key, open_row, seal_row
@@ -44,29 +44,33 @@ DIRECT_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class PreparedRows:
-    """Rows of an upsert with everything computed that needs no transaction."""
+    """Rows of an upsert with everything computed that needs no transaction, and the schema they were checked by."""
 
-    ids: list[bytes]
+    batch: RowBatch
+    schema: Schema
     id_column: pa.Array
-    vectors: dict[str, np.ndarray[Any, Any]]
     norms: dict[str, np.ndarray[Any, Any]]
-    fields: dict[str, pa.Array]
     blobs: PendingBlobs | None
     record: SegmentRecord | None
 
     @property
     def nbytes(self) -> int:
         """Bytes that the rows take, about."""
-        return _nbytes(self.vectors, self.fields)
+        return _nbytes(self.batch)
 
 
 def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
-    """Compute norms, and blobs and checksums where the batch becomes a segment of its own."""
+    """Compute norms, and blobs and checksums where the batch becomes a segment of its own.
+
+    Parameters
+    ----------
+    batch : every column of the schema
+    schema : the one that the batch was checked by
+    """
     column = pa.array(batch.ids, pa.binary())
     norms = {name: row_norms(m, schema.vectors[name].metric) for name, m in batch.vectors.items()}
-    nbytes = _nbytes(batch.vectors, batch.fields)
-    if len(batch) < DIRECT_ROWS and nbytes < DIRECT_BYTES:
-        return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, None, None)
+    if len(batch) < DIRECT_ROWS and _nbytes(batch) < DIRECT_BYTES:
+        return PreparedRows(batch, schema, column, norms, None, None)
     blobs = PendingBlobs()
     record = write_segment(
         blobs,
@@ -75,11 +79,42 @@ def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
         vectors=[(name, [(m, norms[name])]) for name, m in batch.vectors.items()],
         fields=batch.fields.items(),
     )
-    return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, blobs, record)
+    return PreparedRows(batch, schema, column, norms, blobs, record)
 
 
-def _nbytes(vectors: dict[str, np.ndarray[Any, Any]], fields: dict[str, pa.Array]) -> int:
-    return sum(m.nbytes for m in vectors.values()) + sum(int(c.nbytes) for c in fields.values())
+def _nbytes(batch: RowBatch) -> int:
+    return sum(m.nbytes for m in batch.vectors.values()) + sum(int(c.nbytes) for c in batch.fields.values())
+
+
+def refit(batch: RowBatch, checked: Schema, schema: Schema, *, partial: bool = False) -> RowBatch:
+    """Rows that were checked by one schema, as the schema wants them that the collection has when they are applied.
+
+    Parameters
+    ----------
+    partial : leave columns out that the batch does not bring; otherwise they are filled with null
+
+    Raises
+    ------
+    SchemaMismatch : rows hold values in a column that is gone or has another type
+    """
+    if checked == schema:
+        return batch
+    old, new = {**checked.fields, **checked.vectors}, {**schema.fields, **schema.vectors}
+    empty = {name: bool(np.isnan(m).all()) for name, m in batch.vectors.items()}
+    empty |= {name: column.null_count == len(column) for name, column in batch.fields.items()}
+    for name in empty:
+        if new.get(name) != old[name] and not empty[name]:
+            raise SchemaMismatch(
+                f"the schema changed while rows were on their way: they bring {name!r} as {old[name]}, "
+                f"found {new.get(name, 'no such column')}; send them again as the schema is now"
+            )
+    vectors = {name: m for name, m in batch.vectors.items() if new.get(name) == old[name]}
+    fields = {name: column for name, column in batch.fields.items() if new.get(name) == old[name]}
+    if not partial:
+        n = len(batch)
+        vectors = {k: vectors[k] if k in vectors else no_vectors(n, d.dim, d.dtype) for k, d in schema.vectors.items()}
+        fields = {k: fields[k] if k in fields else pa.nulls(n, f.arrow_type) for k, f in schema.fields.items()}
+    return RowBatch(batch.ids, vectors, fields)
 
 
 def find_rows(session: Any, cid: int, ids: Sequence[bytes]) -> dict[bytes, int]:
@@ -91,16 +126,19 @@ def find_rows(session: Any, cid: int, ids: Sequence[bytes]) -> dict[bytes, int]:
 
 
 def upsert(session: WriteSession, cid: int, rows: PreparedRows) -> WriteResult:
-    """Insert rows, replacing those of the same id."""
+    """Insert rows, replacing those of the same id; raises SchemaMismatch where they no longer fit."""
     record = session.touch(cid)
-    if not rows.ids:
+    ids = rows.batch.ids
+    if not ids:
         return WriteResult(session.next_version())
-    replaced = find_rows(session, cid, rows.ids)
+    if rows.schema != record.schema:
+        rows = prepare_rows(refit(rows.batch, rows.schema, record.schema), record.schema)
+    replaced = find_rows(session, cid, ids)
     if replaced:
         bury(session, record, np.fromiter(replaced.values(), np.uint64, len(replaced)))
     first = record.next_row
-    record.next_row += len(rows.ids)
-    items = [(key := id_key(cid, e), seal_row(key, first + i)) for i, e in enumerate(rows.ids)]
+    record.next_row += len(ids)
+    items = [(key := id_key(cid, e), seal_row(key, first + i)) for i, e in enumerate(ids)]
     items.sort()
     session.txn.cursor(db=session.env.table("ids")).putmulti(items)
     if rows.record is not None and rows.blobs is not None:
@@ -109,7 +147,7 @@ def upsert(session: WriteSession, cid: int, rows: PreparedRows) -> WriteResult:
         append_tail(session, record, rows, first)
         if len(record.tail) >= HARD_FACTOR * SEAL_BATCHES or tail_rows(record) >= HARD_FACTOR * SEAL_ROWS:
             seal_now(session, record)
-    return WriteResult(session.next_version(), len(rows.ids) - len(replaced), len(replaced))
+    return WriteResult(session.next_version(), len(ids) - len(replaced), len(replaced))
 
 
 def delete_ids(session: WriteSession, cid: int, ids: Sequence[bytes]) -> WriteResult:
@@ -123,9 +161,15 @@ def delete_ids(session: WriteSession, cid: int, ids: Sequence[bytes]) -> WriteRe
     return WriteResult(session.next_version(), deleted=len(found), missing=len(wanted) - len(found))
 
 
-def update_rows(session: WriteSession, cid: int, changes: RowBatch) -> WriteResult:
-    """Change some columns of existing rows; unknown ids are counted as missing."""
+def update_rows(session: WriteSession, cid: int, changes: RowBatch, checked: Schema) -> WriteResult:
+    """Change some columns of existing rows; unknown ids are counted as missing.
+
+    Parameters
+    ----------
+    checked : the schema that the changes were checked by; raises SchemaMismatch where they no longer fit
+    """
     record = session.touch(cid)
+    changes = refit(changes, checked, record.schema, partial=True)
     found = find_rows(session, cid, changes.ids)
     known = [i for i, encoded in enumerate(changes.ids) if encoded in found]
     missing = len(changes.ids) - len(known)
@@ -210,7 +254,7 @@ def bury(session: WriteSession, record: CollectionRecord, rows: np.ndarray[Any, 
 
 def append_tail(session: WriteSession, record: CollectionRecord, rows: PreparedRows, first: int) -> None:
     """Append rows to the last tail batch where that is small, or as a batch of their own."""
-    batch = tail_batch(rows.id_column, rows.vectors, rows.norms, rows.fields)
+    batch = tail_batch(rows.id_column, rows.batch.vectors, rows.norms, rows.batch.fields)
     last = record.tail[-1] if record.tail else None
     if last is not None and last.seq >= record.seal_floor and last.first_row + last.rows == first:
         old = read_tail_batch(session, record.cid, last)
