@@ -48,6 +48,7 @@ class Maintenance:
         self._swept = False
         self._last_write = 0.0
         self._hurry = False
+        self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
         self.pins: set[Pin] = set()
         self.last_error: GinghamError | None = None
 
@@ -97,47 +98,58 @@ class Maintenance:
 
     def _run(self) -> None:
         lease = FileLock(self._store.root / generation.MAINTENANCE_LOCK)
-        synced = time.monotonic()
         while not self._stop.is_set():
             self._wake.wait(SYNC_INTERVAL_SECONDS)
             self._wake.clear()
             asked = self._asked
             try:
-                self._expire_pins()
-                if self._store.options.durability == "interval" and time.monotonic() - synced >= SYNC_INTERVAL_SECONDS:
-                    self._store.sync()
-                    synced = time.monotonic()
-                if lease.try_acquire():
-                    try:
-                        self._pass()
-                    finally:
-                        lease.release()
+                self._round(lease)
                 self.last_error = None
             except Stopped:
                 break
-            except Unavailable as error:
-                self.last_error = error
-            except GinghamError as error:
+            except Exception as error:
                 if self._stop.is_set():
                     break
-                self.last_error = error
-                logger.warning("maintenance of %s stopped: %s", self._store.root, error)
+                self._failed(error)
             with self._idle:
                 self._done = max(self._done, asked)
                 self._idle.notify_all()
             self._stop.wait(PAUSE_SECONDS)
         lease.close()
 
+    def _failed(self, error: Exception) -> None:
+        """Remember what went wrong; the thread lives on, because what is due stays due."""
+        if isinstance(error, GinghamError):
+            self.last_error = error
+            if not isinstance(error, Unavailable):
+                logger.warning("maintenance of %s stopped: %s", self._store.root, error)
+            return
+        self.last_error = Unavailable(
+            f"maintenance of {self._store.root} stopped with {type(error).__name__}: {error}; it begins again by itself"
+        )
+        self.last_error.__cause__ = error
+        logger.error("maintenance of %s stopped", self._store.root, exc_info=error)
+
+    def _round(self, lease: FileLock) -> None:
+        """Expire, sync, and do what is due where no other process does it."""
+        self._expire_pins()
+        if self._store.options.durability == "interval" and time.monotonic() >= self._sync_due:
+            self._store.sync()
+            self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
+        if lease.try_acquire():
+            try:
+                self._pass()
+            finally:
+                lease.release()
+
     def _pass(self) -> None:
-        if not self._swept:
-            with self._store.read() as session:
-                staged = session.txn.stat(session.env.table("staged"))["entries"]
-                session.env.clear_dead_readers()
-            if staged:
-                self._store.write(sweep)
-            self._swept = True
         with self._store.read() as session:
+            session.env.clear_dead_readers()
+            staged = not self._swept and session.txn.stat(session.env.table("staged"))["entries"]
             cids = list(session.store.names.values())
+        if staged:
+            self._store.write(sweep)
+        self._swept = True
         hurry, self._hurry = self._hurry, False
         for cid in cids:
             while rewrite(self._store, cid, self.check, quiet=hurry or self._quiet()):

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +15,8 @@ import pytest
 
 import gingham as gg
 from gingham import errors
+from gingham.storage import maintenance
+from gingham.storage.gate import FileLock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,3 +36,109 @@ def test_blobs_that_take_the_numbers_of_an_aborted_write_are_checked_anew(db: gg
     assert a.count() == 0
     assert [row["t"] for row in b.scan()] == texts
     assert db.verify().ok
+
+
+def killed_reader(path: Path) -> None:
+    """A process that dies with a snapshot open; its slot pins the pages of that commit."""
+    code = f"""
+        import gingham as gg, os, signal
+        db = gg.open({str(path)!r}, mode="r")
+        snapshot = db.snapshot()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_a_killed_reader_does_not_let_the_file_grow(db: gg.Database) -> None:
+    docs = db.create_collection("c", vectors={"v": gg.Dense(64)})
+    vectors = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
+
+    def cycles(count: int) -> int:
+        for _ in range(count):
+            docs.upsert(ids=list(range(3000)), vectors={"v": vectors})
+            docs.delete(ids=list(range(3000)))
+            db.maintain()
+        return db.stats().file_bytes
+
+    cycles(3)
+    killed_reader(db.path)
+    before = cycles(3)
+    assert cycles(12) <= 1.3 * before
+
+
+def test_slots_of_dead_readers_are_cleared_when_a_store_is_opened(db: gg.Database) -> None:
+    db.create_collection("c").upsert(ids=[1])
+    path = db.path
+    db.close()
+    with gg.open(path, mode="r") as first:
+        assert first["c"].count() == 1
+        killed_reader(path)
+        code = f"import gingham as gg; gg.open({str(path)!r}, mode='r')"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert first._store._current().env.clear_dead_readers() == 0
+
+
+def test_maintenance_outlives_any_error_and_says_what_it_was(
+    db: gg.Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    docs = db.create_collection("c")
+    docs.upsert(ids=[1])
+    assert db.maintain(timeout=10)
+
+    def broken(*_: object, **__: object) -> bool:
+        raise OSError(errno.ENFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(maintenance, "rewrite", broken)
+        assert db.maintain(timeout=10)
+        error = db._store.maintenance.last_error
+        assert isinstance(error, errors.Unavailable)
+        assert "too many open files" in str(error)
+        assert isinstance(error.__cause__, OSError)
+    docs.upsert(ids=[2])
+    assert db.maintain(timeout=10)
+    assert db._store.maintenance.last_error is None
+    caplog.clear()
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, errors.StoreFull), (errno.EMFILE, errors.Unavailable)])
+@pytest.mark.parametrize("call", ["open", "pwrite"])
+def test_a_lock_file_that_cannot_be_used_is_a_typed_error_and_stays_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, error: type[Exception]
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        with pytest.raises(error, match="lock" if code == errno.EMFILE else "full"):
+            lock.try_acquire()
+    assert other.try_acquire()
+    assert not lock.try_acquire()
+    other.release()
+    assert lock.try_acquire()
+    for one in (lock, other):
+        one.close()
+
+
+def test_writes_and_maintenance_go_on_once_a_full_disk_has_room(
+    db: gg.Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    docs = db.create_collection("c")
+    assert db.maintain(timeout=10)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(errors.StoreFull):
+            docs.upsert(ids=[1])
+        assert db.maintain(timeout=10)
+        assert isinstance(db._store.maintenance.last_error, errors.StoreFull)
+    docs.upsert(ids=[1])
+    assert db.maintain(timeout=10)
+    assert db._store.maintenance.last_error is None
+    caplog.clear()
