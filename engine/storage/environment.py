@@ -60,6 +60,7 @@ class Environment:
         with translated(folder):
             self._env = self._open(writable)
             self._tables = self._open_tables(create)
+            self.clear_dead_readers()
         self._ids_checked = create
         self._free_checked = create
         self.checked: dict[BlobRef, bytearray] = {}
