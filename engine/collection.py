@@ -392,9 +392,7 @@ class Collection(CollectionView):
 
     def _upsert_batch(self, batch: RowBatch, schema: Schema) -> WriteResult:
         prepared = writes.prepare_rows(batch, schema)
-        result = self._store.write(
-            lambda session: writes.upsert(session, self._cid, prepared), needs_bytes=prepared.nbytes
-        )
+        result = self._store.write(lambda session: writes.upsert(session, self._cid, prepared))
         if prepared.blobs is not None:
             self._store.maintenance.make_room(self._cid)
         return result
@@ -414,9 +412,7 @@ class Collection(CollectionView):
             raise InvalidArgument("update() expects ids= with vectors= or fields=, found rows or no ids")
         schema = self.schema
         changes = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        return self._store.write(
-            lambda session: writes.update_rows(session, self._cid, changes, schema), needs_bytes=1 << 16
-        )
+        return self._store.write(lambda session: writes.update_rows(session, self._cid, changes, schema))
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> WriteResult:
         """Remove rows by id or by filter in one commit; unknown ids are counted as missing."""

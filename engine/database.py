@@ -286,7 +286,6 @@ class Transaction:
         self._database = database
         self._reader = reader
         self._changes: list[Callable[[WriteSession], WriteResult]] = []
-        self._needs_bytes = 0
         self._ended = False
         self.result: WriteResult | None = None
 
@@ -309,12 +308,11 @@ class Transaction:
         self._changes.clear()
         self._ended = True
 
-    def add(self, change: Callable[[WriteSession], WriteResult], needs_bytes: int = 0) -> None:
+    def add(self, change: Callable[[WriteSession], WriteResult]) -> None:
         """Take a change up; raises Closed after the end."""
         if self._ended:
             raise Closed("the transaction has ended; begin another with db.transaction()")
         self._changes.append(change)
-        self._needs_bytes += needs_bytes
 
     def _apply(self) -> None:
         if self._ended or not self._changes:
@@ -326,7 +324,7 @@ class Transaction:
                 total += one(session)
             return total
 
-        self.result = self._reader.store.write(change, needs_bytes=self._needs_bytes)
+        self.result = self._reader.store.write(change)
 
 
 class TransactionCollection(CollectionView):
@@ -358,7 +356,7 @@ class TransactionCollection(CollectionView):
             self._add(writes.prepare_rows(batch, schema))
 
     def _add(self, prepared: writes.PreparedRows) -> None:
-        self._transaction.add(lambda session: writes.upsert(session, self._cid, prepared), prepared.nbytes)
+        self._transaction.add(lambda session: writes.upsert(session, self._cid, prepared))
 
     def update(
         self,
@@ -372,7 +370,7 @@ class TransactionCollection(CollectionView):
 
         schema = self.schema
         changes = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes, schema), 1 << 16)
+        self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes, schema))
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> None:
         """Remove rows at the end of the transaction; see :meth:`Collection.delete`."""

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 MAP_BYTES = 1 << 40
 """Address space asked for: 1 TiB costs half a millisecond and no memory; halved until it fits RLIMIT_AS."""
 MIN_MAP_BYTES = 1 << 26
-RESERVE_BYTES = 16 << 20
-"""Room beyond ``max_size`` that only deletes and maintenance may use, so that a full store can shrink."""
 READER_SLOTS = 1024
 _LITTLE_BYTES = 64 << 20
 DATA_FILE = "data.mdb"
@@ -65,9 +63,10 @@ class Environment:
         self._free_checked = create
         self.checked: dict[BlobRef, bytearray] = {}
         self.freed_bytes = 0
+        self.claimed_bytes = 0
 
     def _open(self, writable: bool) -> Any:
-        size = MAP_BYTES if self.max_size is None else self.max_size + RESERVE_BYTES
+        size = MAP_BYTES if self.max_size is None else self.max_size // pages.PAGE_BYTES * pages.PAGE_BYTES
         lock = writable or _lockable(self.folder)
         while True:
             try:
@@ -137,6 +136,11 @@ class Environment:
     def clear_dead_readers(self) -> int:
         """Free the reader slots of processes that ended; returns how many."""
         return int(self._env.reader_check())
+
+    @property
+    def data_file(self) -> Path:
+        """The mapped file."""
+        return self.folder / DATA_FILE
 
     def used_bytes(self) -> int:
         """Bytes up to the last page LMDB has used."""

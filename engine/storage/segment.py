@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 128 << 20
 """Vectors are cut into blobs of this size; LMDB commits values of 64-500 MB at full disk speed."""
+MAX_BLOB_BYTES = (1 << 30) - (1 << 20)
+"""Segments are made of so many rows that no column is larger."""
 
 
 def write_segment(
@@ -88,6 +90,11 @@ def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
 def segment_bytes(record: SegmentRecord) -> int:
     """Bytes of all blobs."""
     return sum(ref.length for ref in record.blobs())
+
+
+def payload_columns(record: SegmentRecord) -> dict[str, int]:
+    """Bytes of each blob that is written in one piece, by a name of its column."""
+    return {"id": record.ids.length, **{f"f:{name}": ref.length for name, ref in record.fields.items()}}
 
 
 class SegmentPart:

@@ -8,6 +8,7 @@ from gingham.storage import crash
 from gingham.storage.boot import process_lives, process_token
 from gingham.storage.catalog import BlobRef
 from gingham.storage.records import blob_key, open_record, piece_checks
+from gingham.storage.room import claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,7 @@ class StagedBlobs:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
 
         def store_blobs(session: WriteSession) -> None:
+            claim(session.env, sum(len(data) for _, data in pending), maintenance=True)
             for key, data in pending:
                 session.put_record("staged", blob_key(key), self._token)
                 session.txn.put(blob_key(key), data, db=session.env.table("blobs"))

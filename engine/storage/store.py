@@ -229,13 +229,12 @@ class Store:
 
     # writing -----------------------------------------------------------------------------------------
 
-    def write(self, change: Callable[[WriteSession], T], *, needs_bytes: int = 0) -> T:
+    def write(self, change: Callable[[WriteSession], T]) -> T:
         """Run a change in the writer thread and return its result once it is committed.
 
         Parameters
         ----------
         change : called with the write session; what it raises aborts it and is raised here
-        needs_bytes : bytes that the change adds; 0 for what must work in a full store
         """
         if not self.writable:
             raise ReadOnly(f"{self.root} is open for reading; open it with mode='w' to change it")
@@ -244,7 +243,7 @@ class Store:
             self._changed.wait_for(lambda: not self._frozen)
             if self._closed:
                 raise Closed(f"the database {self.root} is closed; open it again")
-        result = self.writer.submit(change, needs_bytes=needs_bytes)
+        result = self.writer.submit(change)
         self.maintenance.wake()
         return result
 

@@ -17,11 +17,13 @@ from gingham.storage.columns import concat, no_vectors
 from gingham.storage.live import LiveRows
 from gingham.storage.part import Part, take_field, take_ids, take_vectors
 from gingham.storage.records import blob_key, child_key, id_key, open_row, seal_row
+from gingham.storage.room import claim, largest_segment
 from gingham.storage.segment import move_record, segment_bytes, write_segment
 from gingham.storage.tail import (
     HARD_FACTOR,
     REWRITE_BYTES,
     SEAL_BATCHES,
+    SEAL_BYTES,
     SEAL_ROWS,
     TailPart,
     read_tail_batch,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 DIRECT_ROWS = 2048
 DIRECT_BYTES = 4 << 20
 """Batches this large become a segment at once instead of passing through the tail."""
+_ROW_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
 
 
 def _nbytes(batch: RowBatch) -> int:
-    return sum(m.nbytes for m in batch.vectors.values()) + sum(int(c.nbytes) for c in batch.fields.values())
+    """Bytes of ids and columns, with what LMDB and the ids table add to a row."""
+    own = len(batch) * _ROW_BYTES + 2 * sum(map(len, batch.ids))
+    return own + sum(m.nbytes for m in batch.vectors.values()) + sum(int(c.nbytes) for c in batch.fields.values())
 
 
 def refit(batch: RowBatch, checked: Schema, schema: Schema, *, partial: bool = False) -> RowBatch:
@@ -133,6 +138,7 @@ def upsert(session: WriteSession, cid: int, rows: PreparedRows) -> WriteResult:
         return WriteResult(session.next_version())
     if rows.schema != record.schema:
         rows = prepare_rows(refit(rows.batch, rows.schema, record.schema), record.schema)
+    claim(session.env, rows.nbytes)
     replaced = find_rows(session, cid, ids)
     if replaced:
         bury(session, record, np.fromiter(replaced.values(), np.uint64, len(replaced)))
@@ -145,7 +151,7 @@ def upsert(session: WriteSession, cid: int, rows: PreparedRows) -> WriteResult:
         place_pending(session, record, rows.record, rows.blobs, first_row=first)
     else:
         append_tail(session, record, rows, first)
-        if len(record.tail) >= HARD_FACTOR * SEAL_BATCHES or tail_rows(record) >= HARD_FACTOR * SEAL_ROWS:
+        if tail_share(record, session.env.max_size) >= HARD_FACTOR:
             seal_now(session, record)
     return WriteResult(session.next_version(), len(ids) - len(replaced), len(replaced))
 
@@ -273,8 +279,16 @@ def tail_rows(record: CollectionRecord) -> int:
     return sum(entry.rows for entry in record.tail)
 
 
+def tail_share(record: CollectionRecord, max_size: int | None) -> float:
+    """Size of the tail against its bounds in batches, rows and bytes: from 1 it is due to become a segment."""
+    nbytes = sum(entry.nbytes for entry in record.tail)
+    bound = min(SEAL_BYTES, largest_segment(max_size))
+    return max(len(record.tail) / SEAL_BATCHES, tail_rows(record) / SEAL_ROWS, nbytes / bound)
+
+
 def seal_now(session: WriteSession, record: CollectionRecord) -> None:
     """Turn the tail into a segment inside this transaction."""
+    claim(session.env, sum(entry.nbytes for entry in record.tail), maintenance=True)
     live = LiveRows(record, [TailPart(session, record)])
     blobs = PendingBlobs()
     segment = live.write(blobs) if len(live) else None

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,11 +16,14 @@ import pytest
 
 import gingham as gg
 from gingham import errors
-from gingham.storage import maintenance
+from gingham.storage import maintenance, rewrite, writes
 from gingham.storage.gate import FileLock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from gingham.storage.store import Store
 
 
 def test_blobs_that_take_the_numbers_of_an_aborted_write_are_checked_anew(db: gg.Database) -> None:
@@ -142,3 +146,106 @@ def test_writes_and_maintenance_go_on_once_a_full_disk_has_room(
     assert db.maintain(timeout=10)
     assert db._store.maintenance.last_error is None
     caplog.clear()
+
+
+def test_a_crowd_of_segments_is_merged_in_parts_that_are_allowed(
+    db: gg.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rewrite, writes):
+        monkeypatch.setattr(module, "SEAL_ROWS", 5)
+    monkeypatch.setattr(writes, "DIRECT_ROWS", 10)
+    monkeypatch.setattr(rewrite, "MAX_SEGMENT_ROWS", 400)
+    docs = db.create_collection("c")
+    for i in range(20):
+        docs.upsert(ids=list(range(i * 64, i * 64 + 64)))
+    assert db.maintain(timeout=20)
+    assert docs.stats().segments <= 7 + 1280 // 384 + 1
+    assert docs.count() == 1280
+    assert db.verify().ok
+
+
+def test_a_bulk_write_does_not_wait_for_merges_that_cannot_be_made(
+    db: gg.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "DIRECT_ROWS", 10)
+    monkeypatch.setattr(rewrite, "MAX_SEGMENT_ROWS", 15)
+    monkeypatch.setattr(rewrite, "BUSY_SEGMENTS", 4)
+    monkeypatch.setattr(maintenance, "CROWDED_SEGMENTS", 8)
+    docs = db.create_collection("c")
+    started = time.monotonic()
+    for i in range(16):
+        docs.upsert(ids=list(range(i * 10, i * 10 + 10)))
+    assert time.monotonic() - started < 5
+    assert docs.stats().segments == 16
+
+
+def test_a_bulk_write_waits_while_a_crowd_of_segments_is_merged(
+    db: gg.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "DIRECT_ROWS", 10)
+    monkeypatch.setattr(rewrite, "MERGE_FANOUT", 3)
+    monkeypatch.setattr(rewrite, "BUSY_SEGMENTS", 1000)
+    monkeypatch.setattr(maintenance, "CROWDED_SEGMENTS", 8)
+    monkeypatch.setattr(maintenance, "QUIET_SECONDS", 1000)
+    docs = db.create_collection("c")
+    for i in range(40):
+        docs.upsert(ids=list(range(i * 10, i * 10 + 10)))
+        assert docs.stats().segments < 8
+    assert docs.count() == 400
+
+
+def test_a_damaged_collection_does_not_keep_the_others_from_being_sealed(
+    db: gg.Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = db.create_collection("a"), db.create_collection("b")
+    monkeypatch.setattr(rewrite, "SEAL_ROWS", 20)
+    monkeypatch.setattr(writes, "SEAL_ROWS", 20)
+    real = maintenance.rewrite
+
+    def broken(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -> bool:
+        if cid == first._cid:
+            raise errors.ChecksumMismatch("blob 1")
+        return real(store, cid, check, quiet=quiet)
+
+    monkeypatch.setattr(maintenance, "rewrite", broken)
+    second.upsert(ids=list(range(50)))
+    assert db.maintain(timeout=10)
+    assert (second.stats().segments, second.stats().tail_rows) == (1, 0)
+    assert isinstance(db._store.maintenance.last_error, errors.ChecksumMismatch)
+    caplog.clear()
+
+
+@pytest.mark.parametrize(("mib", "dim", "batch"), [(1, 8, 50), (4, 128, 500), (24, 256, 3000)])
+def test_a_full_store_stays_under_its_cap_and_can_delete_and_shrink(
+    tmp_path: Path, mib: int, dim: int, batch: int
+) -> None:
+    cap = mib << 20
+    vectors = np.random.default_rng(0).standard_normal((batch, dim)).astype(np.float32)
+    with gg.open(tmp_path / "db", max_size=cap) as db:
+        docs = db.create_collection("c", fields={"n": gg.Int()}, vectors={"v": gg.Dense(dim)})
+
+        def fill(first: int) -> int:
+            count = 0
+            with pytest.raises(errors.StoreFull, match="max_size"):
+                while True:
+                    ids = list(range(first + count, first + count + batch))
+                    docs.upsert(ids=ids, vectors={"v": vectors}, fields={"n": ids})
+                    count += batch
+            assert db.stats().file_bytes <= cap
+            return count
+
+        rows = fill(0)
+        assert rows * dim * 4 > cap // 8
+        with pytest.raises(errors.StoreFull):
+            for n in range(200):
+                docs.update(ids=list(range(batch)), fields={"n": [n] * batch})
+        assert db.stats().file_bytes <= cap
+        assert docs.count() == rows
+        for start in range(0, rows, 500):
+            docs.delete(ids=list(range(start, min(rows, start + 500))))
+        assert docs.count() == 0
+        db.maintain(timeout=20)
+        assert fill(rows) > 0
+        assert db.verify().ok
+        assert db.stats().file_bytes <= cap
+    assert (next((tmp_path / "db").glob("gen*")) / "data.mdb").stat().st_size <= cap
