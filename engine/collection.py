@@ -393,7 +393,7 @@ class Collection(CollectionView):
     def _upsert_batch(self, batch: RowBatch, schema: Schema) -> WriteResult:
         prepared = writes.prepare_rows(batch, schema)
         result = self._store.write(lambda session: writes.upsert(session, self._cid, prepared))
-        if prepared.blobs is not None:
+        if prepared.segments:
             self._store.maintenance.make_room(self._cid)
         return result
 

@@ -16,7 +16,7 @@ from gingham.storage import crash
 from gingham.storage.live import LiveRows
 from gingham.storage.records import child_key
 from gingham.storage.room import largest_segment, room_left
-from gingham.storage.segment import MAX_BLOB_BYTES, payload_columns
+from gingham.storage.segment import CHUNK_BYTES, MAX_BLOB_BYTES, MAX_SEGMENT_ROWS, payload_columns
 from gingham.storage.staging import StagedBlobs
 from gingham.storage.tail import SEAL_ROWS, TailPart
 from gingham.storage.tombstones import TAIL, read_dead, write_dead
@@ -35,9 +35,9 @@ DEAD_SHARE = 0.2
 """Share of dead rows above which a segment is rewritten."""
 BUSY_SEGMENTS = 32
 """Segments above which merging does not wait for writes to pause."""
-MAX_SEGMENT_ROWS = 4_000_000
 COLUMN_COPIES = 4
 """Times a payload column is in memory while a segment is written: taken, joined, encoded, and in LMDB's pages."""
+PIECE_SHARE = 8
 ROW_BYTES = 128
 """Memory for each row of a merge, its columns aside."""
 
@@ -81,6 +81,11 @@ class Bounds:
             and sum(ref.rows - ref.dead for ref in refs) <= self.rows
             and max(sizes.values(), default=0) <= self.column
         )
+
+
+def _piece_bytes(store: Store) -> int:
+    """Vectors that a rewrite copies at once: they are in memory up to three times."""
+    return min(CHUNK_BYTES, max(1, store.options.memory_budget // PIECE_SHARE))
 
 
 def _live_bytes(ref: SegmentRef) -> int:
@@ -131,7 +136,7 @@ def seal(store: Store, cid: int, sink: StagedBlobs) -> bool:
         record = session.collection_by_id(cid)
         batches = [(entry.seq, entry.rows) for entry in record.tail]
         live = LiveRows(record, [TailPart(session, record)])
-        segment = live.write(sink) if len(live) else None
+        segment = live.write(sink, _piece_bytes(store)) if len(live) else None
         epoch = record.schema_epoch
     sink.flush()
     crash.point("seal before switch")
@@ -175,7 +180,7 @@ def merge(store: Store, cid: int, sids: list[int], sink: StagedBlobs) -> bool:
         record = session.collection_by_id(cid)
         parts = [part for part in session.segments(record) if part.ref.sid in sids]
         live = LiveRows(record, parts)
-        segment = live.write(sink) if len(live) else None
+        segment = live.write(sink, _piece_bytes(store)) if len(live) else None
         epoch = record.schema_epoch
     sink.flush()
     crash.point("merge before switch")
@@ -228,7 +233,8 @@ def rewrite(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -
             record = session.collection_by_id(cid)
         except CollectionNotFound:
             return False
-        sealing = record.tail and tail_share(record, session.env.max_size) >= 1
+        tail_bytes = min(largest_segment(session.env.max_size), store.options.memory_budget // PIECE_SHARE)
+        sealing = bool(record.tail) and tail_share(record, tail_bytes) >= 1
         merging = not sealing and (quiet or len(record.segments) >= BUSY_SEGMENTS)
         sids = due_merge(store, session, record) if merging else []
     if not sealing and not sids:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 128 << 20
 """Vectors are cut into blobs of this size; LMDB commits values of 64-500 MB at full disk speed."""
+MAX_SEGMENT_ROWS = 4_000_000
 MAX_BLOB_BYTES = (1 << 30) - (1 << 20)
-"""Segments are made of so many rows that no column is larger."""
+"""Segments have so few rows that no column is larger."""
 
 
 def write_segment(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 STAGE_BYTES = 64 << 20
 """Bytes collected before they are written in a transaction of their own; a larger blob goes alone."""
+STAGE_SHARE = 16
+"""The memory budget is at least so many times what is collected: it is copied once more by LMDB."""
 _KEYS_AT_ONCE = 64
 
 
@@ -27,6 +29,7 @@ class StagedBlobs:
     def __init__(self, store: Store, *, check: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._check = check
+        self._room = min(STAGE_BYTES, store.options.memory_budget // STAGE_SHARE)
         self._token = (process_token() or "0:?").encode()
         self._free: list[int] = []
         self._pending: list[tuple[int, bytes | memoryview]] = []
@@ -39,9 +42,9 @@ class StagedBlobs:
         view = memoryview(data).cast("B")
         key = self._take_key()
         ref = BlobRef(key, len(view), piece_checks(view))
-        self._pending.append((key, view if len(view) >= STAGE_BYTES else bytes(view)))
+        self._pending.append((key, view if len(view) >= self._room else bytes(view)))
         self._pending_bytes += len(view)
-        if self._pending_bytes >= STAGE_BYTES:
+        if self._pending_bytes >= self._room:
             self.flush()
         return ref
 

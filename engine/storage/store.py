@@ -18,7 +18,7 @@ from gingham.storage.environment import Environment, sync_folder, translated
 from gingham.storage.gate import FileLock
 from gingham.storage.maintenance import Maintenance
 from gingham.storage.records import FORMAT_VERSION
-from gingham.storage.session import KeptCache, Session, Shared, WriteSession
+from gingham.storage.session import KEPT_BYTES, KeptCache, Session, Shared, WriteSession
 from gingham.storage.writer import Writer
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Store:
         """Map one generation folder."""
         sync = self.options.durability == "commit"
         env = Environment(self.root / name, writable=self.writable, sync=sync, max_size=self.options.max_size)
-        return Mapped(env, name)
+        return Mapped(env, name, kept=KeptCache(min(KEPT_BYTES, self.options.memory_budget // 4)))
 
     @staticmethod
     def _peek(mapped: Mapped) -> Session:

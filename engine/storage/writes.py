@@ -18,7 +18,7 @@ from gingham.storage.live import LiveRows
 from gingham.storage.part import Part, take_field, take_ids, take_vectors
 from gingham.storage.records import blob_key, child_key, id_key, open_row, seal_row
 from gingham.storage.room import claim, largest_segment
-from gingham.storage.segment import move_record, segment_bytes, write_segment
+from gingham.storage.segment import MAX_BLOB_BYTES, MAX_SEGMENT_ROWS, move_record, segment_bytes, write_segment
 from gingham.storage.tail import (
     HARD_FACTOR,
     REWRITE_BYTES,
@@ -53,8 +53,7 @@ class PreparedRows:
     schema: Schema
     id_column: pa.Array
     norms: dict[str, np.ndarray[Any, Any]]
-    blobs: PendingBlobs | None
-    record: SegmentRecord | None
+    segments: list[tuple[SegmentRecord, PendingBlobs]]
 
     @property
     def nbytes(self) -> int:
@@ -73,16 +72,28 @@ def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
     column = pa.array(batch.ids, pa.binary())
     norms = {name: row_norms(m, schema.vectors[name].metric) for name, m in batch.vectors.items()}
     if len(batch) < DIRECT_ROWS and _nbytes(batch) < DIRECT_BYTES:
-        return PreparedRows(batch, schema, column, norms, None, None)
-    blobs = PendingBlobs()
-    record = write_segment(
-        blobs,
-        row_ids=np.arange(len(batch), dtype=np.uint64),
-        ids=column,
-        vectors=[(name, [(m, norms[name])]) for name, m in batch.vectors.items()],
-        fields=batch.fields.items(),
-    )
-    return PreparedRows(batch, schema, column, norms, blobs, record)
+        return PreparedRows(batch, schema, column, norms, [])
+    step = _segment_rows(len(batch), [column, *batch.fields.values()])
+    segments = []
+    for start in range(0, len(batch), step):
+        blobs, rows = PendingBlobs(), slice(start, start + step)
+        record = write_segment(
+            blobs,
+            row_ids=np.arange(len(column[rows]), dtype=np.uint64),
+            ids=column[rows],
+            vectors=[(name, [(m[rows], norms[name][rows])]) for name, m in batch.vectors.items()],
+            fields=((name, values[rows]) for name, values in batch.fields.items()),
+        )
+        segments.append((record, blobs))
+    return PreparedRows(batch, schema, column, norms, segments)
+
+
+def _segment_rows(rows: int, columns: Sequence[pa.Array]) -> int:
+    """Rows of each segment of a batch: none has too many, and no column is larger than a blob may be."""
+    step = min(rows, MAX_SEGMENT_ROWS)
+    while step > 1 and any(c[at : at + step].nbytes > MAX_BLOB_BYTES for c in columns for at in range(0, rows, step)):
+        step = -(-step // 2)
+    return step
 
 
 def _nbytes(batch: RowBatch) -> int:
@@ -147,11 +158,12 @@ def upsert(session: WriteSession, cid: int, rows: PreparedRows) -> WriteResult:
     items = [(key := id_key(cid, e), seal_row(key, first + i)) for i, e in enumerate(ids)]
     items.sort()
     session.txn.cursor(db=session.env.table("ids")).putmulti(items)
-    if rows.record is not None and rows.blobs is not None:
-        place_pending(session, record, rows.record, rows.blobs, first_row=first)
-    else:
+    for segment, blobs in rows.segments:
+        place_pending(session, record, segment, blobs, first_row=first)
+        first += segment.rows
+    if not rows.segments:
         append_tail(session, record, rows, first)
-        if tail_share(record, session.env.max_size) >= HARD_FACTOR:
+        if tail_share(record, largest_segment(session.env.max_size)) >= HARD_FACTOR:
             seal_now(session, record)
     return WriteResult(session.next_version(), len(ids) - len(replaced), len(replaced))
 
@@ -279,11 +291,15 @@ def tail_rows(record: CollectionRecord) -> int:
     return sum(entry.rows for entry in record.tail)
 
 
-def tail_share(record: CollectionRecord, max_size: int | None) -> float:
-    """Size of the tail against its bounds in batches, rows and bytes: from 1 it is due to become a segment."""
+def tail_share(record: CollectionRecord, most: int) -> float:
+    """Size of the tail against its bounds in batches, rows and bytes: from 1 it is due to become a segment.
+
+    Parameters
+    ----------
+    most : bytes of a segment that may be made now
+    """
     nbytes = sum(entry.nbytes for entry in record.tail)
-    bound = min(SEAL_BYTES, largest_segment(max_size))
-    return max(len(record.tail) / SEAL_BATCHES, tail_rows(record) / SEAL_ROWS, nbytes / bound)
+    return max(len(record.tail) / SEAL_BATCHES, tail_rows(record) / SEAL_ROWS, nbytes / min(SEAL_BYTES, most))
 
 
 def seal_now(session: WriteSession, record: CollectionRecord) -> None:
