@@ -70,35 +70,32 @@ class Collection(CollectionView):
         if rows is None:
             if ids is None:
                 raise InvalidArgument("upsert() expects rows, or ids= with vectors= and fields=, found neither")
-            return self._upsert_batch(source.from_columns(schema, ids=ids, vectors=vectors, fields=fields))
+            return self._upsert_batch(source.from_columns(schema, ids=ids, vectors=vectors, fields=fields), schema)
         if ids is not None or vectors is not None or fields is not None:
             raise InvalidArgument("upsert() expects either rows or ids=, vectors= and fields=, found both")
-        return self._upsert_stream(source.batches(rows, schema))
+        return self._upsert_stream(source.batches(rows, schema), schema)
 
-    def _upsert_stream(self, batches: Iterable[RowBatch]) -> WriteResult:
+    def _upsert_stream(self, batches: Iterable[RowBatch], schema: Schema) -> WriteResult:
         total = WriteResult(0)
         durable = 0
         try:
             for batch in batches:
-                total += self._upsert_batch(batch)
+                total += self._upsert_batch(batch, schema)
                 durable += len(batch)
         except Exception as error:
             if isinstance(error, GinghamError):
                 error.durable_rows = durable
             error.add_note(f"{durable} rows were written before")
             raise
-        return total if total.version else self._upsert_batch(RowBatch([], {}, {}))
+        return total if total.version else self._upsert_batch(RowBatch([], {}, {}), schema)
 
     def _writable_schema(self) -> Schema:
         return check_embedder_attached(self._reader, self._cid, self._embedder)
 
-    def _upsert_batch(self, batch: RowBatch) -> WriteResult:
-        schema = self.schema
+    def _upsert_batch(self, batch: RowBatch, schema: Schema) -> WriteResult:
         prepared = writes.prepare_rows(embed_rows(batch, schema, self._embedder), schema)
-        result = self._store.write(
-            lambda session: writes.upsert(session, self._cid, prepared), needs_bytes=prepared.nbytes
-        )
-        if prepared.blobs is not None:
+        result = self._store.write(lambda session: writes.upsert(session, self._cid, prepared))
+        if prepared.segments:
             self._store.maintenance.make_room(self._cid)
         return result
 
@@ -118,7 +115,7 @@ class Collection(CollectionView):
         schema = self._writable_schema()
         changes = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
         changes = embed_changes(self, changes, schema, self._embedder)
-        return self._store.write(lambda session: writes.update_rows(session, self._cid, changes), needs_bytes=1 << 16)
+        return self._store.write(lambda session: writes.update_rows(session, self._cid, changes, schema))
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> WriteResult:
         """Remove rows by id or by filter in one commit; unknown ids are counted as missing."""

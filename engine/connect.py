@@ -35,7 +35,8 @@ def open(  # noqa: A001
     create : make the database where there is none
     durability : ``"commit"`` syncs before a write returns; ``"interval"`` syncs once a second and ``"none"``
         at close: a killed process loses nothing, a power cut may cost the file
-    max_size : cap of the file in bytes, at least 1 MiB; None leaves it to the disk
+    max_size : cap of the file in bytes, at least 1 MiB, a part of which stays for deletes; None leaves it to
+        the disk
     lock_timeout : seconds a write waits for another process that writes, default 10
     memory_budget : bytes that maintenance may hold in memory at once, default 1 GiB
     snapshot_timeout : seconds after which a snapshot expires, default one hour

@@ -33,7 +33,6 @@ class Transaction:
         self._reader = reader
         self._embedders = embedders
         self._changes: list[Callable[[WriteSession], WriteResult]] = []
-        self._needs_bytes = 0
         self._ended = False
         self.result: WriteResult | None = None
 
@@ -57,12 +56,11 @@ class Transaction:
         self._changes.clear()
         self._ended = True
 
-    def add(self, change: Callable[[WriteSession], WriteResult], needs_bytes: int = 0) -> None:
+    def add(self, change: Callable[[WriteSession], WriteResult]) -> None:
         """Take a change up; raises Closed after the end."""
         if self._ended:
             raise Closed("the transaction has ended; begin another with db.transaction()")
         self._changes.append(change)
-        self._needs_bytes += needs_bytes
 
     def _apply(self) -> None:
         if self._ended or not self._changes:
@@ -74,7 +72,7 @@ class Transaction:
                 total += one(session)
             return total
 
-        self.result = self._reader.store.write(change, needs_bytes=self._needs_bytes)
+        self.result = self._reader.store.write(change)
 
 
 class TransactionCollection(CollectionView):
@@ -106,7 +104,7 @@ class TransactionCollection(CollectionView):
             self._add(writes.prepare_rows(embed_rows(batch, schema, self._embedder), schema))
 
     def _add(self, prepared: writes.PreparedRows) -> None:
-        self._transaction.add(lambda session: writes.upsert(session, self._cid, prepared), prepared.nbytes)
+        self._transaction.add(lambda session: writes.upsert(session, self._cid, prepared))
 
     def update(
         self,
@@ -121,7 +119,7 @@ class TransactionCollection(CollectionView):
         schema = check_embedder_attached(self._reader, self._cid, self._embedder)
         changes = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
         changes = embed_changes(self, changes, schema, self._embedder)
-        self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes), 1 << 16)
+        self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes, schema))
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> None:
         """Remove rows at the end of the transaction; see :meth:`Collection.delete`."""

@@ -19,13 +19,13 @@ from gingham.errors import Corrupt, GinghamError, PermissionDenied, ResourceExha
 from gingham.storage import pages
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Iterator
+
+    from gingham.storage.catalog import BlobRef
 
 MAP_BYTES = 1 << 40
 """Address space asked for: 1 TiB costs half a millisecond and no memory; halved until it fits RLIMIT_AS."""
 MIN_MAP_BYTES = 1 << 26
-RESERVE_BYTES = 16 << 20
-"""Room beyond ``max_size`` that only deletes and maintenance may use, so that a full store can shrink."""
 READER_SLOTS = 1024
 _LITTLE_BYTES = 64 << 20
 DATA_FILE = "data.mdb"
@@ -58,14 +58,16 @@ class Environment:
         with translated(folder):
             self._env = self._open(writable)
             self._tables = self._open_tables(create)
+            self.clear_dead_readers()
         self._ids_checked = create
         self._free_checked = create
-        self.checked: dict[int, bytearray] = {}
+        self.checked: dict[BlobRef, bytearray] = {}
         self.freed_bytes = 0
-        self.damaged: set[Hashable] = set()
+        self.damaged: set[tuple[str, int, str]] = set()
+        self.claimed_bytes = 0
 
     def _open(self, writable: bool) -> Any:
-        size = MAP_BYTES if self.max_size is None else self.max_size + RESERVE_BYTES
+        size = MAP_BYTES if self.max_size is None else self.max_size // pages.PAGE_BYTES * pages.PAGE_BYTES
         lock = writable or _lockable(self.folder)
         while True:
             try:
@@ -135,6 +137,11 @@ class Environment:
     def clear_dead_readers(self) -> int:
         """Free the reader slots of processes that ended; returns how many."""
         return int(self._env.reader_check())
+
+    @property
+    def data_file(self) -> Path:
+        """The mapped file."""
+        return self.folder / DATA_FILE
 
     def used_bytes(self) -> int:
         """Bytes up to the last page LMDB has used."""

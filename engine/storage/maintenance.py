@@ -11,7 +11,7 @@ from gingham.config import SYNC_INTERVAL_SECONDS
 from gingham.errors import GinghamError, Unavailable
 from gingham.storage import generation
 from gingham.storage.gate import FileLock
-from gingham.storage.rewrite import rewrite
+from gingham.storage.rewrite import due_merge, rewrite
 from gingham.storage.staging import sweep
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ QUIET_SECONDS = 0.2
 CROWDED_SEGMENTS = 64
 """Segments above which a write waits for maintenance."""
 CROWDED_WAIT_SECONDS = 30.0
+RETRY_SECONDS = 60.0
+"""Longest pause after a failed pass while nothing is written."""
 
 
 class Stopped(Exception):
@@ -48,6 +50,9 @@ class Maintenance:
         self._swept = False
         self._last_write = 0.0
         self._hurry = False
+        self._retry_at = 0.0
+        self._retry_seconds = SYNC_INTERVAL_SECONDS
+        self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
         self.pins: set[Pin] = set()
         self.last_error: GinghamError | None = None
 
@@ -73,13 +78,15 @@ class Maintenance:
             return self._idle.wait_for(lambda: self._done >= asked or self._stop.is_set(), timeout)
 
     def make_room(self, cid: int) -> None:
-        """Hold a writer back while a collection has far more segments than it should."""
+        """Hold a writer back while a collection has far more segments than it should and they can be merged."""
         deadline = time.monotonic() + CROWDED_WAIT_SECONDS
         while time.monotonic() < deadline and not self._stop.is_set():
             with self._store.read() as session:
-                if len(session.collection_by_id(cid).segments) < CROWDED_SEGMENTS:
+                record = session.collection_by_id(cid)
+                if len(record.segments) < CROWDED_SEGMENTS or not due_merge(self._store, session, record):
                     return
-            self.wait(1.0)
+            if self.wait(1.0) and self.last_error is not None:
+                return
 
     def stop(self) -> None:
         """End within a second; what was staged is swept by the next writer."""
@@ -97,51 +104,73 @@ class Maintenance:
 
     def _run(self) -> None:
         lease = FileLock(self._store.root / generation.MAINTENANCE_LOCK)
-        synced = time.monotonic()
         while not self._stop.is_set():
-            self._wake.wait(SYNC_INTERVAL_SECONDS)
+            woken = self._wake.wait(SYNC_INTERVAL_SECONDS)
             self._wake.clear()
             asked = self._asked
             try:
-                self._expire_pins()
-                if self._store.options.durability == "interval" and time.monotonic() - synced >= SYNC_INTERVAL_SECONDS:
-                    self._store.sync()
-                    synced = time.monotonic()
-                if lease.try_acquire():
-                    try:
-                        self._pass()
-                    finally:
-                        lease.release()
-                self.last_error = None
+                self._round(lease, work=woken or time.monotonic() >= self._retry_at)
             except Stopped:
                 break
-            except Unavailable as error:
-                self.last_error = error
-            except GinghamError as error:
+            except Exception as error:
                 if self._stop.is_set():
                     break
-                self.last_error = error
-                logger.warning("maintenance of %s stopped: %s", self._store.root, error)
+                self._failed(error)
             with self._idle:
                 self._done = max(self._done, asked)
                 self._idle.notify_all()
             self._stop.wait(PAUSE_SECONDS)
         lease.close()
 
+    def _failed(self, error: Exception) -> None:
+        """Remember what went wrong, and try again at the next write, or after ever longer pauses."""
+        self._retry_at = time.monotonic() + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS)
+        if isinstance(error, GinghamError):
+            known, self.last_error = self.last_error, error
+            if not isinstance(error, Unavailable) and str(known) != str(error):
+                logger.warning("maintenance of %s stopped: %s", self._store.root, error)
+            return
+        self.last_error = Unavailable(
+            f"maintenance of {self._store.root} stopped with {type(error).__name__}: {error}; it begins again by itself"
+        )
+        self.last_error.__cause__ = error
+        logger.error("maintenance of %s stopped", self._store.root, exc_info=error)
+
+    def _round(self, lease: FileLock, *, work: bool) -> None:
+        """Expire, sync, and do what is due where no other process does it."""
+        self._expire_pins()
+        if self._store.options.durability == "interval" and time.monotonic() >= self._sync_due:
+            self._store.sync()
+            self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
+        if work:
+            if lease.try_acquire():
+                try:
+                    self._pass()
+                finally:
+                    lease.release()
+            self.last_error, self._retry_seconds = None, SYNC_INTERVAL_SECONDS
+
     def _pass(self) -> None:
-        if not self._swept:
-            with self._store.read() as session:
-                staged = session.txn.stat(session.env.table("staged"))["entries"]
-                session.env.clear_dead_readers()
-            if staged:
-                self._store.write(sweep)
-            self._swept = True
         with self._store.read() as session:
+            session.env.clear_dead_readers()
+            staged = not self._swept and session.txn.stat(session.env.table("staged"))["entries"]
             cids = list(session.store.names.values())
+        if staged:
+            self._store.write(sweep)
+        self._swept = True
         hurry, self._hurry = self._hurry, False
+        failed: Exception | None = None
         for cid in cids:
-            while rewrite(self._store, cid, self.check, quiet=hurry or self._quiet()):
-                self.check()
+            try:
+                while rewrite(self._store, cid, self.check, quiet=hurry or self._quiet()):
+                    self.check()
+            except Stopped:
+                raise
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _quiet(self) -> bool:
         return time.monotonic() - self._last_write >= QUIET_SECONDS

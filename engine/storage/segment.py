@@ -32,6 +32,9 @@ _NO_WORDS = pa.array([], pa.large_string())
 
 CHUNK_BYTES = 128 << 20
 """Vectors are cut into blobs of this size; LMDB commits values of 64-500 MB at full disk speed."""
+MAX_SEGMENT_ROWS = 4_000_000
+MAX_BLOB_BYTES = (1 << 30) - (1 << 20)
+"""Segments have so few rows that no column is larger."""
 
 
 def write_segment(
@@ -131,6 +134,14 @@ def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
 def segment_bytes(record: SegmentRecord) -> int:
     """Bytes of all blobs."""
     return sum(ref.length for ref in record.blobs())
+
+
+def payload_columns(record: SegmentRecord) -> dict[str, int]:
+    """Bytes of each blob that is written in one piece, by a name of its column."""
+    sizes = {"id": record.ids.length, **{f"f:{name}": ref.length for name, ref in record.fields.items()}}
+    for name, postings in record.inverted.items():
+        sizes |= {f"i:{name}:{array}": ref.length for array, ref in postings.blobs.items()}
+    return sizes
 
 
 class SegmentPart:

@@ -18,7 +18,7 @@ from gingham.storage.environment import Environment, sync_folder, translated
 from gingham.storage.gate import FileLock
 from gingham.storage.maintenance import Maintenance
 from gingham.storage.records import FORMAT_VERSION
-from gingham.storage.session import KeptCache, Session, Shared, WriteSession
+from gingham.storage.session import KEPT_BYTES, KeptCache, Session, Shared, WriteSession
 from gingham.storage.writer import Writer
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Store:
         """Map one generation folder."""
         sync = self.options.durability == "commit"
         env = Environment(self.root / name, writable=self.writable, sync=sync, max_size=self.options.max_size)
-        return Mapped(env, name)
+        return Mapped(env, name, kept=KeptCache(min(KEPT_BYTES, self.options.memory_budget // 4)))
 
     @staticmethod
     def _peek(mapped: Mapped) -> Session:
@@ -229,13 +229,12 @@ class Store:
 
     # writing -----------------------------------------------------------------------------------------
 
-    def write(self, change: Callable[[WriteSession], T], *, needs_bytes: int = 0) -> T:
+    def write(self, change: Callable[[WriteSession], T]) -> T:
         """Run a change in the writer thread and return its result once it is committed.
 
         Parameters
         ----------
         change : called with the write session; what it raises aborts it and is raised here
-        needs_bytes : bytes that the change adds; 0 for what must work in a full store
         """
         if not self.writable:
             raise ReadOnly(f"{self.root} is open for reading; open it with mode='w' to change it")
@@ -244,7 +243,7 @@ class Store:
             self._changed.wait_for(lambda: not self._frozen)
             if self._closed:
                 raise Closed(f"the database {self.root} is closed; open it again")
-        result = self.writer.submit(change, needs_bytes=needs_bytes)
+        result = self.writer.submit(change)
         self.maintenance.wake()
         return result
 

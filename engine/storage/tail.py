@@ -32,6 +32,7 @@ REWRITE_BYTES = 64 << 10
 """A commit this small is appended to the last batch instead of starting one: 128 batches hold thousands of rows."""
 SEAL_ROWS = 4096
 SEAL_BATCHES = 64
+SEAL_BYTES = 32 << 20
 HARD_FACTOR = 4
 """At this multiple of the seal bounds the writing call seals itself."""
 

@@ -18,6 +18,7 @@ import gingham as gg
 from gingham import DBSF, RRF, F, MinMax, fuse, like, match, near, sparse
 from gingham.errors import InvalidArgument, NotFound, SchemaMismatch
 from gingham.query.fusion import diversify, fuse_lists, keep_per_group
+from gingham.storage.records import blob_key
 
 _spec = importlib.util.spec_from_file_location("reference", Path(__file__).parents[1] / "reference.py")
 assert _spec is not None
@@ -452,12 +453,28 @@ def test_sparse_vectors_come_back_as_they_were_written(db: gg.Database) -> None:
     assert docs.count() == 4
 
 
-def test_a_damaged_inverted_index_is_made_again(library: Library, db: gg.Database) -> None:
+def test_a_damaged_inverted_index_is_reported_made_again_and_replaced(
+    library: Library, db: gg.Database, caplog: pytest.LogCaptureFixture
+) -> None:
     assert db.maintain(timeout=60)
     before = library.docs.query(match("body", "alpha fox"))
-    with db._store.read() as session:
-        record = session.collection("library")
-        for part in session.segments(record):
-            session.env.damaged.add(("postings", part.ref.sid, "body"))
-    after = library.docs.query(match("body", "alpha fox"))
-    assert (after.ids, after.scores.tolist()) == (before.ids, before.scores.tolist())
+
+    def damage(session: Any) -> None:
+        (part, *_) = session.segments(session.collection("library"))
+        ref = part.record.inverted["body"].blobs["rows"]
+        value = bytearray(session.txn.get(blob_key(ref.key), db=session.env.table("blobs")))
+        value[0] ^= 1
+        session.txn.put(blob_key(ref.key), bytes(value), db=session.env.table("blobs"))
+
+    db._store.write(damage)
+    path = db.path
+    db.close()
+    with gg.open(path) as again:
+        docs = again["library"]
+        after = docs.query(match("body", "alpha fox"))
+        assert (after.ids, after.scores.tolist()) == (before.ids, before.scores.tolist())
+        assert "made again from the column" in caplog.text
+        assert not again.verify().ok
+        assert again.maintain(timeout=60)
+        assert again.verify().ok
+        assert docs.query(match("body", "alpha fox")).ids == before.ids
