@@ -59,7 +59,7 @@ class Ours:
             lengths=lengths.astype(np.float32),
             bm25=bm25,
         )
-        self.norms = bm25.norms(self.index.lengths, self.index.average_length)
+        self.norm = bm25.norm(self.index.average_length)
         frequencies = np.diff(self.index.starts)
         keys, weights, counts = [], [], []
         for query in tokens.queries:
@@ -71,12 +71,12 @@ class Ours:
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def all(self) -> tuple[np.ndarray, np.ndarray]:
-        return search_inverted(self.index, self.keys, self.weights, self.starts, K, norms=self.norms)
+        return search_inverted(self.index, self.keys, self.weights, self.starts, K, norm=self.norm)
 
     def one(self, query: int) -> None:
         part = slice(self.starts[query], self.starts[query + 1])
         starts = np.array([0, part.stop - part.start])
-        search_inverted(self.index, self.keys[part], self.weights[part], starts, K, norms=self.norms)
+        search_inverted(self.index, self.keys[part], self.weights[part], starts, K, norm=self.norm)
 
 
 def theirs(tokens: Tokens, queries: list[str]) -> Any:

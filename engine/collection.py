@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from gingham.embed.rows import changed_sources, embed_rows
 from gingham.errors import GinghamError, InvalidArgument, NotReady, SchemaMismatch
-from gingham.query import select
+from gingham.query import read, select
 from gingham.query.bind import bind
 from gingham.schema import unknown_name
 from gingham.storage import schema_moves, writes
@@ -113,9 +114,19 @@ class Collection(CollectionView):
         if rows is not None or ids is None:
             raise InvalidArgument("update() expects ids= with vectors= or fields=, found rows or no ids")
         schema = self._writable_schema()
-        changes = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        changes = embed_changes(self, changes, schema, self._embedder)
-        return self._store.write(lambda session: writes.update_rows(session, self._cid, changes, schema))
+        given = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
+        while True:
+            changes, seen = embed_changes(self, given, schema, self._embedder)
+            try:
+                return self._store.write(partial(self._update_seen, changes, seen, schema))
+            except _TextsMoved:
+                continue
+
+    def _update_seen(
+        self, changes: RowBatch, seen: dict[str, list[Any]], schema: Schema, session: WriteSession
+    ) -> WriteResult:
+        check_texts(session, self._cid, changes.ids, seen)
+        return writes.update_rows(session, self._cid, changes, schema)
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> WriteResult:
         """Remove rows by id or by filter in one commit; unknown ids are counted as missing."""
@@ -175,18 +186,38 @@ def check_embedder_attached(reader: Reader, cid: int, embedder: Embedder | None)
         return record.schema
 
 
-def embed_changes(view: CollectionView, changes: RowBatch, schema: Schema, embedder: Embedder | None) -> RowBatch:
-    """Add the vectors of texts that an update changes; texts it leaves alone are read first."""
+class _TextsMoved(Exception):
+    """A text that a vector was made from is no longer the one that was read."""
+
+
+def embed_changes(
+    view: CollectionView, changes: RowBatch, schema: Schema, embedder: Embedder | None
+) -> tuple[RowBatch, dict[str, list[Any]]]:
+    """Add the vectors of texts that an update changes.
+
+    Returns
+    -------
+    tuple : the changes with vectors, and the texts that were read for them because the update leaves them alone
+    """
     needed = changed_sources(changes, schema, embedder)
+    if not needed:
+        return changes, {}
+    ids = [decode_id(encoded) for encoded in changes.ids]
     absent = [name for name in needed if name not in changes.fields]
-    if absent:
-        stored = view.get([decode_id(encoded) for encoded in changes.ids], fields=absent)
-        texts = {
-            name: pa.array([None if row is None else row[name] for row in stored], pa.large_string()) for name in absent
-        }
-        whole = embed_rows(RowBatch(changes.ids, changes.vectors, {**changes.fields, **texts}), schema, embedder)
-        return RowBatch(changes.ids, whole.vectors, changes.fields)
-    return embed_rows(changes, schema, embedder) if needed else changes
+    rows = view.get(ids, fields=absent) if absent else []
+    seen = {name: [None if row is None else row[name] for row in rows] for name in absent}
+    texts = {name: pa.array(values, pa.large_string()) for name, values in seen.items()}
+    whole = embed_rows(RowBatch(changes.ids, changes.vectors, {**changes.fields, **texts}), schema, embedder)
+    return RowBatch(changes.ids, whole.vectors, changes.fields), seen
+
+
+def check_texts(session: WriteSession, cid: int, ids: list[bytes], seen: dict[str, list[Any]]) -> None:
+    """Raise _TextsMoved unless the texts that vectors were made from are still there."""
+    if seen:
+        rows = read.get(session, session.collection_by_id(cid), ids, list(seen), ())
+        for name, values in seen.items():
+            if values != [None if row is None else row[name] for row in rows]:
+                raise _TextsMoved
 
 
 def delete_change(cid: int, ids: Any, where: Where) -> Callable[[WriteSession], WriteResult]:

@@ -129,6 +129,7 @@ class Database:
         """
         check_name(name, "collection")
         schema = Schema.of(fields, vectors)
+        schema = schema if embedder is None else schema.with_sources()
         reader = self._reader(write=True)
         stored = None if embedder is None else self._checked_embedder(schema, embedder)
 
@@ -167,7 +168,7 @@ class Database:
         if embedder is not None:
             stored = self._checked_embedder(record.schema, embedder, record.embedder)
             if record.embedder is None and self._writable:
-                reader.store.write(lambda session: setattr(session.touch(record.cid), "embedder", stored))
+                reader.store.write(lambda session: schema_moves.set_embedder(session, record.cid, stored))
             self._embedders[record.cid] = embedder
         return Collection(reader, record.cid, self._embedders.get(record.cid))
 

@@ -157,8 +157,8 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     metric : ``"cosine"`` (default), ``"dot"`` or ``"l2"``; a greater score is better for all three,
         L2 scores are negative squared distances
     dtype : ``"float32"`` (default) or ``"float16"``, the stored precision
-    source : text field that the collection's embedder makes this vector from; None means all text fields, where
-        this is the only dense vector
+    source : text field, or several, that the collection's embedder makes this vector from; None means all text
+        fields that there are when the embedder comes, where this is the only dense vector
 
     Raises
     ------
@@ -168,7 +168,7 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     dim: int
     metric: Metric = msgspec.field(default="cosine")
     dtype: VectorDtype = msgspec.field(default="float32")
-    source: str | None = None
+    source: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
@@ -227,11 +227,20 @@ class Schema(msgspec.Struct, frozen=True):
     @property
     def embedded(self) -> dict[str, tuple[str, ...]]:
         """Dense vectors that an embedder makes, each with the text fields it is made from."""
-        named: dict[str, tuple[str, ...]] = {
-            name: (v.source,) for name, v in self.dense.items() if v.source is not None
-        }
+        named: dict[str, tuple[str, ...]] = {}
+        for name, vector in self.dense.items():
+            source = (vector.source,) if isinstance(vector.source, str) else vector.source
+            if source is not None:
+                named[name] = tuple(text for text in source if text in self.fields)
         texts = tuple(name for name, field in self.fields.items() if isinstance(field, Text))
-        return named if named or len(self.dense) != 1 or not texts else dict.fromkeys(self.dense, texts)
+        if named or len(self.dense) != 1 or not texts:
+            return {name: source for name, source in named.items() if source}
+        return dict.fromkeys(self.dense, texts)
+
+    def with_sources(self) -> Schema:
+        """The schema with the sources of embedded vectors named, so that later fields do not change them."""
+        named = {name: msgspec.structs.replace(self.dense[name], source=s) for name, s in self.embedded.items()}
+        return Schema(self.fields, {**self.vectors, **named})
 
     @classmethod
     def of(cls, fields: Mapping[str, Field] | None = None, vectors: Mapping[str, Vector] | None = None) -> Schema:
@@ -254,12 +263,10 @@ class Schema(msgspec.Struct, frozen=True):
                 )
             if name in fields:
                 raise InvalidArgument(f"the name {name!r} is used for a field and for a vector; rename one")
-            if (
-                isinstance(vector, Dense)
-                and vector.source is not None
-                and not isinstance(fields.get(vector.source), Text)
-            ):
-                raise InvalidArgument(f"Dense(source=) of {name!r} expects a text field, found {vector.source!r}")
+            source = getattr(vector, "source", None) or ()
+            for text in (source,) if isinstance(source, str) else source:
+                if not isinstance(fields.get(text), Text):
+                    raise InvalidArgument(f"Dense(source=) of {name!r} expects text fields, found {text!r}")
         return cls(fields, vectors)
 
     def field(self, name: str) -> Field:

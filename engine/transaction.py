@@ -118,7 +118,12 @@ class TransactionCollection(CollectionView):
 
         schema = check_embedder_attached(self._reader, self._cid, self._embedder)
         changes = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        changes = embed_changes(self, changes, schema, self._embedder)
+        changes, seen = embed_changes(self, changes, schema, self._embedder)
+        if seen:
+            raise InvalidArgument(
+                "update() in a transaction expects all texts that a vector is made from, "
+                f"found none for {sorted(seen)}; give them too"
+            )
         self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes, schema))
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> None:

@@ -369,9 +369,11 @@ class CollectionView:
 
             if isinstance(query, Query):
                 return run(query)
-            if isinstance(query, (str, bytes)) or not isinstance(query, Iterable):
-                raise InvalidArgument(f"query() expects near(), match(), fuse() and the like, found {query!r:.80}")
-            results: BatchHits = BatchHits([run(one) for one in query])
+            several = list(query) if isinstance(query, Iterable) and not isinstance(query, (str, bytes)) else [query]
+            for one in several:
+                if not isinstance(one, Query):
+                    raise InvalidArgument(f"query() expects near(), match(), fuse() and the like, found {one!r:.80}")
+            results: BatchHits = BatchHits([run(one) for one in several])
             return results
 
     def _query_of(self, record: CollectionRecord, query: Any, using: str | None) -> tuple[str, Any, Any, bool]:
@@ -380,7 +382,9 @@ class CollectionView:
 
         schema = record.schema
         texts = [query] if isinstance(query, str) else query
-        if isinstance(texts, Sequence) and len(texts) and all(isinstance(text, str) for text in texts):
+        if isinstance(schema.fields.get(using or ""), Text) and not _all_texts(texts):
+            raise InvalidArgument(f"search(using={using!r}) expects a text or a list of texts, found {query!r:.80}")
+        if _all_texts(texts):
             single = isinstance(query, str)
             if isinstance(schema.fields.get(using or ""), Text) or (using is None and record.embedder is None):
                 if using is None and self._embedder is None and not schema.inverted:
@@ -406,7 +410,7 @@ class CollectionView:
         from gingham.rows import query_matrix
 
         texts = [query] if isinstance(query, str) else query
-        if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+        if not _all_texts(texts):
             return query_matrix(query, dense)[0]
         if self._embedder is None:
             raise NotReady(
@@ -443,6 +447,10 @@ def _fields(record: CollectionRecord, fields: Sequence[str] | None) -> tuple[str
     for name in fields:
         record.schema.field(name)
     return tuple(fields)
+
+
+def _all_texts(query: Any) -> bool:
+    return isinstance(query, Sequence) and len(query) > 0 and all(isinstance(text, str) for text in query)
 
 
 def _check_search(k: int | None, radius: float | None) -> None:

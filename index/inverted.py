@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 KERNELS = "gingham.index.inverted_kernels"
 BLOCK = 128
 """Postings that share one bound; the same number stands in the kernels."""
-SLACK = 1 + 1e-5
-"""Covers the rounding of sums of bounds: 64 terms of float32 lose less than 1e-5."""
+ROUNDING = 2.0**-23
+"""Relative error that one addition of float32 may leave, twice over; sums of bounds are raised by it per term."""
 SLICE_POSTINGS = 1 << 24
 """Postings of one kernel call, but for a single query: about 30 ms, after which deadlines are checked."""
 THREAD_POSTINGS = 1 << 18
@@ -134,6 +134,19 @@ class InvertedIndex:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """``base + slope * length`` in float32, the norm of a row under BM25."""
+
+    base: np.float32
+    slope: np.float32
+
+    def of(self, lengths: Array) -> Array:
+        """Norms of rows, float32."""
+        out: Array = self.base + self.slope * lengths
+        return out
+
+
+@dataclass(frozen=True)
 class Bm25:
     """Okapi BM25 in the form of Lucene 8 and later, without the constant factor k1 + 1.
 
@@ -150,11 +163,10 @@ class Bm25:
     k1: float = 0.9
     b: float = 0.4
 
-    def norms(self, lengths: Array, average_length: float) -> Array:
-        """Per row what stands beside the term frequency in the denominator, float32."""
-        scale = self.b / average_length if average_length else 0.0
-        out: Array = (self.k1 * ((1 - self.b) + scale * lengths.astype(np.float64))).astype(np.float32)
-        return out
+    def norm(self, average_length: float) -> Norm:
+        """What stands beside the term frequency in the denominator, as a function of a row's length."""
+        slope = self.k1 * self.b / average_length if average_length else 0.0
+        return Norm(np.float32(self.k1 * (1 - self.b)), np.float32(slope))
 
     def idf(self, rows: float, frequencies: Array) -> Array:
         """Weight of terms that occur in ``frequencies`` of ``rows`` rows, float32."""
@@ -230,7 +242,7 @@ def _finish(
     if bm25 is not None and lengths is not None:
         present = lengths[~np.isnan(lengths)]
         average = float(present.sum(dtype=np.float64) / len(present)) if len(present) else 0.0
-        impacts = values / (values + bm25.norms(lengths, average)[rows])
+        impacts = values / (values + bm25.norm(average).of(lengths)[rows])
     firsts, bound_starts = _blocks(starts)
     bounds = np.maximum.reduceat(impacts, firsts) if len(firsts) else np.empty(0, np.float32)
     return InvertedIndex(
@@ -368,7 +380,7 @@ def search_inverted(
     query_starts: Array,
     k: int,
     *,
-    norms: Array | None = None,
+    norm: Norm | None = None,
     slack: float = 1.0,
     allow: Array | None = None,
     floors: Array | None = None,
@@ -380,7 +392,7 @@ def search_inverted(
     keys, weights : uint64 and float32 (n,), the terms of all queries, each once a query, and their weights above 0
     query_starts : int64 (n_queries + 1,), where the terms of each query begin
     k : at least 1
-    norms : float32 (n_rows,) of :meth:`Bm25.norms`; None for the inner product
+    norm : of :meth:`Bm25.norm`; None for the inner product
     slack : factor by which impacts may exceed the stored bounds
     allow : bool (n_rows,), the rows that may be found; None allows all
     floors : float32 (n_queries,), rows that score no more are not found
@@ -403,18 +415,21 @@ def search_inverted(
     if len(index.rows) and np.any(terms >= 0):
         kernels = ready_kernels(KERNELS)
         if kernels is None:
-            _search_numpy(index, starts, ends, weights, query_starts, norms, allow, scores, rows)
+            _search_numpy(index, starts, ends, weights, query_starts, norm, allow, scores, rows)
         else:
             weights = np.ascontiguousarray(weights, np.float32)
             bounds = index.bound_starts[terms]
+            base, slope = (norm.base, norm.slope) if norm is not None else (np.float32(0), np.float32(0))
+            most = int(np.diff(query_starts).max(initial=0))
+            slack *= 1 + ROUNDING * (most + 8)
 
             def search(queries: tuple[int, int]) -> None:
                 low, high = queries
                 kernels.search_postings(
-                    index.rows.ctypes.data, index.values.ctypes.data, 0 if norms is None else norms.ctypes.data,
-                    index.bounds.ctypes.data, 0 if allow is None else allow.ctypes.data, starts, ends,
-                    bounds, weights, np.float32(slack * SLACK), query_starts[low : high + 1],
-                    scores[low:high], rows[low:high],
+                    index.rows.ctypes.data, index.values.ctypes.data,
+                    0 if norm is None else index.lengths.ctypes.data, base, slope, index.bounds.ctypes.data,
+                    0 if allow is None else allow.ctypes.data, starts, ends, bounds, weights, np.float32(slack),
+                    query_starts[low : high + 1], scores[low:high], rows[low:high],
                 )  # fmt: skip
                 kernels.sort_heaps(scores[low:high], rows[low:high])
 
@@ -438,7 +453,7 @@ def _search_numpy(
     ends: Array,
     weights: Array,
     query_starts: Array,
-    norms: Array | None,
+    norm: Norm | None,
     allow: Array | None,
     scores: Array,
     rows: Array,
@@ -447,7 +462,7 @@ def _search_numpy(
     k = scores.shape[1]
     for q in range(len(query_starts) - 1):
         check()
-        total = score_all(index, starts, ends, weights, range(query_starts[q], query_starts[q + 1]), norms)
+        total = score_all(index, starts, ends, weights, range(query_starts[q], query_starts[q + 1]), norm)
         good = total > max(0.0, scores[q, 0])
         if allow is not None:
             good &= allow
@@ -458,12 +473,12 @@ def _search_numpy(
 
 
 def score_all(
-    index: InvertedIndex, starts: Array, ends: Array, weights: Array, terms: range, norms: Array | None
+    index: InvertedIndex, starts: Array, ends: Array, weights: Array, terms: range, norm: Norm | None
 ) -> Array:
     """Score of every row, 0 where it has none of the terms: float32 (n_rows,), summed in the order of the terms."""
     total = np.zeros(index.n_rows, np.float32)
     for t in terms:
         rows, values = index.rows[starts[t] : ends[t]], index.values[starts[t] : ends[t]]
-        impact = values if norms is None else values / (values + norms[rows])
+        impact = values if norm is None else values / (values + norm.of(index.lengths[rows]))
         total[rows] += np.float32(weights[t]) * impact
     return total

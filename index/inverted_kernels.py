@@ -30,15 +30,17 @@ LEFT_OUT = 4
 """Terms are left out of a window where they have so many times the postings of the others."""
 LOOKUP = 8
 """Looking a row up in one list costs about as much as adding so many postings (bench/text.py)."""
+ROUNDING = np.float32(2.0**-23)
+"""Relative error that one addition of float32 may leave, twice over."""
 NO_ROW = 1 << 32
 
 
 @inline
-def _impact(values, norms, at, row):
+def _impact(values, lengths, base, slope, at, row):
     """What a posting adds to the score of its row, before the weight of the term."""
     value = load_one_f32(values + uint64(4 * at))
-    if norms != 0:
-        return value / (value + load_one_f32(norms + uint64(4 * row)))
+    if lengths != 0:
+        return value / (value + (base + slope * load_one_f32(lengths + uint64(4 * row))))
     return value
 
 
@@ -74,28 +76,28 @@ def _window_bound(bounds, first_block, first, start, stop):
 
 
 @inline
-def _score(rows, values, norms, starts, ends, weights, first, terms, row):
+def _score(rows, values, lengths, base, slope, starts, ends, weights, first, terms, row):
     """Score of one row: its postings are looked up in the window's part of each list."""
     s = float32(0.0)
     for t in range(terms):
         at = _first_at_least(rows, starts[t], ends[t], row)
         if at < ends[t] and load_one_u32(rows + uint64(4 * at)) == row:
-            s += weights[first + t] * _impact(values, norms, at, row)
+            s += weights[first + t] * _impact(values, lengths, base, slope, at, row)
     return s
 
 
 @inline
-def _accumulate(rows, values, norms, start, end, weight, base, sums):
+def _accumulate(rows, values, lengths, base, slope, start, end, weight, origin, sums):
     """Add what a term gives to the rows of a window."""
     for at in range(start, end):
         row = load_one_u32(rows + uint64(4 * at))
-        sums[uint64(row) - base] += weight * _impact(values, norms, at, row)
+        sums[uint64(row) - origin] += weight * _impact(values, lengths, base, slope, at, row)
 
 
 @inline
-def _cut(limit, rest):
+def _cut(limit, rest, terms):
     """What a row's sum must exceed to reach the heap with the help of the terms left out; rounding is allowed for."""
-    return max(float32(0.0), limit - float32(1e-5) * abs(limit) - rest)
+    return max(float32(0.0), limit - ROUNDING * float32(terms + 8) * abs(limit) - rest)
 
 
 @inline
@@ -145,34 +147,52 @@ def _sort_bounds(bound, order, terms):
 
 
 @inline
-def _offer(rows, values, norms, allow, starts, ends, weights, first, terms, base, sums, rest, again, q, scores, found):
+def _offer(
+    rows, values, lengths, base, slope, allow, starts, ends, weights, first, terms, origin, sums, rest, again, q,
+    scores, found,
+):  # fmt: skip
     """Offer the rows of a window to the heap; ``again`` scores them anew, since terms were left out of their sums."""
     address = uint64(sums.ctypes.data)
-    many = splat(_cut(scores[q, 0], rest))
+    many = splat(_cut(scores[q, 0], rest, terms))
     for j in range(0, WINDOW, 8):
         mask = greater_mask(load_f32(address + uint64(4 * j)), many)
         while mask != 0:
             lane = j + lowest_bit(mask)
             mask &= mask - uint32(1)
-            row = int64(base) + lane
+            row = int64(origin) + lane
             if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
                 continue
             s = sums[lane]
             if again:
-                s = _score(rows, values, norms, starts, ends, weights, first, terms, row)
+                s = _score(rows, values, lengths, base, slope, starts, ends, weights, first, terms, row)
             if s > scores[q, 0]:
                 scores[q, 0] = s
                 found[q, 0] = row
                 sift(scores, found, q, int64(scores.shape[1]))
-                many = splat(_cut(scores[q, 0], rest))
+                many = splat(_cut(scores[q, 0], rest, terms))
 
 
 @kernel(
-    "void(uint64, uint64, uint64, uint64, uint64, int64[::1], int64[::1], int64[::1], float32[::1], float32,"
+    "void(uint64, uint64, uint64, float32, float32, uint64, uint64, int64[::1], int64[::1], int64[::1], float32[::1],"
+    " float32,"
     " int64[::1], float32[:,::1], int64[:,::1])"
 )
 def search_postings(
-    rows, values, norms, bounds, allow, term_starts, term_ends, term_blocks, weights, slack, query_starts, scores, found
+    rows,
+    values,
+    lengths,
+    base,
+    slope,
+    bounds,
+    allow,
+    term_starts,
+    term_ends,
+    term_blocks,
+    weights,
+    slack,
+    query_starts,
+    scores,
+    found,
 ):
     """Put the best rows of each query into its heap.
 
@@ -200,10 +220,10 @@ def search_postings(
                     lowest = min(lowest, int64(load_one_u32(rows + uint64(4 * starts[t]))))
             if lowest == NO_ROW:
                 break
-            base = uint64(lowest // WINDOW * WINDOW)
+            origin = uint64(lowest // WINDOW * WINDOW)
             limit = scores[q, 0]
             for t in range(terms):
-                ends[t] = _first_at_least(rows, starts[t], term_ends[first + t], int64(base) + WINDOW)
+                ends[t] = _first_at_least(rows, starts[t], term_ends[first + t], int64(origin) + WINDOW)
                 bound[t] = float32(0.0)
                 if ends[t] > starts[t]:
                     top = _window_bound(bounds, term_blocks[first + t], term_starts[first + t], starts[t], ends[t])
@@ -215,19 +235,23 @@ def search_postings(
                 if ends[t] > starts[t]:
                     if essential[t]:
                         some = True
-                        _accumulate(rows, values, norms, starts[t], ends[t], weights[first + t], base, sums)
+                        _accumulate(
+                            rows, values, lengths, base, slope, starts[t], ends[t], weights[first + t], origin, sums
+                        )
                     else:
                         left_out += ends[t] - starts[t]
             if some:
                 again = rest > 0
-                if again and LOOKUP * terms * _count_above(sums, _cut(limit, rest)) > left_out:
+                if again and LOOKUP * terms * _count_above(sums, _cut(limit, rest, terms)) > left_out:
                     for t in range(terms):
                         if not essential[t]:
-                            _accumulate(rows, values, norms, starts[t], ends[t], weights[first + t], base, sums)
+                            _accumulate(
+                                rows, values, lengths, base, slope, starts[t], ends[t], weights[first + t], origin, sums
+                            )
                     rest = float32(0.0)
                 _offer(
-                    rows, values, norms, allow, starts, ends, weights, first, terms, base, sums, rest, again, q,
-                    scores, found,
+                    rows, values, lengths, base, slope, allow, starts, ends, weights, first, terms, origin, sums,
+                    rest, again, q, scores, found,
                 )  # fmt: skip
                 sums[:] = 0
             for t in range(terms):

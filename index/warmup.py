@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -48,3 +49,12 @@ def warmup(progress: Callable[[str], None] | None = None) -> int:
 
 def _import_all() -> None:
     warmup()
+
+
+def _finish_before_fork() -> None:
+    """Wait for a compilation that runs: a child cannot end an import that a thread of its parent began."""
+    if _thread is not None and _thread is not threading.current_thread():
+        _thread.join()
+
+
+os.register_at_fork(before=_finish_before_fork)

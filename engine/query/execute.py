@@ -27,6 +27,7 @@ from gingham.query.values import fields_of as value_fields
 from gingham.schema import Sparse, Text
 from gingham.sparse_vectors import sparse_query
 from gingham.storage.writes import find_rows
+from gingham.types import decode_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,8 +85,18 @@ class Execution:
         self._where = where
         self._queries_of = queries_of
         self._candidates: dict[Node | None, list[Candidates]] = {}
-        self.highlighters: dict[str, Callable[[str], list[Span]]] = {}
+        self._searched: dict[str, list[inverted.Terms]] = {}
         self.remarks: list[str] = []
+
+    @property
+    def highlighters(self) -> dict[str, Callable[[str], list[Span]]]:
+        """For each text field that was searched, what finds its words in a text."""
+        fields = self._record.schema.fields
+        return {
+            name: inverted.highlighter(kind, terms)
+            for name, terms in self._searched.items()
+            if isinstance(kind := fields[name], Text)
+        }
 
     @property
     def eligible(self) -> int:
@@ -137,8 +148,8 @@ class Execution:
     def _near_vector(
         self, name: str, dense: Dense, queries: Array, k: int | None, radius: float | None, *, most: int | None
     ) -> Ranked:
+        chosen = self._chosen()
         with self._trace.step("near") as step:
-            chosen = self._chosen()
             step.rows = sum(c.eligible for c in chosen)
             step.detail = f"exact on {name!r} ({dense.metric}), {len(chosen)} parts: there is no index"
             ((scores, rows),) = search_near(chosen, name, dense, queries, k, radius)
@@ -150,11 +161,12 @@ class Execution:
         if node.operator == "phrase":
             inverted.check_phrase(name, kind)
         k = _depth(node.k, want)
+        chosen = self._chosen()
         with self._trace.step("match") as step:
-            sources = inverted.sources_of(self._session, self._session.parts(self._record), self._chosen(), name, kind)
+            sources = inverted.sources_of(self._session, self._session.parts(self._record), chosen, name, kind)
             terms = inverted.text_terms(node.text, kind, node.operator, sources)
-            self.highlighters[name] = inverted.highlighter(kind, terms)
-            step.rows = sum(len(s.postings.index.rows) for s in sources)
+            self._searched.setdefault(name, []).append(terms)
+            step.rows = inverted.visited(sources, [terms])
             step.detail = f"BM25 of {node.operator} of {len(terms.clauses)} words in {name!r}, {len(sources)} parts"
             if not terms.clauses:
                 self.remarks.append(f"the text has no words that {name!r} can be searched for")
@@ -169,14 +181,13 @@ class Execution:
         name, kind = self._record.schema.searchable(node.field, Sparse)
         keys, weights = sparse_query(node.query)
         k = _depth(node.k, want)
+        chosen = self._chosen()
         with self._trace.step("sparse") as step:
-            sources = inverted.sources_of(self._session, self._session.parts(self._record), self._chosen(), name, kind)
-            step.rows = sum(len(s.postings.index.rows) for s in sources)
+            sources = inverted.sources_of(self._session, self._session.parts(self._record), chosen, name, kind)
             step.detail = f"inner product of {len(keys)} dimensions of {name!r}, {len(sources)} parts"
-            clauses = tuple(inverted.Clause((int(key),), (1.0,), 1, 0) for key in keys)
-            ((scores, rows),) = inverted.search_terms(
-                self._session, sources, name, kind, [inverted.Terms(clauses)], [weights], "any", k
-            )
+            terms = inverted.Terms(tuple(inverted.Clause((int(key),), (1.0,), 1, 0) for key in keys))
+            step.rows = inverted.visited(sources, [terms])
+            ((scores, rows),) = inverted.search_terms(self._session, sources, name, kind, [terms], [weights], "any", k)
             return Ranked(scores, rows, _exhausted(len(rows), k, node.k))
 
     def _like(self, node: nodes.Like, want: int | None) -> Ranked:
@@ -185,7 +196,7 @@ class Execution:
         found = find_rows(self._session, self._record.cid, given)
         missing = [encoded for encoded in given if encoded not in found]
         if missing:
-            raise NotFound(f"like() expects ids of stored rows, found none with id {missing[0][1:]!r}")
+            raise NotFound(f"like() expects ids of stored rows, found none with id {decode_id(missing[0])!r}")
         examples = np.array([found[encoded] for encoded in given], np.uint64)
         vectors = read_vectors(self._session, self._record, name, examples).astype(np.float32)
         if np.isnan(vectors).any():
@@ -201,7 +212,8 @@ class Execution:
         all_found = self._near_vector(name, dense, query.reshape(1, -1).astype(np.float32), wide, None, most=None)
         keep = ~np.isin(all_found.rows, examples.astype(np.int64))
         scores, rows = all_found.scores[keep][:k], all_found.rows[keep][:k]
-        return Ranked(scores, rows, all_found.exhausted or (k is not None and k == node.k))
+        whole = all_found.exhausted and np.count_nonzero(keep) == len(rows)
+        return Ranked(scores, rows, whole or (k is not None and k == node.k))
 
     def _fuse(self, node: nodes.Fuse, want: int | None) -> Ranked:
         with self._trace.step("fuse") as step:
@@ -249,7 +261,8 @@ class Execution:
             step.rows = len(child.rows)
             vectors = read_vectors(self._session, self._record, name, child.rows.astype(np.uint64))
             order = diversify(child.scores, vectors, node.diversity, len(child.rows) if want is None else want)
-            return Ranked(child.scores[order], child.rows[order], child.exhausted or node.candidates is not None)
+            whole = child.exhausted or node.candidates is not None
+            return Ranked(child.scores[order], child.rows[order], whole and len(order) == len(child.rows))
 
     def _grouped(self, node: nodes.Grouped, want: int | None) -> Ranked:
         kind = self._record.schema.field(node.field)
@@ -274,7 +287,7 @@ class Execution:
         part = slice(node.skip, None if asked is None else node.skip + asked)
         scores, rows = child.scores[part], child.rows[part]
         whole = node.count is not None and len(rows) >= node.count
-        return Ranked(scores, rows, child.exhausted or whole)
+        return Ranked(scores, rows, whole or (child.exhausted and len(child.rows) <= node.skip + len(rows)))
 
 
 def _depth(k: int | None, want: int | None) -> int | None:

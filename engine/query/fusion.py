@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gingham.deadline import check
 from gingham.query.nodes import DBSF, RRF, MinMax
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def diversify(scores: Array, vectors: Array, diversity: float, n: int) -> Array:
 
     Notes
     -----
-    Carbonell and Goldstein 1998, SIGIR, with lambda = 1 - diversity. Time O(n m dim).
+    Carbonell and Goldstein 1998, SIGIR, with lambda = 1 - diversity. Time O(n m dim). Similarities are summed in one
+    order, which BLAS would change with its number of threads.
     """
     spread = float(scores.max() - scores.min()) if len(scores) else 0.0
     relevance = (scores.astype(np.float64) - scores.min()) / spread if spread else np.ones(len(scores))
@@ -86,11 +88,12 @@ def diversify(scores: Array, vectors: Array, diversity: float, n: int) -> Array:
     left = np.ones(len(scores), np.bool_)
     chosen = []
     for _ in range(min(n, len(scores))):
+        check()
         value = np.where(left, (1 - diversity) * relevance - diversity * nearest, -np.inf)
         best = int(np.argmax(value))
         chosen.append(best)
         left[best] = False
-        nearest = np.maximum(nearest, matrix @ matrix[best])
+        nearest = np.maximum(nearest, np.einsum("ij,j->i", matrix, matrix[best]))
     return np.array(chosen, np.int64)
 
 

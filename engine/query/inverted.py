@@ -1,7 +1,8 @@
 """Search of an inverted index over the parts of a collection: words of a text, or a sparse vector.
 
 Document frequencies and lengths are those of the live rows of the whole collection, so a score does not depend
-on which segment a row lies in, nor on rows that were deleted.
+on which segment a row lies in, nor on rows that were deleted. What a prefix or a fuzzy word stands for is looked up
+among the words that were written; a word is forgotten with its term, when no live row has it.
 """
 
 from __future__ import annotations
@@ -24,20 +25,23 @@ from gingham.text.analyze import analyzer
 from gingham.text.postings import similarity, term_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from gingham.index.inverted import Bm25
+    from gingham.index.inverted import Bm25, Norm
     from gingham.query.nodes import MatchOperator
     from gingham.query.select import Candidates
     from gingham.schema import Sparse, Text
     from gingham.storage.part import Part
     from gingham.storage.session import Session
+    from gingham.text.analyze import Analyzer
     from gingham.text.postings import Postings
 
     Array = np.ndarray[Any, Any]
 
 MAX_TERMS = 1024
 """Terms searched for at most; of a longer text the rarest are kept."""
+MAX_FUZZY_WORDS = 32
+"""Words of a query that are matched fuzzily at most; further ones are taken as they are written."""
 MAX_EXPANSIONS = 64
 """Words that a prefix or a fuzzy word stands for at most: the nearest, then the first in order."""
 
@@ -73,7 +77,7 @@ class Terms:
     clauses: tuple[Clause, ...]
     sequence: tuple[tuple[int, int], ...] = ()
 
-    def keys(self) -> frozenset[int]:
+    def all_keys(self) -> frozenset[int]:
         """Every term."""
         return frozenset(key for clause in self.clauses for key in clause.keys)
 
@@ -87,6 +91,7 @@ class Source:
     part : the part, ``start`` the offset of the first row in it
     allow : bool (rows,) or None
     live : bool (rows,) or None where no row is dead
+    barren : no row may be found; it counts in the statistics only
     """
 
     part: Part
@@ -95,6 +100,7 @@ class Source:
     allow: Array | None
     live: Array | None
     row_ids: Array
+    barren: bool
     statistics: tuple[int, float] = field(default=(0, 0.0))
 
 
@@ -110,11 +116,10 @@ def sources_of(
         row_ids = part.row_ids
         for start, postings in part.postings(name, kind):
             rows = slice(start, start + postings.index.n_rows)
-            if candidate is None:
-                allow: Array | None = np.zeros(postings.index.n_rows, np.bool_)
-            else:
-                allow = None if candidate.allow is None else candidate.allow[rows]
-            source = Source(part, start, postings, allow, None if live is None else live[rows], row_ids[rows])
+            allow = None if candidate is None or candidate.allow is None else candidate.allow[rows]
+            source = Source(
+                part, start, postings, allow, None if live is None else live[rows], row_ids[rows], candidate is None
+            )
             source.statistics = _statistics(session, source, name)
             out.append(source)
     return out
@@ -142,7 +147,7 @@ def text_terms(text: str, kind: Text, operator: MatchOperator, sources: Sequence
     surfaces = analyze.surfaces(text)
     if operator in ("prefix", "fuzzy"):
         words = [(analyze.normal(surface), place) for place, surface in enumerate(surfaces)]
-        return Terms(tuple(_expanded(words, analyze.term, operator, sources)))
+        return Terms(tuple(_expanded(words, analyze, operator, sources)))
     found = [
         (term_key(term), place)
         for place, surface in enumerate(surfaces)
@@ -155,43 +160,55 @@ def text_terms(text: str, kind: Text, operator: MatchOperator, sources: Sequence
 
 
 def _expanded(
-    words: list[tuple[str, int]], term: Any, operator: MatchOperator, sources: Sequence[Source]
+    words: list[tuple[str, int]], analyze: Analyzer, operator: MatchOperator, sources: Sequence[Source]
 ) -> list[Clause]:
-    clauses: dict[str, Clause] = {}
-    for number, (word, place) in enumerate(words):
-        if word in clauses:
-            old = clauses[word]
-            clauses[word] = Clause(old.keys, old.shares, old.count + 1, old.position)
-            continue
-        if operator == "fuzzy":
-            found = _fuzzy(word, sources) if term(word) is not None else {}
-        elif number == len(words) - 1:
-            found = _prefixed(word, sources)
+    """A clause for each distinct word, with the words it stands for: those like it, or the last one's continuations."""
+    counts = Counter(word for word, _ in words)
+    last = words[-1][0] if words else ""
+    clauses: list[Clause] = []
+    for word, place in dict(reversed(words)).items():
+        check()
+        term = analyze.term(word)
+        if operator == "prefix":
+            found = _prefixed(analyze.folded(word), sources) if word == last else {}
         else:
-            found = {}
-        exact = term(word)
-        if exact is not None:
-            found[term_key(exact)] = 1.0
+            found = _fuzzy(analyze.folded(word), sources) if term is not None and len(clauses) < MAX_FUZZY_WORDS else {}
+        if term is not None:
+            found[term_key(term)] = 1.0
         if found:
-            clauses[word] = Clause(tuple(found), tuple(found.values()), 1, place)
-    return list(clauses.values())
+            clauses.append(Clause(tuple(found), tuple(found.values()), counts[word], place))
+    return sorted(clauses, key=lambda clause: clause.position)
 
 
 def _prefixed(prefix: str, sources: Sequence[Source]) -> dict[int, float]:
-    """Terms of the words that begin with a prefix."""
+    """Terms of the first words, in order, that begin with a prefix and that a live row has."""
     found: dict[str, int] = {}
     for source in sources:
         words = source.postings.words
         low, high = _bisect(words, prefix), _bisect(words, prefix + "\U0010ffff")
-        for place in range(low, min(high, low + MAX_EXPANSIONS)):
-            found[words[place].as_py()] = int(source.postings.word_keys[place])
-    return {found[word]: 1.0 for word in sorted(found)[:MAX_EXPANSIONS]}
+        listed = words.slice(low, high - low).to_pylist()
+        found.update(zip(listed, source.postings.word_keys[low:high].tolist(), strict=True))
+    return {key: 1.0 for _, key in _alive(sorted(found.items()), sources)}
+
+
+def _alive(words: list[tuple[str, int]], sources: Sequence[Source]) -> list[tuple[str, int]]:
+    """The first ``MAX_EXPANSIONS`` words whose term a live row has."""
+    out: list[tuple[str, int]] = []
+    for start in range(0, len(words), MAX_EXPANSIONS):
+        check()
+        some = words[start : start + MAX_EXPANSIONS]
+        keys = np.array([key for _, key in some], np.uint64)
+        frequencies = sum((_frequencies(source, keys) for source in sources), np.zeros(len(keys), np.int64))
+        out += [word for word, frequency in zip(some, frequencies, strict=True) if frequency > 0]
+        if len(out) >= MAX_EXPANSIONS:
+            break
+    return out[:MAX_EXPANSIONS]
 
 
 def _bisect(words: Any, wanted: str) -> int:
     """Place of the first word that is not before ``wanted`` in the order of UTF-8."""
     low, high = 0, len(words)
-    target = wanted.encode()
+    target = wanted.encode("utf-8", "surrogatepass")
     while low < high:
         middle = (low + high) // 2
         if words[middle].as_py().encode() < target:
@@ -202,7 +219,7 @@ def _bisect(words: Any, wanted: str) -> int:
 
 
 def _fuzzy(word: str, sources: Sequence[Source]) -> dict[int, float]:
-    """Terms of the words within a few edits, weighted by 1 - edits / letters of the word."""
+    """Terms of the nearest words within a few edits, weighted by 1 - edits / letters of the word."""
     from rapidfuzz import process
     from rapidfuzz.distance import OSA
 
@@ -211,42 +228,45 @@ def _fuzzy(word: str, sources: Sequence[Source]) -> dict[int, float]:
         return {}
     found: dict[str, tuple[int, int]] = {}
     for source in sources:
+        check()
         words, keys = source.postings.words, source.postings.word_keys
         lengths = pc.utf8_length(words).to_numpy(zero_copy_only=False)
         near = np.flatnonzero(np.abs(lengths - len(word)) <= edits)
         listed = words.take(near).to_pylist()
-        for text, distance, place in process.extract(
-            word, listed, scorer=OSA.distance, score_cutoff=edits, limit=MAX_EXPANSIONS
-        ):
+        for text, distance, place in process.extract(word, listed, scorer=OSA.distance, score_cutoff=edits, limit=None):
             found[text] = (int(distance), int(keys[near[place]]))
-    best = sorted(found.items(), key=lambda item: (item[1][0], item[0]))[:MAX_EXPANSIONS]
+    best = sorted(found, key=lambda text: (found[text][0], text))
     out: dict[int, float] = {}
-    for _, (distance, key) in best:
-        out.setdefault(key, 1.0 - distance / max(len(word), 1))
+    for text, key in _alive([(text, found[text][1]) for text in best], sources):
+        out.setdefault(key, 1.0 - found[text][0] / len(word))
     return out
 
 
-def highlighter(kind: Text, terms: Terms) -> Any:
-    """Function from a text to the spans of the words that a query searches for."""
-    keys = terms.keys()
-    phrase = terms.sequence
+def highlighter(kind: Text, searched: Sequence[Terms]) -> Callable[[str], list[Span]]:
+    """Function from a text to the spans of the words, and of the phrases, that queries search for."""
+    keys = frozenset(key for terms in searched if not terms.sequence for key in terms.all_keys())
+    phrases = [terms.sequence for terms in searched if terms.sequence]
 
     def find(text: str) -> list[Span]:
         analyze = analyzer(kind.language)
         words = list(analyze.words(text))
-        found = [analyze.term_of(word.surface) for word in words]
-        known = [None if term is None else term_key(term) for term in found]
-        if not phrase:
-            return [Span(w.start, w.end) for w, key in zip(words, known, strict=True) if key in keys]
-        origin = phrase[0][1]
-        spans = []
-        for place in range(len(words)):
-            last = place + phrase[-1][1] - origin
-            if last < len(words) and all(known[place + at - origin] == key for key, at in phrase):
-                spans.append(Span(words[place].start, words[last].end))
-        return spans
+        known = [None if (t := analyze.term_of(word.surface)) is None else term_key(t) for word in words]
+        spans = {(w.start, w.end) for w, key in zip(words, known, strict=True) if key in keys}
+        for phrase in phrases:
+            origin = phrase[0][1]
+            for place in range(len(words) - (phrase[-1][1] - origin)):
+                if all(known[place + at - origin] == key for key, at in phrase):
+                    spans.add((words[place].start, words[place + phrase[-1][1] - origin].end))
+        return [Span(start, end) for start, end in sorted(spans)]
 
     return find
+
+
+def visited(sources: Sequence[Source], terms: Sequence[Terms]) -> int:
+    """Postings of the terms of some queries: what a search without bounds would visit."""
+    keys = np.array([key for one in terms for key in one.all_keys()], np.uint64)
+    spans = [source.postings.index.spans(keys) for source in sources if not source.barren]
+    return sum(int((ends - starts).sum()) for _, starts, ends in spans)
 
 
 def search_terms(
@@ -286,32 +306,26 @@ def search_terms(
     for source in sources:
         check()
         index = source.postings.index
-        norms, slack = None, 1.0
-        if bm25 is not None and len(index.rows):
-            norms = _norms(session, source, name, kind, average)
+        norm, slack = None, 1.0
+        if bm25 is not None:
+            norm = bm25.norm(average)
             slack = max(1.0, average / index.average_length) if index.average_length else 1.0
         depth = index.n_rows if k is None else min(k, index.n_rows)
-        if not depth or not len(index.rows):
+        if not depth or not len(index.rows) or source.barren:
             continue
         if operator in ("all", "phrase"):
-            found = [_search_restricted(source, one, operator, keys[a:b], flat[a:b], depth, norms, slack)
+            found = [_search_restricted(source, one, operator, keys[a:b], flat[a:b], depth, norm, slack)
                      for one, a, b in zip(terms, starts[:-1], starts[1:], strict=True)]  # fmt: skip
             scores, offsets = np.concatenate([s for s, _ in found]), np.concatenate([r for _, r in found])
         else:
             scores, offsets = search_inverted(
-                index, keys, flat, starts, depth, norms=norms, slack=slack, allow=source.allow
+                index, keys, flat, starts, depth, norm=norm, slack=slack, allow=source.allow
             )
         pieces.append((scores, np.where(offsets < 0, -1, source.row_ids.astype(np.int64)[offsets])))
     width = sum(s.shape[1] for s, _ in pieces)
-    scores, found_rows = merge_topk(pieces, max(width, 1) if k is None else k)
+    scores, found_rows = merge_topk(pieces, width if k is None else min(k, width))
+    check()
     return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, found_rows, strict=True)]
-
-
-def _norms(session: Session, source: Source, name: str, kind: Text | Sparse, average: float) -> Array:
-    bm25 = similarity(kind)
-    assert bm25 is not None
-    key = ("norms", source.part.key, source.start, name, average)
-    return session.kept(key, lambda: bm25.norms(source.postings.index.lengths, average))
 
 
 def _bm25_weights(
@@ -369,7 +383,7 @@ def _search_restricted(
     keys: Array,
     weights: Array,
     k: int,
-    norms: Array | None,
+    norm: Norm | None,
     slack: float,
 ) -> tuple[Array, Array]:
     """Search only the rows that have every word, or the phrase."""
@@ -380,7 +394,7 @@ def _search_restricted(
     if source.allow is not None:
         mask &= source.allow
     starts = np.array([0, len(keys)], np.int64)
-    return search_inverted(index, keys, weights, starts, k, norms=norms, slack=slack, allow=mask)
+    return search_inverted(index, keys, weights, starts, k, norm=norm, slack=slack, allow=mask)
 
 
 def _rows_with_all(source: Source, terms: Terms) -> Array:
@@ -400,6 +414,7 @@ def _phrase_rows(source: Source, terms: Terms) -> Array:
     rows = _rows_with_all(source, terms)
     starts: Array | None = None
     for key, place in terms.sequence:
+        check()
         _, low, high = index.spans(np.array([key], np.uint64))
         at = low[0] + np.flatnonzero(np.isin(index.rows[low[0] : high[0]], rows))
         counts = index.position_starts[at + 1] - index.position_starts[at]

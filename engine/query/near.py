@@ -58,7 +58,7 @@ def search_near(
             min_score=radius,
         )
         pieces.append((scores, np.where(offsets < 0, -1, row_ids[offsets])))
-    scores, rows = merge_topk(pieces, k)
+    scores, rows = merge_topk(pieces, min(k, sum(s.shape[1] for s, _ in pieces)))
     return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, rows, strict=True)]
 
 

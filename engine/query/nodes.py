@@ -35,7 +35,8 @@ class Query:
     def boost(self, value: Arithmetic | float) -> Boosted:
         """Add a value computed from fields to the score, as in ``0.1 * F.views.log1p()``; null adds nothing.
 
-        The rows reordered are the 100 best, more where more are asked for or the leaf has a greater ``k``.
+        The rows reordered are the 100 best, more where more are asked for or the leaf has a greater ``k``. Who pages
+        through them gives the leaf a ``k``, so that every page reorders the same rows.
         """
         return Boosted(self, value_node(value))
 
@@ -46,7 +47,8 @@ class Query:
         ----------
         diversity : 0 keeps the order, 1 only avoids what is similar to rows before
         using : dense vector that similarity is measured by; may be left out where there is one
-        candidates : rows to choose from, default 100, more where more are asked for or the leaf has a greater ``k``
+        candidates : rows to choose from, default 100, more where more are asked for or the leaf has a greater
+            ``k``; who pages through them sets it, so that every page reorders the same rows
         """
         if not 0 <= diversity <= 1:
             raise InvalidArgument(f"diversify() expects a number from 0 to 1, found {diversity!r}")
@@ -62,9 +64,9 @@ class Query:
 
     def offset(self, offset: int) -> Limited:
         """Leave out the first rows; give it before :meth:`limit` or after."""
-        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
+        if isinstance(offset, bool) or not isinstance(offset, (int, np.integer)) or offset < 0:
             raise InvalidArgument(f"offset() expects an integer from 0, found {offset!r}")
-        return Limited(self, None, offset)
+        return Limited(self, None, int(offset))
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +255,7 @@ def match(field: str | None, text: str, *, op: MatchOperator = "any", k: int | N
     text : words, analyzed like the field
     op : ``"any"`` word (default), ``"all"`` words, the words as a ``"phrase"`` (needs ``positions=True``),
         the last word as the ``"prefix"`` of a word, or words that are written ``"fuzzy"``: with up to 1 edit
-        from 3 letters on and up to 2 from 6 on
+        from 3 letters on and up to 2 from 6 on, for the first 32 words
     k : rows found at most; by default what the steps above ask for
     """
     if not isinstance(text, str):

@@ -83,18 +83,18 @@ def _search_inverted(
     highlighters: list[Mapping[str, Callable[[str], list[Span]]]] = [{}] * len(request.queries)
     with trace.step("match" if isinstance(kind, Text) else "sparse") as step:
         sources = inverted.sources_of(session, session.parts(record), chosen, request.name, kind)
-        step.rows = sum(len(s.postings.index.rows) for s in sources)
         step.detail = f"inverted index of {request.name!r}, {len(sources)} parts"
         weights = None
         if isinstance(kind, Text):
             terms = [inverted.text_terms(text, kind, "any", sources) for text in request.queries]
-            highlighters = [{request.name: inverted.highlighter(kind, one)} for one in terms]
+            highlighters = [{request.name: inverted.highlighter(kind, [one])} for one in terms]
         else:
             terms = [
                 inverted.Terms(tuple(inverted.Clause((int(key),), (1.0,), 1, 0) for key in keys))
                 for keys, _ in request.queries
             ]
             weights = [w for _, w in request.queries]
+        step.rows = inverted.visited(sources, terms)
         found = inverted.search_terms(session, sources, request.name, kind, terms, weights, "any", request.k)
     if request.radius is not None:
         found = [(s[s >= request.radius], r[s >= request.radius]) for s, r in found]
@@ -115,7 +115,7 @@ def run_query(
     limited = query if isinstance(query, Limited) and query.count is not None else query.limit(DEFAULT_LIMIT)
     execution = Execution(session, record, trace, where, queries_of)
     result = execution.run(limited, None)
-    limit = limited.count
+    limit = limited.count if not limited.skip else None
     why = _why(len(result.rows), limit, None, where, execution.eligible, record.rows)
     if execution.remarks:
         why = Completeness(why.complete, "; ".join([*execution.remarks, *([why.why] if why.why else [])]))

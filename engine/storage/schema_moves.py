@@ -16,6 +16,7 @@ from gingham.storage.writes import remove_segment
 from gingham.text.analyze import check_language
 
 if TYPE_CHECKING:
+    from gingham.embed.record import EmbedderRecord
     from gingham.schema import Field, Vector
     from gingham.storage.session import WriteSession
 
@@ -35,6 +36,12 @@ def _check_languages(schema: Schema) -> None:
     for field in schema.fields.values():
         if isinstance(field, Text) and field.bm25:
             check_language(field.language)
+
+
+def set_embedder(session: WriteSession, cid: int, embedder: EmbedderRecord) -> None:
+    """Store what embeds a collection's text, and name the fields its vectors are made from."""
+    record = session.touch(cid)
+    record.embedder, record.schema = embedder, record.schema.with_sources()
 
 
 def rename_collection(session: WriteSession, old: str, new: str) -> None:

@@ -32,7 +32,9 @@ _UNSPACED = (
 _LAST_LETTER = 0x20000
 """Beyond it there are Han characters only, which stand among the unspaced."""
 _APOSTROPHES = "'\u2019\u02bc\uff07"
-_STRAIGHT = str.maketrans(dict.fromkeys(_APOSTROPHES[1:], "'"))
+_JOINERS = "\u00ad\u200c\u200d\u2060"
+"""Soft hyphen, joiners and word joiner: they may stand inside a word and say nothing."""
+_PLAIN = str.maketrans({**dict.fromkeys(_APOSTROPHES[1:], "'"), **dict.fromkeys(_JOINERS)})
 
 _ELISIONS = {
     "french": frozenset(["l", "d", "c", "j", "m", "n", "s", "t", "qu", "jusqu", "lorsqu", "puisqu", "quoiqu"]),
@@ -110,10 +112,14 @@ class Analyzer:
             yield Word(match.group(), match.start(), match.end())
 
     def normal(self, surface: str) -> str:
-        """A word in the form that prefixes and fuzzy words are compared with."""
-        word = unicodedata.normalize("NFKC", surface).translate(_STRAIGHT).lower()
+        """A word in compatibility form and lower case, without elisions and invisible joiners."""
+        word = unicodedata.normalize("NFKC", surface).translate(_PLAIN).lower()
         head, apostrophe, rest = word.partition("'")
         return rest if apostrophe and head in self._elisions else word
+
+    def folded(self, normal: str) -> str:
+        """A word in normal form without accents, as the words of an index are listed."""
+        return _without_accents(normal)
 
     def term(self, normal: str) -> str | None:
         """Term of a word in normal form; None for a stop word."""
@@ -138,7 +144,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
         and not unspaced.match(chr(code))
     ]
     low, every = _ranges([code for code in letters if code < 0x10000]), _ranges(letters)
-    run, slow_run = f"[{low}]+", f"[{every}]+"
+    run, slow_run = f"[{low}][{low}{_JOINERS}]*", f"[{every}][{every}{_JOINERS}]*"
     return (
         re.compile(f"[{_UNSPACED}\U00010000-\U0010ffff]"),
         re.compile(f"{run}(?:[{_APOSTROPHES}]{run})*"),

@@ -82,7 +82,7 @@ class _Lexicon(dict[str, int]):
         term = self._analyze.term(normal)
         number = -1 if term is None else self.terms.setdefault(term, len(self.terms))
         if number >= 0:
-            self.words[normal] = number
+            self.words[self._analyze.folded(normal)] = number
         self[surface] = number
         return number
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import gingham as gg
 from gingham import F, fuse, match, near
 from gingham.embed import HashingEmbedder
-from gingham.errors import DimensionMismatch, EmbedderFailed, NotReady, SchemaMismatch
+from gingham.errors import DimensionMismatch, EmbedderFailed, InvalidArgument, NotReady, SchemaMismatch
 
 EMBEDDER = HashingEmbedder(dim=64)
 TEXTS = ["a cat sleeps on the mat", "dogs bark at the moon", "cats and kittens", None]
@@ -67,6 +68,43 @@ def test_an_update_of_the_text_embeds_it_again(db: gg.Database, notes: gg.Collec
     two.upsert([{"id": 1, "title": "Title", "body": "body"}])
     two.update(ids=[1], fields={"body": ["other"]})
     np.testing.assert_allclose(vector(two, 1), EMBEDDER.embed_documents(["Title\nother"])[0], atol=1e-6)
+
+
+def test_updates_of_two_texts_at_once_leave_the_vector_of_both(db: gg.Database) -> None:
+    two = db.create_collection(
+        "two", fields={"title": gg.Text(), "body": gg.Text()}, vectors={"dense": gg.Dense(64)}, embedder=EMBEDDER
+    )
+    two.upsert([{"id": i, "title": "t", "body": "b"} for i in range(20)])
+
+    def change(field: str) -> None:
+        for i in range(20):
+            two.update(ids=[i], fields={field: [f"{field} {i}"]})
+
+    threads = [threading.Thread(target=change, args=(field,)) for field in ("title", "body")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for row in two.scan(include_vectors=True):
+        expected = EMBEDDER.embed_documents([f"{row['title']}\n{row['body']}"])[0]
+        np.testing.assert_allclose(row["dense"], expected, atol=1e-6)
+    with pytest.raises(InvalidArgument, match="body"), db.transaction() as t:
+        t["two"].update(ids=[1], fields={"title": ["alone"]})
+
+
+def test_a_text_field_added_later_changes_no_vector(db: gg.Database, notes: gg.Collection) -> None:
+    notes.add_field("extra", gg.Text())
+    notes.upsert([{"id": 7, "body": "a cat", "extra": "and more"}])
+    np.testing.assert_allclose(vector(notes, 7), EMBEDDER.embed_documents(["a cat"])[0], atol=1e-6)
+    same = db.create_collection(
+        "notes2", fields={"t": gg.Text()}, vectors={"v": gg.Dense(64)}, embedder=EMBEDDER, exist_ok=True
+    )
+    assert (
+        same.schema
+        == db.create_collection(
+            "notes2", fields={"t": gg.Text()}, vectors={"v": gg.Dense(64)}, embedder=EMBEDDER, exist_ok=True
+        ).schema
+    )
 
 
 def test_a_transaction_and_a_snapshot_embed_too(db: gg.Database, notes: gg.Collection) -> None:

@@ -52,7 +52,8 @@ def test_the_best_rows_are_those_of_a_dense_sum_bit_for_bit(
     rng = np.random.default_rng(seed)
     index, dense = index_of(rng, n_rows, 60, int(rng.integers(1, 8 * n_rows + 2)))
     average = index.average_length * rng.uniform(0.8, 1.3)
-    norms = BM25.norms(index.lengths, average) if kind == "bm25" else None
+    norm = BM25.norm(average) if kind == "bm25" else None
+    norms = None if norm is None else norm.of(index.lengths)
     slack = max(1.0, average / index.average_length)
     if kind == "product":
         index = merge([(index, np.arange(n_rows))], n_rows)
@@ -64,7 +65,7 @@ def test_the_best_rows_are_those_of_a_dense_sum_bit_for_bit(
         if cold:
             patch.setattr(inverted, "ready_kernels", lambda name: None)
         scores, rows = search_inverted(
-            index, np.concatenate(queries), np.concatenate(weights), starts, k, norms=norms, slack=slack, allow=allow
+            index, np.concatenate(queries), np.concatenate(weights), starts, k, norm=norm, slack=slack, allow=allow
         )
     for q in range(3):
         expected = reference(dense, norms, queries[q], weights[q], k, allow)

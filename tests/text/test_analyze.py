@@ -43,6 +43,7 @@ def test_what_surrounds_a_text_does_not_change_its_words(text: str, other: str) 
         ("english", "हिन्दी में", ["हिन्दी", "में"]),
         ("english", "ﬁne ＡＢＣ", ["fine", "abc"]),
         ("english", "naïve İstanbul", ["naiv", "istanbul"]),
+        ("english", "co\u00adoperate", ["cooper"]),
         ("english", " \t…! ", []),
     ],
 )
