@@ -188,9 +188,20 @@ def check_tree(path: str | os.PathLike[str], name: str) -> list[Damage]:
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes of the pages that the newest commit lists as free."""
-    file = _File(path, None)
-    return sum(len(pages) for pages in file.free_lists()) * PAGE_BYTES
+    """Bytes of the pages that the newest commit lists as free; 0 where commits come too fast to count them.
+
+    Raises
+    ------
+    Corrupt : the list of free pages is damaged
+    """
+    for _ in range(_RETRIES):
+        head, _ = _read_head(path)
+        try:
+            return sum(len(pages) for pages in _File(path, None).free_lists()) * PAGE_BYTES
+        except (_Broken, Corrupt) as error:
+            if _read_head(path)[0] == head:
+                raise Corrupt(f"the free pages of {path} cannot be read ({error}); run verify()") from error
+    return 0
 
 
 class _File:

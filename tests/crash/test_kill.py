@@ -120,7 +120,7 @@ def test_no_acknowledged_row_is_lost_when_the_writer_is_killed(tmp_path: Path) -
 
 @pytest.mark.parametrize("durability", ["interval", "none"])
 def test_no_acknowledged_row_is_lost_where_commits_are_not_synced(tmp_path: Path, durability: str) -> None:
-    rounds(tmp_path, 6, seed=11, durability=durability)
+    rounds(tmp_path, 4, seed=11, durability=durability)
 
 
 def test_row_ids_are_never_used_again_after_a_kill(tmp_path: Path) -> None:
