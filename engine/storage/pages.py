@@ -71,11 +71,11 @@ class _Meta:
     txn_id: int
 
 
-class _Broken(Exception):
+class _Broken(Corrupt):
     """Carries the first damage of a tree."""
 
     def __init__(self, where: str, what: str) -> None:
-        super().__init__(where, what)
+        super().__init__(f"{where} {what}; run verify()")
         self.damage = Damage(where, what)
 
 
@@ -188,19 +188,14 @@ def check_tree(path: str | os.PathLike[str], name: str) -> list[Damage]:
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes of the pages that the newest commit lists as free; 0 where commits come too fast to count them.
-
-    Raises
-    ------
-    Corrupt : the list of free pages is damaged
-    """
+    """Bytes of the pages that the newest commit lists as free; 0 where commits come too fast to count them."""
     for _ in range(_RETRIES):
-        head, _ = _read_head(path)
+        head = _read_head(path)[0]
         try:
             return sum(len(pages) for pages in _File(path, None).free_lists()) * PAGE_BYTES
-        except (_Broken, Corrupt) as error:
+        except Corrupt:
             if _read_head(path)[0] == head:
-                raise Corrupt(f"the free pages of {path} cannot be read ({error}); run verify()") from error
+                raise
     return 0
 
 
