@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-import resource
 import subprocess
 import sys
 import textwrap
@@ -519,16 +518,3 @@ def test_backup_and_restore_refuse_a_taken_path_and_a_damaged_source(
     with pytest.raises(errors.Corrupt):
         gg.restore(backup, tmp_path / "x")
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "x"))) == []
-
-
-def test_open_descriptors_and_memory_stay_flat(tmp_path: Path) -> None:
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
-    for number in range(30):
-        with gg.open(tmp_path / "db") as db:
-            db.create_collection("c", exist_ok=True).upsert(ids=[number])
-        if number == 5:
-            before = descriptors(), threading.active_count()
-    assert (descriptors(), threading.active_count()) == before
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0

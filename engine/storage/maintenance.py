@@ -105,11 +105,11 @@ class Maintenance:
     def _run(self) -> None:
         lease = FileLock(self._store.root / generation.MAINTENANCE_LOCK)
         while not self._stop.is_set():
-            woken = self._wake.wait(SYNC_INTERVAL_SECONDS)
+            self._wake.wait(SYNC_INTERVAL_SECONDS)
             self._wake.clear()
             asked = self._asked
             try:
-                self._round(lease, work=woken or time.monotonic() >= self._retry_at)
+                self._round(lease, work=asked > self._done or time.monotonic() >= self._retry_at)
             except Stopped:
                 break
             except Exception as error:

@@ -71,11 +71,11 @@ class _Meta:
     txn_id: int
 
 
-class _Broken(Exception):
+class _Broken(Corrupt):
     """Carries the first damage of a tree."""
 
     def __init__(self, where: str, what: str) -> None:
-        super().__init__(where, what)
+        super().__init__(f"{where} {what}; run verify()")
         self.damage = Damage(where, what)
 
 
@@ -188,9 +188,15 @@ def check_tree(path: str | os.PathLike[str], name: str) -> list[Damage]:
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes of the pages that the newest commit lists as free."""
-    file = _File(path, None)
-    return sum(len(pages) for pages in file.free_lists()) * PAGE_BYTES
+    """Bytes of the pages that the newest commit lists as free; 0 where commits come too fast to count them."""
+    for _ in range(_RETRIES):
+        head = _read_head(path)[0]
+        try:
+            return sum(len(pages) for pages in _File(path, None).free_lists()) * PAGE_BYTES
+        except Corrupt:
+            if _read_head(path)[0] == head:
+                raise
+    return 0
 
 
 class _File:

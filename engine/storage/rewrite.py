@@ -88,6 +88,11 @@ def _piece_bytes(store: Store) -> int:
     return min(CHUNK_BYTES, max(1, store.options.memory_budget // PIECE_SHARE))
 
 
+def _fits(session: Session, record: CollectionRecord) -> bool:
+    """Whether there is room to seal the tail; where there is none it waits."""
+    return sum(entry.nbytes for entry in record.tail) <= room_left(session.env, maintenance=True)
+
+
 def _live_bytes(ref: SegmentRef) -> int:
     return ref.nbytes * (ref.rows - ref.dead) // ref.rows
 
@@ -237,7 +242,7 @@ def rewrite(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -
         except CollectionNotFound:
             return False
         tail_bytes = min(largest_segment(session.env.max_size), store.options.memory_budget // PIECE_SHARE)
-        sealing = bool(record.tail) and tail_share(record, tail_bytes) >= 1
+        sealing = bool(record.tail) and tail_share(record, tail_bytes) >= 1 and _fits(session, record)
         merging = not sealing and (quiet or len(record.segments) >= BUSY_SEGMENTS)
         sids = due_merge(store, session, record) if merging else []
     if not sealing and not sids:

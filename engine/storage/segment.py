@@ -137,10 +137,10 @@ def segment_bytes(record: SegmentRecord) -> int:
 
 
 def payload_columns(record: SegmentRecord) -> dict[str, int]:
-    """Bytes of each blob that is written in one piece, by a name of its column."""
+    """Bytes of each column that is written in one piece, and of each inverted index."""
     sizes = {"id": record.ids.length, **{f"f:{name}": ref.length for name, ref in record.fields.items()}}
     for name, postings in record.inverted.items():
-        sizes |= {f"i:{name}:{array}": ref.length for array, ref in postings.blobs.items()}
+        sizes[f"i:{name}"] = sum(ref.length for ref in postings.blobs.values())
     return sizes
 
 

@@ -364,6 +364,7 @@ def remove_segment(session: WriteSession, record: CollectionRecord, sid: int) ->
     segment = session.segment_record(record.cid, sid, record.schema_epoch)
     for ref in segment.blobs():
         session.txn.delete(blob_key(ref.key), db=session.env.table("blobs"))
+        session.env.checked.pop(ref, None)
     session.env.freed_bytes += segment_bytes(segment)
     session.txn.delete(child_key(record.cid, sid), db=session.env.table("segments"))
     write_dead(session.env, session.txn, record.cid, sid, np.empty(0, np.int64))

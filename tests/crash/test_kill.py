@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,15 @@ def load_workload() -> Any:
 workload = load_workload()
 
 
-def run_child(path: Path, seed: int, first: int, *, crash_at: str | None, seconds: float) -> int:
+def run_child(
+    path: Path, seed: int, first: int, *, crash_at: str | None, seconds: float, durability: str = "commit"
+) -> int:
     """Run the workload until it dies; returns the number of acknowledged changes."""
     env = {k: v for k, v in os.environ.items() if k != "GINGHAM_CRASH_AT"}
     if crash_at is not None:
         env["GINGHAM_CRASH_AT"] = crash_at
     child = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(path), str(seed), str(first), str(first + 400)],
+        [sys.executable, str(SCRIPT), str(path), str(seed), str(first), str(first + 400), durability],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True,
     )  # fmt: skip
     assert child.stdout is not None
@@ -100,18 +103,52 @@ def check_survivor(path: Path, seed: int, done: int) -> int:
     return done if found == before and found != after else done + 1
 
 
-def rounds(tmp_path: Path, count: int, seed: int) -> None:
+def rounds(tmp_path: Path, count: int, seed: int, durability: str = "commit") -> None:
     rng = np.random.default_rng(seed)
     path, done = tmp_path / "db", 0
     for number in range(count):
         point = POINTS[number % len(POINTS)] if number % 3 else None
         crash_at = None if point is None else f"{point}:{rng.integers(1, 4)}"
-        acknowledged = run_child(path, seed, done, crash_at=crash_at, seconds=float(rng.uniform(0.05, 0.8)))
+        seconds = float(rng.uniform(0.05, 0.8))
+        acknowledged = run_child(path, seed, done, crash_at=crash_at, seconds=seconds, durability=durability)
         done = check_survivor(path, seed, acknowledged)
 
 
 def test_no_acknowledged_row_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
     rounds(tmp_path, 20, seed=3)
+
+
+@pytest.mark.parametrize("durability", ["interval", "none"])
+def test_no_acknowledged_row_is_lost_where_commits_are_not_synced(tmp_path: Path, durability: str) -> None:
+    rounds(tmp_path, 4, seed=11, durability=durability)
+
+
+def test_row_ids_are_never_used_again_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    code = f"""
+        import gingham as gg
+        from gingham.storage.writes import find_rows
+        from gingham.types import encode_id
+        with gg.open({str(path)!r}) as db:
+            docs = db.create_collection("c", exist_ok=True)
+            for n in range(10_000):
+                docs.upsert(ids=["same", f"gone {{n}}"])
+                with db._store.read() as session:
+                    row = max(find_rows(session, docs._cid, [encode_id(f"gone {{n}}")]).values())
+                docs.delete(ids=[f"gone {{n}}"] if n % 2 else ["same", f"gone {{n}}"])
+                print(row, flush=True)
+    """
+    highest = -1
+    for number in range(4):
+        env = {**os.environ, "GINGHAM_CRASH_AT": f"{('before', 'after')[number % 2]} commit:{10 + 7 * number}"}
+        child = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=env, check=False
+        )
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        rows = [int(line) for line in child.stdout.split()]
+        assert rows == sorted(set(rows))
+        assert rows[0] > highest
+        highest = rows[-1]
 
 
 @pytest.mark.soak

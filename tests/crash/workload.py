@@ -1,6 +1,6 @@
 """A deterministic stream of changes, the child that applies it, and the model of what it leaves.
 
-Run as a script: ``python workload.py PATH SEED FIRST LAST``; each change is acknowledged by its number.
+Run as a script: ``python workload.py PATH SEED FIRST LAST DURABILITY``; each change is acknowledged by its number.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ def small_bounds() -> None:
     writes.SEAL_ROWS, writes.SEAL_BATCHES, writes.DIRECT_ROWS, writes.REWRITE_BYTES = 30, 5, 40, 2000
 
 
-def create(path: str) -> Any:
+def create(path: str, durability: Any) -> Any:
     """Open a database and its two collections; ``b`` repeats what transactions write to ``a``."""
     import gingham as gg
 
-    database = gg.open(path)
+    database = gg.open(path, durability=durability)
     for name in ("a", "b"):
         database.create_collection(name, fields={"stamp": gg.Int()}, vectors={"v": gg.Dense(DIM, "l2")}, exist_ok=True)
     return database
@@ -113,9 +113,9 @@ def apply(database: Any, number: int, change: tuple[str, Any]) -> None:
 
 
 def main() -> None:
-    path, seed, first, last = sys.argv[1], *map(int, sys.argv[2:])
+    path, seed, first, last = sys.argv[1], *map(int, sys.argv[2:5])
     small_bounds()
-    database = create(path)
+    database = create(path, sys.argv[5])
     print("open", flush=True)
     for number in range(first, last):
         apply(database, number, change_at(seed, number))

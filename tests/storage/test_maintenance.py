@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -192,6 +193,56 @@ def test_a_bulk_write_waits_while_a_crowd_of_segments_is_merged(
         docs.upsert(ids=list(range(i * 10, i * 10 + 10)))
         assert docs.stats().segments < 8
     assert docs.count() == 400
+
+
+def test_calls_that_wait_for_the_writer_share_a_commit(db: gg.Database) -> None:
+    docs = db.create_collection("c", fields={"n": gg.Int()})
+    store, writers = db._store, 24
+
+    def commits() -> int:
+        with store.read() as session:
+            return int(session.txn.id())
+
+    threads = [threading.Thread(target=docs.upsert, kwargs={"ids": [n], "fields": {"n": [n]}}) for n in range(writers)]
+    before = commits()
+    store.writer.pause()
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    store.writer.resume()
+    for thread in threads:
+        thread.join()
+    assert docs.count() == writers
+    assert 1 <= commits() - before <= writers // 3
+
+
+def test_one_process_at_a_time_does_maintenance_and_the_next_takes_over_from_a_killed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rewrite, "SEAL_ROWS", 20)
+    monkeypatch.setattr(writes, "SEAL_ROWS", 20)
+    with gg.open(tmp_path / "db") as db:
+        docs = db.create_collection("c")
+        code = f"""
+            import pathlib, sys, gingham as gg
+            from gingham.storage.gate import FileLock
+            lease = FileLock(pathlib.Path({str(db.path)!r}) / "maintenance.lock")
+            while not lease.try_acquire():
+                pass
+            print("held", flush=True)
+            sys.stdin.read()
+        """
+        with subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "held\n"
+            docs.upsert(ids=list(range(50)))
+            assert db.maintain(timeout=10)
+            assert (docs.stats().segments, docs.stats().tail_rows) == (0, 50)
+            child.kill()
+        assert db.maintain(timeout=10)
+        assert (docs.stats().segments, docs.stats().tail_rows) == (1, 0)
 
 
 def test_a_damaged_collection_does_not_keep_the_others_from_being_sealed(
