@@ -76,6 +76,19 @@ def _window_bound(bounds, first_block, first, start, stop):
 
 
 @inline
+def _enter_window(
+    rows, bounds, term_starts, term_ends, term_blocks, weights, slack, first, terms, stop, starts, ends, bound
+):
+    """Where the postings of each term end in a window, and what they can give at most."""
+    for t in range(terms):
+        ends[t] = _first_at_least(rows, starts[t], term_ends[first + t], stop)
+        bound[t] = float32(0.0)
+        if ends[t] > starts[t]:
+            top = _window_bound(bounds, term_blocks[first + t], term_starts[first + t], starts[t], ends[t])
+            bound[t] = weights[first + t] * top * slack
+
+
+@inline
 def _score(rows, values, lengths, base, slope, starts, ends, weights, first, terms, row):
     """Score of one row: its postings are looked up in the window's part of each list."""
     s = float32(0.0)
@@ -178,22 +191,9 @@ def _offer(
     " int64[::1], float32[:,::1], int64[:,::1])"
 )
 def search_postings(
-    rows,
-    values,
-    lengths,
-    base,
-    slope,
-    bounds,
-    allow,
-    term_starts,
-    term_ends,
-    term_blocks,
-    weights,
-    slack,
-    query_starts,
-    scores,
-    found,
-):
+    rows, values, lengths, base, slope, bounds, allow, term_starts, term_ends, term_blocks, weights, slack,
+    query_starts, scores, found,
+):  # fmt: skip
     """Put the best rows of each query into its heap.
 
     MaxScore (Turtle and Flood 1995, Information Processing & Management 31(6)) in windows of rows, with the
@@ -222,12 +222,10 @@ def search_postings(
                 break
             origin = uint64(lowest // WINDOW * WINDOW)
             limit = scores[q, 0]
-            for t in range(terms):
-                ends[t] = _first_at_least(rows, starts[t], term_ends[first + t], int64(origin) + WINDOW)
-                bound[t] = float32(0.0)
-                if ends[t] > starts[t]:
-                    top = _window_bound(bounds, term_blocks[first + t], term_starts[first + t], starts[t], ends[t])
-                    bound[t] = weights[first + t] * top * slack
+            _enter_window(
+                rows, bounds, term_starts, term_ends, term_blocks, weights, slack, first, terms,
+                int64(origin) + WINDOW, starts, ends, bound,
+            )  # fmt: skip
             _sort_bounds(bound, order, terms)
             rest = _split_terms(bound, order, starts, ends, terms, limit, essential)
             some, left_out = False, int64(0)
