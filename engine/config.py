@@ -48,11 +48,21 @@ class StoreOptions:
             raise InvalidArgument(
                 f"open(durability=) expects 'commit', 'interval' or 'none', found {self.durability!r}"
             )
-        if self.max_size is not None and self.max_size < MIN_SIZE_BYTES:
-            raise InvalidArgument(f"open(max_size=) expects at least {MIN_SIZE_BYTES} bytes, found {self.max_size}")
-        if not self.lock_timeout >= 0:
+        if self.max_size is not None and not _number(self.max_size, int, MIN_SIZE_BYTES):
+            raise InvalidArgument(
+                f"open(max_size=) expects at least {MIN_SIZE_BYTES} bytes as an integer, found {self.max_size!r}"
+            )
+        if not _number(self.lock_timeout, float, 0):
             raise InvalidArgument(f"open(lock_timeout=) expects seconds from 0, found {self.lock_timeout!r}")
-        if not self.memory_budget > 0:
-            raise InvalidArgument(f"open(memory_budget=) expects bytes above 0, found {self.memory_budget!r}")
-        if not self.snapshot_timeout > 0:
+        if not _number(self.memory_budget, int, 1):
+            raise InvalidArgument(
+                f"open(memory_budget=) expects bytes above 0 as an integer, found {self.memory_budget!r}"
+            )
+        if not _number(self.snapshot_timeout, float, 0) or not self.snapshot_timeout:
             raise InvalidArgument(f"open(snapshot_timeout=) expects seconds above 0, found {self.snapshot_timeout!r}")
+
+
+def _number(value: object, kind: type, least: float) -> bool:
+    """Whether a setting is an integer, or a number where ``kind`` is float, of at least so much."""
+    kinds = (int,) if kind is int else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and value >= least

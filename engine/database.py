@@ -14,7 +14,7 @@ from gingham.schema import Schema, check_name
 from gingham.storage import copies, schema_moves
 from gingham.storage.environment import DATA_FILE
 from gingham.storage.snapshot import Pin
-from gingham.storage.store import Store, open_store, release_store
+from gingham.storage.store import Store, open_store, release_later, release_store
 from gingham.storage.verify import VerifyReport, verify
 from gingham.transaction import Transaction
 from gingham.view import CollectionView, Reader
@@ -67,9 +67,11 @@ class Database:
 
     def __init__(self, path: str | os.PathLike[str], options: StoreOptions) -> None:
         self._store = open_store(path, options)
+        self._options = options
         self._writable = options.mode == "w"
         self._embedders: dict[int, Embedder] = {}
-        self._finalizer = weakref.finalize(self, release_store, self._store)
+        self._finalizer = weakref.finalize(self, release_later, self._store)
+        self._finalizer.atexit = False
 
     @property
     def path(self) -> Path:
@@ -88,8 +90,9 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Finish running work and unmap the file; may be called twice."""
-        self._finalizer()
+        """Finish running work, end snapshots and unmap the file; may be called twice."""
+        if self._finalizer.detach():
+            release_store(self._store)
 
     def _reader(self, *, write: bool = False) -> Reader:
         if not self._finalizer.alive:
@@ -267,13 +270,18 @@ class _HandleReader(Reader):
 
 
 class _HandleStore:
-    """The store of a handle; refuses work once the handle is closed, even where others keep the store open."""
+    """The store of a handle: refuses what the handle may not do, whatever other handles of the store may."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def options(self) -> StoreOptions:
+        """Settings of the handle."""
+        return self._database._options
+
     def __getattr__(self, name: str) -> Any:
-        self._database._reader()
+        self._database._reader(write=name in ("write", "writer", "maintenance"))
         return getattr(self._database._store, name)
 
 

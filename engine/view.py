@@ -197,15 +197,21 @@ class CollectionView:
         """
         if batch_size is not None and batch_size < 1:
             raise InvalidArgument(f"scan(batch_size=) expects at least 1, found {batch_size}")
-        with self._reader.session() as session:
-            record = session.collection_by_id(self._cid)
-            node = bind(where, record.schema)
-            names = _fields(record, fields)
-            _check_order(record, order_by)
-        return self._scan(node, order_by, descending, names, include_vectors, batch_size)
+        pin = self._reader.pin()
+        try:
+            with pin.read() as session:
+                record = session.collection_by_id(self._cid)
+                node = bind(where, record.schema)
+                names = _fields(record, fields)
+                _check_order(record, order_by)
+        except BaseException:
+            self._reader.unpin(pin)
+            raise
+        return self._scan(pin, node, order_by, descending, names, include_vectors, batch_size)
 
     def _scan(
         self,
+        pin: Pin,
         node: Any,
         order_by: str | None,
         descending: bool,
@@ -213,7 +219,7 @@ class CollectionView:
         vectors: bool,
         size: int | None,
     ) -> Iterator[Any]:
-        pin = self._reader.pin()
+        """Read block by block; the pin is in use only while a block is read, so that it can expire in between."""
         try:
             with pin.read() as session:
                 record = session.collection_by_id(self._cid)
@@ -223,11 +229,16 @@ class CollectionView:
                     blocks = read.rows_by_id(session, record, node, step)
                 else:
                     blocks = read.rows_by_field(session, record, node, order_by, descending=descending, size=step)
-                for rows in blocks:
+            while True:
+                with pin.read():
+                    rows = next(blocks, None)
+                    if rows is None:
+                        return
                     if size is None:
-                        yield from read.read_dicts(session, record, rows, names, wanted)
+                        block = read.read_dicts(session, record, rows, names, wanted)
                     else:
-                        yield read.read_batch(session, record, rows, names, wanted)
+                        block = [read.read_batch(session, record, rows, names, wanted)]
+                yield from block
         finally:
             self._reader.unpin(pin)
 

@@ -196,12 +196,12 @@ def test_a_scan_left_early_gives_its_session_back(path: Path) -> None:
                 break
             async with contextlib.aclosing(db["docs"].scan(batch_size=10)) as batches:
                 await anext(batches)
-                assert store._pinned >= 1
+                assert store._mapped.in_use()
             for _ in range(200):
                 await asyncio.sleep(0.01)
-                if store._pinned == 0:
+                if not store._mapped.in_use():
                     return
-            raise AssertionError(f"{store._pinned} sessions are pinned")
+            raise AssertionError("sessions are still open")
 
     drive(main)
 
@@ -254,7 +254,7 @@ def test_cancelling_ends_the_work_before_the_task_ends_and_the_database_closes(
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(error) for error in ended} == {asyncio.CancelledError}
-        assert db._sync._store._mapped.active == 0
+        assert not db._sync._store._mapped.in_use()
         await db.close()
         assert time.monotonic() - started < 2
 
@@ -306,7 +306,7 @@ def test_what_a_cancelled_task_opened_is_closed(path: Path, monkeypatch: pytest.
             go.set()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert [pin._open for pin in pins] == [False]
+            assert [pin.closed for pin in pins] == [True]
 
     drive(main)
 

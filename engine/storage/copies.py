@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gingham.errors import AlreadyExists, Corrupt, NotFound
+from gingham.errors import AlreadyExists, Corrupt, NotFound, NotReady
 from gingham.storage import crash, generation
 from gingham.storage.environment import DATA_FILE, Environment, sync_folder, translated
 from gingham.storage.session import KeptCache, Session, Shared, WriteSession
 from gingham.storage.verify import verify
 
 if TYPE_CHECKING:
-    from gingham.storage.store import Mapped, Store
+    from pathlib import Path
+
+    from gingham.storage.holds import Mapped
+    from gingham.storage.store import Store
 
 
 def compact(store: Store) -> tuple[int, int]:
@@ -46,7 +48,7 @@ def compact(store: Store) -> tuple[int, int]:
             generation.set_current(store.root, name)
         crash.point("compact switched")
         store.follow(old, name)
-        shutil.rmtree(store.root / old.name, ignore_errors=True)
+        generation.remove_generation(store.root, old.name)
         return before, (store.root / name / DATA_FILE).stat().st_size
 
     return store.writer.submit(switch, exclusive=True)
@@ -88,21 +90,26 @@ def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Pat
     AlreadyExists : something is at ``path``
     Corrupt : the backup is damaged
     """
-    root = Path(source).expanduser().resolve()
+    root = generation.store_folder(source)
     if not generation.is_store(root):
         raise NotFound(f"no backup at {root}; check the path")
     target = _free_path(path)
 
     def copy(folder: Path) -> None:
-        shutil.copyfile(root / generation.current_generation(root) / DATA_FILE, folder / DATA_FILE)
+        names = generation.generations(root, first=generation.named_generation(root))
+        if not names:
+            raise Corrupt(f"{root} expects a generation folder with a {DATA_FILE}, found none; take another backup")
+        shutil.copyfile(root / names[0] / DATA_FILE, folder / DATA_FILE)
 
     _build(target, copy, new_identity=True)
     return target
 
 
 def _free_path(path: str | os.PathLike[str]) -> Path:
-    target = Path(path).expanduser().resolve()
-    if target.exists():
+    target = generation.store_folder(path)
+    with translated(target):
+        taken = target.exists()
+    if taken:
         raise AlreadyExists(f"{target} exists; choose a path where nothing is")
     return target
 
@@ -140,7 +147,11 @@ def _check(folder: Path, *, new_identity: bool) -> None:
         txn = env.begin(write=True)
         try:
             session = WriteSession(env, txn)
-            session.store.superseded = session.store.unsynced_boot = None
+            if session.store.superseded is not None:
+                raise NotReady(
+                    f"the source of {folder} was stopped in a compaction; open it once for writing, then copy"
+                )
+            session.store.unsynced_boot = None
             if new_identity:
                 session.store.store_id = uuid.uuid4().hex
             session.finish()

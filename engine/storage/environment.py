@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import lmdb
 
-from gingham.errors import Corrupt, GinghamError, PermissionDenied, ResourceExhausted, StoreFull, Unavailable
+from gingham.errors import (
+    Corrupt,
+    GinghamError,
+    InvalidArgument,
+    NotAStore,
+    NotFound,
+    NotReady,
+    PermissionDenied,
+    ResourceExhausted,
+    StoreFull,
+    Unavailable,
+)
 from gingham.storage import pages
 
 if TYPE_CHECKING:
@@ -28,6 +39,11 @@ MAP_BYTES = 1 << 40
 MIN_MAP_BYTES = 1 << 26
 READER_SLOTS = 1024
 _LITTLE_BYTES = 64 << 20
+_TOLD = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
+"""What the system says in errors of LMDB, which carry the words without the number."""
 DATA_FILE = "data.mdb"
 TABLES = ("catalog", "ids", "tail", "segments", "tombstones", "blobs", "staged")
 
@@ -48,17 +64,17 @@ class Environment:
         self.max_size = max_size
         self.pid = os.getpid()
         self._sync = sync
-        if not create:
-            pages.check_header(folder / DATA_FILE)
-            damage = pages.check_trees(folder / DATA_FILE, skip=("ids",), free_pages=False)
-            if damage:
-                raise Corrupt(
-                    f"{folder / DATA_FILE} is damaged at {damage[0].where}: {damage[0].what}; restore a backup"
-                )
         with translated(folder):
-            self._env = self._open(writable)
-            self._tables = self._open_tables(create)
-            self.clear_dead_readers()
+            if not create:
+                pages.check_header(folder / DATA_FILE)
+                self._raise_damage(pages.check_trees(folder / DATA_FILE, skip=("ids",), free_pages=False))
+            self._env = self._open(writable, create)
+            try:
+                self._tables = self._open_tables(create)
+                self.clear_dead_readers()
+            except BaseException:
+                self._env.close()
+                raise
         self._ids_checked = create
         self._free_checked = create
         self.checked: dict[BlobRef, bytearray] = {}
@@ -66,7 +82,7 @@ class Environment:
         self.damaged: set[tuple[str, int, str]] = set()
         self.claimed_bytes = 0
 
-    def _open(self, writable: bool) -> Any:
+    def _open(self, writable: bool, create: bool) -> Any:
         size = MAP_BYTES if self.max_size is None else self.max_size // pages.PAGE_BYTES * pages.PAGE_BYTES
         lock = writable or _lockable(self.folder)
         while True:
@@ -78,6 +94,7 @@ class Environment:
                     max_readers=READER_SLOTS,
                     max_spare_txns=0,
                     readonly=not writable,
+                    create=create,
                     sync=self._sync,
                     readahead=False,
                     meminit=False,
@@ -205,17 +222,27 @@ def translated(where: object) -> Iterator[None]:
 
 def _raise_system(where: object, error: Exception) -> None:
     text = str(error)
-    code = getattr(error, "errno", None)
-    full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in text or "File too large" in text
-    broken = code == errno.EIO or "Input/output error" in text
-    if full or (broken and _nearly_full(where)):
+    code = getattr(error, "errno", None) or next((c for c in _TOLD if os.strerror(c) in text), None)
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or (code == errno.EIO and _nearly_full(where)):
         raise StoreFull(
             f"the disk of {where} is full and nothing was written; free some space and repeat the call"
         ) from error
-    if broken:
+    if code == errno.EIO:
         raise Unavailable(f"the disk of {where} reports an input/output error and nothing was written") from error
-    if code in (errno.EACCES, errno.EPERM) or "Permission denied" in text:
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         raise PermissionDenied(f"the system refuses access to {where}; check its owner and permissions") from error
+    if code == errno.ENOENT:
+        raise NotFound(f"expected files at {where}, found nothing there; check the path") from error
+    if code in (errno.ENOTDIR, errno.EISDIR):
+        raise NotAStore(f"a part of {where} is a file where a folder is expected, or the reverse; check it") from error
+    if code in (errno.ENAMETOOLONG, errno.ELOOP):
+        raise InvalidArgument(f"the system cannot use the path {where} ({error}); choose another") from error
+    if code in (errno.EMFILE, errno.ENFILE):
+        raise ResourceExhausted(f"no descriptor is left to open {where}; close files or raise the limit") from error
+    if "already open in this process" in text:
+        raise NotReady(f"{where} is still in use in this process; wait until the searches in it have ended") from error
+    if isinstance(error, OSError):
+        raise Unavailable(f"the system refuses to use {where} ({error}); repeat the call later") from error
     raise error
 
 

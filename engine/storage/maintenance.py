@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -11,11 +12,11 @@ from gingham.config import SYNC_INTERVAL_SECONDS
 from gingham.errors import GinghamError, Unavailable
 from gingham.storage import generation
 from gingham.storage.gate import FileLock
+from gingham.storage.holds import POLL_SECONDS, Flag
 from gingham.storage.rewrite import due_merge, rewrite
 from gingham.storage.staging import sweep
 
 if TYPE_CHECKING:
-    from gingham.storage.snapshot import Pin
     from gingham.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -40,9 +41,9 @@ class Maintenance:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._idle = threading.Condition()
+        self._wake = Flag()
+        self._stop = Flag()
+        self._count = threading.Lock()
         self._asked = 0
         self._done = 0
         self._start = threading.Lock()
@@ -53,7 +54,9 @@ class Maintenance:
         self._retry_at = 0.0
         self._retry_seconds = SYNC_INTERVAL_SECONDS
         self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
-        self.pins: set[Pin] = set()
+        self._pausing = False
+        self._working = threading.Lock()
+        self.lease = FileLock(store.root / generation.MAINTENANCE_LOCK)
         self.last_error: GinghamError | None = None
 
     def wake(self, *, hurry: bool = False) -> None:
@@ -64,7 +67,7 @@ class Maintenance:
             if self._thread is None and not self._stop.is_set():
                 self._thread = threading.Thread(target=self._run, name="gingham-maintenance", daemon=True)
                 self._thread.start()
-        with self._idle:
+        with self._count:
             self._asked += 1
             self._last_write = time.monotonic()
             self._hurry |= hurry
@@ -73,9 +76,13 @@ class Maintenance:
     def wait(self, timeout: float | None = None) -> bool:
         """Run until nothing is due; False where that took longer than ``timeout`` seconds."""
         self.wake(hurry=True)
-        with self._idle:
-            asked = self._asked
-            return self._idle.wait_for(lambda: self._done >= asked or self._stop.is_set(), timeout)
+        asked = self._asked
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self._done < asked and not self._stop.is_set():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
 
     def make_room(self, cid: int) -> None:
         """Hold a writer back while a collection has far more segments than it should and they can be merged."""
@@ -92,18 +99,29 @@ class Maintenance:
         """End within a second; what was staged is swept by the next writer."""
         self._stop.set()
         self._wake.set()
-        with self._idle:
-            self._idle.notify_all()
         if self._thread is not None:
             self._thread.join()
 
     def check(self) -> None:
-        """Raise Stopped where the thread is asked to end."""
-        if self._stop.is_set():
+        """Raise Stopped where the thread is asked to end, or to give up what it does."""
+        if self._stop.is_set() or self._pausing:
             raise Stopped
 
+    def pause(self, seconds: float) -> None:
+        """Have the work given up within a blob and begin no other: no session of it is open then."""
+        self._pausing = True
+        if not self._working.acquire(timeout=seconds):
+            self._pausing = False
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        if self._pausing:
+            self._pausing = False
+            self._working.release()
+            self._wake.set()
+
     def _run(self) -> None:
-        lease = FileLock(self._store.root / generation.MAINTENANCE_LOCK)
+        lease = self.lease
         while not self._stop.is_set():
             self._wake.wait(SYNC_INTERVAL_SECONDS)
             self._wake.clear()
@@ -111,14 +129,15 @@ class Maintenance:
             try:
                 self._round(lease, work=asked > self._done or time.monotonic() >= self._retry_at)
             except Stopped:
-                break
+                if self._stop.is_set():
+                    break
+                self._hurry = True
+                continue
             except Exception as error:
                 if self._stop.is_set():
                     break
                 self._failed(error)
-            with self._idle:
-                self._done = max(self._done, asked)
-                self._idle.notify_all()
+            self._done = max(self._done, asked)
             self._stop.wait(PAUSE_SECONDS)
         lease.close()
 
@@ -138,15 +157,15 @@ class Maintenance:
         logger.error("maintenance of %s stopped", self._store.root, exc_info=error)
 
     def _round(self, lease: FileLock, *, work: bool) -> None:
-        """Expire, sync, and do what is due where no other process does it."""
-        self._expire_pins()
+        """Sync, and do what is due where no other process does it."""
         if self._store.options.durability == "interval" and time.monotonic() >= self._sync_due:
             self._store.sync()
             self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
         if work:
             if lease.try_acquire():
                 try:
-                    self._pass()
+                    with self._working:
+                        self._pass()
                 finally:
                     lease.release()
             self.last_error, self._retry_seconds = None, SYNC_INTERVAL_SECONDS
@@ -174,9 +193,3 @@ class Maintenance:
 
     def _quiet(self) -> bool:
         return time.monotonic() - self._last_write >= QUIET_SECONDS
-
-    def _expire_pins(self) -> None:
-        now = time.monotonic()
-        for pin in list(self.pins):
-            if now >= pin.expires:
-                pin.close()

@@ -12,6 +12,7 @@ from gingham.errors import CollectionNotFound, Corrupt, FormatTooNew
 from gingham.schema import unknown_name
 from gingham.storage.blobs import read_blob
 from gingham.storage.catalog import BlobRef, CollectionRecord, SegmentRecord, StoreRecord
+from gingham.storage.environment import TABLES
 from gingham.storage.records import (
     FORMAT_VERSION,
     STORE_KEY,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from gingham.schema import Dense
     from gingham.storage.environment import Environment
+    from gingham.storage.holds import Use
     from gingham.storage.part import Part
 
 T = TypeVar("T")
@@ -84,6 +86,19 @@ class Session:
         self.txn = txn
         self.shared = shared
         self.cache = kept
+        self.use: Use | None = None
+        """Keeps the file mapped for as long as this object lives."""
+
+    def end(self) -> None:
+        """End a read transaction and the use of the map; may be called twice."""
+        self.txn.abort()
+        if self.use is not None:
+            self.use.resource.leave(self.use)
+
+    def look_up_tables(self) -> None:
+        """Find the root of every table, so that what follows changes nothing in the transaction."""
+        for table in TABLES:
+            self.txn.stat(self.env.table(table))
 
     @property
     def store(self) -> StoreRecord:

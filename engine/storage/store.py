@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import contextlib
 import os
 import threading
+import time
 import uuid
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from gingham.errors import Closed, Corrupt, InvalidArgument, NotFound, NotReady, ReadOnly
+from gingham.errors import Closed, Corrupt, GinghamError, InvalidArgument, NotFound, NotReady, ReadOnly
 from gingham.storage import generation
 from gingham.storage.boot import boot_id
 from gingham.storage.catalog import StoreRecord
 from gingham.storage.environment import Environment, sync_folder, translated
 from gingham.storage.gate import FileLock
+from gingham.storage.holds import POLL_SECONDS, Mapped, Weakly
 from gingham.storage.maintenance import Maintenance
 from gingham.storage.records import FORMAT_VERSION
 from gingham.storage.session import KEPT_BYTES, KeptCache, Session, Shared, WriteSession
@@ -23,48 +26,51 @@ from gingham.storage.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from gingham.config import StoreOptions
+    from gingham.storage.snapshot import Pin
 
 T = TypeVar("T")
 
 FORK_WAIT_SECONDS = 10.0
 """Longest time a fork waits for running searches and writes to finish."""
-
-
-@dataclass
-class Mapped:
-    """A mapped generation and the sessions on it."""
-
-    env: Environment
-    name: str
-    shared: Shared = field(default_factory=lambda: Shared(-1))
-    kept: KeptCache = field(default_factory=KeptCache)
-    active: int = 0
-    retired: bool = False
+OPEN_SECONDS = 1.0
+"""Longest time to look for the generation in use: each look takes milliseconds, a compaction longer."""
+CLOSE_WAIT_SECONDS = 10.0
+"""Longest time that closing waits for running searches."""
 
 
 class Store:
-    """Shared by all handles of this process on one folder; see :func:`open_store`."""
+    """Shared by all handles of this process on one folder; see :func:`open_store`.
+
+    Notes
+    -----
+    ``closing`` is set before anything is torn down, ``_frozen`` while a fork or a remapping waits for running work
+    to end; both are looked at after a use of the map has begun, so that whoever sets one sees every earlier use.
+    """
 
     def __init__(self, root: Path, options: StoreOptions) -> None:
         self.root = root
         self.options = options
-        self.pid = os.getpid()
         self.handles = 0
-        self._changed = threading.Condition(threading.RLock())
-        self._closed = False
+        self.closing = False
+        self.pins: Weakly[Pin] = Weakly()
         self._frozen = False
-        self._pinned = 0
         self._orphaned = False
+        self._switch = threading.RLock()
         self.gate = FileLock(root / generation.WRITE_LOCK)
         self.writable = options.mode == "w"
         if self.writable and not generation.is_store(root):
             self._create()
         self._mapped: Mapped | None = self._open_current()
-        self._after_open()
         self.writer = Writer(self)
         self.maintenance = Maintenance(self)
+        try:
+            self._verify_after_unclean_stop()
+        except BaseException:
+            self._mapped.close()
+            raise
 
     # opening -----------------------------------------------------------------------------------------
 
@@ -97,56 +103,61 @@ class Store:
         finally:
             self.gate.release()
 
-    def _open_current(self) -> Mapped:
-        for _ in range(10):
-            name = generation.current_generation(self.root)
-            try:
-                mapped = self.map_generation(name)
-            except (FileNotFoundError, NotFound):
-                continue
-            successor = self._peek(mapped).store.superseded
-            if successor is None:
-                return mapped
-            mapped.env.close()
-            if not (self.root / successor).is_dir():
+    def _open_current(self, successor: str | None = None) -> Mapped:
+        """Map the generation in use, whatever is compacted meanwhile; looks at ``successor`` and later ones only."""
+        deadline = time.monotonic() + OPEN_SECONDS
+        while True:
+            named = generation.named_generation(self.root)
+            for name in generation.generations(self.root, first=successor or named):
+                if successor is not None and name < successor:
+                    continue
+                try:
+                    mapped = self._map(name, named=name == named)
+                except NotFound:
+                    continue  # it was superseded and removed since its name was read
+                if mapped is not None:
+                    return mapped
+            if time.monotonic() >= deadline:
+                found = [p.name for p in sorted(self.root.glob("generation-*"))]
                 raise Corrupt(
-                    f"{self.root / name} names its successor {successor!r}, which is missing; restore a backup"
+                    f"{self.root / generation.CURRENT} expects the name of a generation folder in use, "
+                    f"found {named!r} beside {found}; restore a backup"
                 )
-            if self.writable:
-                generation.set_current(self.root, successor)
-            else:
-                return self.map_generation(successor)
-        raise NotReady(f"the generation of {self.root} changed ten times while it was opened; open it again")
+            time.sleep(10 * POLL_SECONDS)
 
-    def map_generation(self, name: str) -> Mapped:
-        """Map one generation folder."""
+    def _map(self, name: str, *, named: bool) -> Mapped | None:
+        """Map one generation folder; None where it is superseded."""
         sync = self.options.durability == "commit"
         env = Environment(self.root / name, writable=self.writable, sync=sync, max_size=self.options.max_size)
-        return Mapped(env, name, kept=KeptCache(min(KEPT_BYTES, self.options.memory_budget // 4)))
-
-    @staticmethod
-    def _peek(mapped: Mapped) -> Session:
-        txn = mapped.env.begin()
+        mapped = Mapped(env, name, named, kept=KeptCache(min(KEPT_BYTES, self.options.memory_budget // 4)))
         try:
-            session = Session(mapped.env, txn, Shared(txn.id()), mapped.kept)
-            assert session.store is not None
-            return session
-        finally:
-            txn.abort()
+            session = self._session(mapped)
+            superseded = session.store.superseded
+            session.end()
+        except BaseException:
+            mapped.close()
+            raise
+        if superseded is not None:
+            mapped.close()
+            return None
+        return mapped
 
-    def _after_open(self) -> None:
-        mapped = self._current()
-        unsynced = self._peek(mapped).store.unsynced_boot
-        if unsynced is not None and unsynced != boot_id():
+    def _verify_after_unclean_stop(self) -> None:
+        """Read everything where unsynced commits may have been lost, once: the next commit forgets the stop."""
+        with self.read() as session:
+            if session.store.unsynced_boot in (None, boot_id()):
+                return
             from gingham.storage.verify import verify_session
 
-            with self.read() as session:
-                damage = verify_session(session)
-            if damage:
-                raise Corrupt(
-                    f"{self.root} was written with durability={self.options.durability!r} and the system stopped "
-                    f"before it was flushed; {damage[0]}; restore a backup"
-                )
+            damage = verify_session(session)
+        if damage:
+            raise Corrupt(
+                f"{self.root} was written without a sync and the system stopped before it was flushed; "
+                f"{damage[0]}; restore a backup"
+            )
+        if self.writable:
+            with contextlib.suppress(GinghamError):
+                self.writer.submit(lambda session: None)
 
     def _current(self) -> Mapped:
         if self._mapped is None:
@@ -158,50 +169,50 @@ class Store:
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
         """Open a session on the newest commit for the time of the block."""
-        mapped, session = self.begin()
+        session = self.begin()
         try:
             yield session
         finally:
-            self.end(mapped, session)
+            session.end()
 
-    def begin(self, *, pinned: bool = False) -> tuple[Mapped, Session]:
-        """Open a session that :meth:`end` closes; a pinned one may outlive the call."""
+    def begin(self, *, pinned: bool = False) -> Session:
+        """Open a session, to be ended by its method; a pinned one may outlive the call."""
+        return self._begin(pinned=pinned)[1]
+
+    def _begin(self, *, pinned: bool = False, last: bool = False) -> tuple[Mapped, Session]:
+        """Begin a session on the newest generation; while the store closes only where ``last``."""
         while True:
-            mapped = self._enter(pinned)
+            self._ready(last=last)
+            mapped = self._mapped
+            if mapped is None and not self._frozen:
+                raise Closed(f"the database {self.root} is closed; open it again")
+            use = None if mapped is None else mapped.enter(pinned=pinned)
+            if mapped is None or use is None:
+                time.sleep(POLL_SECONDS)
+                continue
+            if (self._frozen or self.closing) and not last:
+                mapped.leave(use)
+                continue
             try:
                 session = self._session(mapped)
+                session.use = use
+                successor = session.store.superseded
             except BaseException:
-                self._leave(mapped, pinned)
+                mapped.leave(use)
                 raise
-            successor = session.store.superseded
             if successor is None:
                 return mapped, session
-            self.end(mapped, session, pinned=pinned)
+            session.end()
             self.follow(mapped, successor)
 
-    def end(self, mapped: Mapped, session: Session, *, pinned: bool = False) -> None:
-        """Close a session."""
-        session.txn.abort()
-        self._leave(mapped, pinned)
-
-    def _enter(self, pinned: bool) -> Mapped:
-        with self._changed:
+    def _ready(self, *, last: bool = False) -> None:
+        """Wait while work is frozen; raises Closed."""
+        while self._frozen and not last:
+            time.sleep(POLL_SECONDS)
+        if self.closing and not last:
+            raise Closed(f"the database {self.root} is closed; open it again")
+        if self._orphaned:
             self._recover_from_fork()
-            self._changed.wait_for(lambda: not self._frozen)
-            if self._closed:
-                raise Closed(f"the database {self.root} is closed; open it again")
-            mapped = self._current()
-            mapped.active += 1
-            self._pinned += pinned
-            return mapped
-
-    def _leave(self, mapped: Mapped, pinned: bool) -> None:
-        with self._changed:
-            mapped.active -= 1
-            self._pinned -= pinned
-            if mapped.retired and mapped.active == 0:
-                mapped.env.close()
-            self._changed.notify_all()
 
     @staticmethod
     def _session(mapped: Mapped) -> Session:
@@ -216,16 +227,10 @@ class Store:
 
     def follow(self, old: Mapped, successor: str) -> None:
         """Serve new sessions from the successor of ``old``, which its last session unmaps."""
-        with self._changed:
-            if self._mapped is not old:
-                return
-            try:
-                self._mapped = self.map_generation(successor)
-            except FileNotFoundError:
-                self._mapped = self._open_current()
-            old.retired = True
-            if old.active == 0:
-                old.env.close()
+        with self._switch:
+            if self._mapped is old:
+                self._mapped = self._open_current(successor)
+        old.close()
 
     # writing -----------------------------------------------------------------------------------------
 
@@ -238,11 +243,7 @@ class Store:
         """
         if not self.writable:
             raise ReadOnly(f"{self.root} is open for reading; open it with mode='w' to change it")
-        with self._changed:
-            self._recover_from_fork()
-            self._changed.wait_for(lambda: not self._frozen)
-            if self._closed:
-                raise Closed(f"the database {self.root} is closed; open it again")
+        self._ready()
         result = self.writer.submit(change)
         self.maintenance.wake()
         return result
@@ -252,112 +253,146 @@ class Store:
         with self.read() as session:
             session.env.sync()
 
-    def write_mapped(self) -> Mapped:
-        """The newest generation, for the writer, which holds the gate."""
-        mapped = self._current()
-        successor = self._peek(mapped).store.superseded
-        if successor is not None:
-            self.follow(mapped, successor)
-        return self._current()
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Mapped]:
+        """The newest generation, for the writer, which holds the gate; CURRENT names it from here on."""
+        mapped, session = self._begin(last=True)
+        try:
+            session.txn.abort()
+            if not mapped.named:
+                generation.set_current(self.root, mapped.name)
+                mapped.named = True
+            yield mapped
+        finally:
+            session.end()
 
     # the end, and forks ------------------------------------------------------------------------------
 
     def upgrade(self, options: StoreOptions) -> None:
-        """Map the store again for writing; raises NotReady while snapshots are open."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._current().active == self._pinned, FORK_WAIT_SECONDS):
-                raise NotReady(
-                    f"{self.root} is open for reading and busy; close that handle before opening it to write"
-                )
-            if self._pinned:
-                raise NotReady(f"{self.root} has open snapshots for reading; close them before opening it to write")
-            self._current().env.close()
-            self.options, self.writable = options, True
-            self._mapped = self._open_current()
+        """Map the store again for writing; raises NotReady while it is read, and changes nothing where it fails."""
+        with self._switch:
+            old, before = self._current(), self.options
+            self._frozen = True
+            try:
+                if not old.wait(FORK_WAIT_SECONDS, pinned=False):
+                    raise NotReady(
+                        f"{self.root} is open for reading and busy; close that handle before opening it to write"
+                    )
+                if old.in_use():
+                    raise NotReady(f"{self.root} has open snapshots for reading; close them before opening it to write")
+                old.close()
+                self._mapped = None
+                try:
+                    self.options, self.writable = options, True
+                    self._mapped = self._open_current()
+                except BaseException:
+                    self.options, self.writable = before, False
+                    self._mapped = self._open_current()
+                    raise
+            finally:
+                self._frozen = False
 
     def close(self) -> None:
-        """Refuse new work, finish what runs, unmap."""
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-        if self.pid != os.getpid():
+        """Refuse new work, end snapshots, finish what runs, unmap; may be repeated where it was interrupted.
+
+        Notes
+        -----
+        A search that still runs after ``CLOSE_WAIT_SECONDS`` unmaps the file when it ends.
+        """
+        self.closing = True
+        mapped = self._mapped
+        if mapped is None:
             return
+        if self._orphaned:
+            if not mapped.in_use():
+                mapped.close()
+            return
+        for pin in self.pins.members():
+            pin.end_because("belongs to a database that was closed")
         self.maintenance.stop()
         self.writer.stop()
-        with self._changed:
-            self._changed.wait_for(lambda: self._current().active == self._pinned)
-            mapped = self._current()
-            mapped.retired = True
-            if mapped.active == 0:
-                mapped.env.close()
-            self._mapped = None
+        mapped = self._current()
+        mapped.close()
+        mapped.wait(CLOSE_WAIT_SECONDS)
+        self._mapped = None
         self.gate.close()
 
     def freeze(self) -> None:
         """Wait for running work and start no more: a fork copies no half-done state."""
-        if self._closed or self._orphaned:
+        if self.closing or self._orphaned:
             return
+        self.maintenance.pause(FORK_WAIT_SECONDS)
         self.writer.pause()
-        with self._changed:
-            self._frozen = True
-            self._changed.wait_for(lambda: self._current().active <= self._pinned, FORK_WAIT_SECONDS)
+        self._frozen = True
+        self._current().wait(FORK_WAIT_SECONDS, pinned=False)
 
     def thaw(self) -> None:
         """Go on after a fork, in the parent."""
-        if self._closed or self._orphaned:
-            return
-        with self._changed:
-            self._frozen = False
-            self._changed.notify_all()
+        self._frozen = False
         self.writer.resume()
+        self.maintenance.resume()
 
     def orphan(self) -> None:
-        """Mark the store as inherited, in the child of a fork."""
-        self._changed = threading.Condition(threading.RLock())
+        """Mark the store as inherited, in the child of a fork; the parent's locks must not live on in it."""
+        self._switch = threading.RLock()
         self._frozen = False
         self._orphaned = True
+        self.gate.close()
+        self.maintenance.lease.close()
+        for pin in self.pins.members():
+            pin.forget()
 
     def _recover_from_fork(self) -> None:
         """Replace an inherited environment by one of this process."""
-        if not self._orphaned or self._closed:
-            return
-        if self._current().active:
-            raise NotReady(
-                f"{self.root} had an open snapshot or scan when this process was forked; "
-                "close it before forking, or start processes with spawn"
-            )
-        self._current().env.close()
-        self.gate.close()
-        self.pid = os.getpid()
-        self._orphaned = False
-        self._mapped = self._open_current()
-        self.writer = Writer(self)
-        self.maintenance = Maintenance(self)
+        with self._switch:
+            if not self._orphaned:
+                return
+            mapped = self._current()
+            if mapped.in_use():
+                raise NotReady(
+                    f"{self.root} was being read or scanned when this process was forked; "
+                    "end that before forking, or start processes with spawn"
+                )
+            mapped.close()
+            self._mapped = self._open_current()
+            self.writer = Writer(self)
+            self.maintenance = Maintenance(self)
+            self._orphaned = False
 
 
 _stores: dict[Path, Store] = {}
-_lock = threading.Lock()
+_collected: deque[Store] = deque()
+_lock = threading.RLock()
 
 
 def open_store(path: str | os.PathLike[str], options: StoreOptions) -> Store:
     """Store of a folder, shared by every handle of this process; :func:`release_store` gives it back."""
-    root = Path(path).expanduser().resolve()
+    root = generation.store_folder(path)
     if options.mode == "r" and not generation.is_store(root):
         raise NotFound(f"no database at {root}; check the path, or open it with mode='w'")
     with _lock:
+        _release_collected()
         store = _stores.get(root)
+        if store is not None and store.handles == 0:
+            _close(store)  # an interrupt ended its close early
+            store = None
         if store is None:
             store = _stores[root] = Store(root, options)
         elif options.mode == "w" and not store.writable:
             store.upgrade(options)
-        elif options.mode == "w" and store.options.durability != options.durability:
-            raise InvalidArgument(
-                f"{root} is open in this process with durability={store.options.durability!r}, "
-                f"found {options.durability!r}; use the same or close the other handle"
-            )
+        elif options.mode == "w":
+            _check_same(root, store.options, options)
         store.handles += 1
         return store
+
+
+def _check_same(root: Path, known: StoreOptions, wanted: StoreOptions) -> None:
+    for name in ("durability", "max_size", "lock_timeout", "memory_budget"):
+        if getattr(known, name) != getattr(wanted, name):
+            raise InvalidArgument(
+                f"{root} is open in this process with {name}={getattr(known, name)!r}, "
+                f"found {getattr(wanted, name)!r}; use the same or close the other handle"
+            )
 
 
 def release_store(store: Store) -> None:
@@ -365,9 +400,38 @@ def release_store(store: Store) -> None:
     with _lock:
         store.handles -= 1
         if store.handles == 0:
-            if _stores.get(store.root) is store:
-                del _stores[store.root]
-            store.close()
+            _close(store)
+
+
+def release_later(store: Store) -> None:
+    """Give the handle of a collected object back, in a thread of its own.
+
+    Notes
+    -----
+    The garbage collector runs in the midst of anything: in the writer thread, which closing waits for, or in
+    :func:`open_store`.
+    """
+    _collected.append(store)
+    _thread.start_new_thread(_release_collected, ())
+
+
+def _release_collected() -> None:
+    with _lock:
+        while _collected:
+            release_store(_collected.popleft())
+
+
+def _close(store: Store) -> None:
+    store.close()
+    if _stores.get(store.root) is store:
+        del _stores[store.root]
+
+
+def _close_all() -> None:
+    """Close what is still open when the interpreter ends."""
+    with _lock:
+        for store in list(_stores.values()):
+            _close(store)
 
 
 def _before_fork() -> None:
@@ -388,4 +452,5 @@ def _after_fork_in_child() -> None:
     _lock.release()
 
 
+atexit.register(_close_all)
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

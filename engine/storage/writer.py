@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gingham.errors import Closed
@@ -21,7 +20,8 @@ from gingham.storage.session import WriteSession
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gingham.storage.store import Mapped, Store
+    from gingham.storage.holds import Mapped
+    from gingham.storage.store import Store
 
 T = TypeVar("T")
 
@@ -34,7 +34,30 @@ GROUP_CALLS = 64
 class _Call:
     change: Callable[[Any], Any]
     exclusive: bool
-    future: Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+    ended: bool = False
+    running: threading.Lock = field(default_factory=threading.Lock)
+    """Taken until the call has ended; an interrupt while waiting for it breaks nothing, unlike one in a Future."""
+
+    def __post_init__(self) -> None:
+        self.running.acquire()
+
+    def end(self, result: Any = None, error: BaseException | None = None) -> None:
+        """Hand the outcome to the thread that waits, once."""
+        if not self.ended:
+            self.result, self.error, self.ended = result, error, True
+            self.running.release()
+
+    def wait(self) -> Any:
+        """Wait for the outcome; raises what the call raised."""
+        self.running.acquire()
+        if self.error is None:
+            return self.result
+        try:
+            raise self.error
+        finally:
+            self.error = None
 
 
 class Writer:
@@ -46,6 +69,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
         self._running = threading.Lock()
+        self._paused = False
         self._stopped = False
 
     def submit(self, change: Callable[[Any], T], *, exclusive: bool = False) -> T:
@@ -56,7 +80,7 @@ class Writer:
         change : called with the write session; what it raises aborts it and is raised here
         exclusive : call it with the store's mapped generation instead, gate held, no transaction open
         """
-        call = _Call(change, exclusive, Future())
+        call = _Call(change, exclusive)
         with self._start:
             if self._stopped:
                 raise Closed(f"the database {self._store.root} is closed; open it again")
@@ -64,16 +88,19 @@ class Writer:
                 self._thread = threading.Thread(target=self._run, name="gingham-writer", daemon=True)
                 self._thread.start()
             self._calls.put(call)
-        result: T = call.future.result()
+        result: T = call.wait()
         return result
 
     def pause(self) -> None:
         """Wait for the running group and start no other."""
         self._running.acquire()
+        self._paused = True
 
     def resume(self) -> None:
         """Go on after :meth:`pause`."""
-        self._running.release()
+        if self._paused:
+            self._paused = False
+            self._running.release()
 
     def stop(self) -> None:
         """Finish the calls that wait, then end the thread."""
@@ -112,27 +139,21 @@ class Writer:
             store.gate.acquire(store.options.lock_timeout)
         except BaseException as error:
             for call in group:
-                call.future.set_exception(error)
+                call.end(error=error)
             return
         try:
-            ordinary = [call for call in group if not call.exclusive]
-            if ordinary:
-                self._run_ordinary(store.write_mapped(), ordinary)
-            for call in group:
-                if call.exclusive:
-                    self._run_exclusive(call)
+            with store.writing() as mapped:
+                ordinary = [call for call in group if not call.exclusive]
+                if ordinary:
+                    self._run_ordinary(mapped, ordinary)
+                for call in group:
+                    if call.exclusive:
+                        call.end(call.change(mapped))
         except BaseException as error:
             for call in group:
-                if not call.future.done():
-                    call.future.set_exception(error)
+                call.end(error=error)
         finally:
             store.gate.release()
-
-    def _run_exclusive(self, call: _Call) -> None:
-        try:
-            call.future.set_result(call.change(self._store.write_mapped()))
-        except BaseException as error:
-            call.future.set_exception(error)
 
     def _run_ordinary(self, mapped: Mapped, calls: list[_Call]) -> None:
         env = mapped.env
@@ -155,7 +176,7 @@ class Writer:
                 raise
         crash.point("after commit")
         for call, result in results:
-            call.future.set_result(result)
+            call.end(result)
 
     def _run_call(
         self, mapped: Mapped, parent: Any, call: _Call, results: list[tuple[_Call, Any]], *, alone: bool
@@ -164,16 +185,16 @@ class Writer:
         session = WriteSession(mapped.env, txn)
         try:
             with translated(mapped.env.folder):
+                synced = self._store.options.durability == "commit"
+                session.store.unsynced_boot = None if synced else boot_id()
                 result = call.change(session)
-                if self._store.options.durability != "commit":
-                    session.store.unsynced_boot = boot_id()
                 session.finish()
                 if not alone:
                     txn.commit()
         except BaseException as error:
             if not alone:
                 txn.abort()
-            call.future.set_exception(error)
+            call.end(error=error)
         else:
             results.append((call, result))
 
@@ -197,15 +218,15 @@ class Writer:
         store = self._store
         if not store.writable or store.options.durability == "commit":
             return
-        mapped = store.write_mapped()
-        mapped.env.sync()
         store.gate.acquire(store.options.lock_timeout)
         try:
-            txn = mapped.env.begin(write=True)
-            session = WriteSession(mapped.env, txn)
-            session.store.unsynced_boot = None
-            session.finish()
-            txn.commit()
-            mapped.env.sync()
+            with store.writing() as mapped:
+                mapped.env.sync()
+                txn = mapped.env.begin(write=True)
+                session = WriteSession(mapped.env, txn)
+                session.store.unsynced_boot = None
+                session.finish()
+                txn.commit()
+                mapped.env.sync()
         finally:
             store.gate.release()
