@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PACKAGES = ("gingham", "numpy", "numba", "pyarrow", "lmdb", "faiss-cpu", "lancedb", "chromadb", "sqlite-vec")
+PACKAGES = (
+    "gingham",
+    "numpy",
+    "numba",
+    "pyarrow",
+    "lmdb",
+    "faiss-cpu",
+    "lancedb",
+    "chromadb",
+    "sqlite-vec",
+    "bm25s",
+    "pystemmer",
+)
 
 
 def interleaved(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

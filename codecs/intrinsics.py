@@ -90,6 +90,12 @@ def load_one_u8(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def load_one_u32(typing: Any, address: Any) -> Any:
+    """One uint32 from an address."""
+    return types.uint32(types.uintp), lambda context, builder, sig, args: _loaded(builder, args[0], _I32)
+
+
+@intrinsic
 def zeros(typing: Any) -> Any:
     """Eight zeros."""
     return float32x8(), lambda context, builder, sig, args: ir.Constant(_F32, [0.0] * LANES)
@@ -161,6 +167,14 @@ def greater_mask(typing: Any, a: Any, b: Any) -> Any:
         return builder.zext(builder.bitcast(bits, ir.IntType(LANES)), _I32)
 
     return types.uint32(float32x8, float32x8), code
+
+
+@intrinsic
+def count_bits(typing: Any, mask: Any) -> Any:
+    """Number of set bits of a mask."""
+    return types.intp(types.uint32), lambda context, builder, sig, args: builder.zext(
+        builder.ctpop(args[0]), ir.IntType(64)
+    )
 
 
 @intrinsic

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gingham.collection import Collection as Collection
+    from gingham.connect import aopen as aopen
     from gingham.connect import open as open  # noqa: A004
     from gingham.connect import restore as restore
     from gingham.database import Database as Database
     from gingham.database import Snapshot as Snapshot
-    from gingham.database import Transaction as Transaction
     from gingham.errors import GinghamError as GinghamError
+    from gingham.evaluation import Comparison as Comparison
+    from gingham.evaluation import compare as compare
     from gingham.evaluation import evaluate as evaluate
     from gingham.index.warmup import warmup as warmup
     from gingham.parallel import set_threads as set_threads
@@ -25,6 +27,16 @@ if TYPE_CHECKING:
     from gingham.query.hits import BatchHits as BatchHits
     from gingham.query.hits import Hit as Hit
     from gingham.query.hits import Hits as Hits
+    from gingham.query.hits import Span as Span
+    from gingham.query.nodes import DBSF as DBSF
+    from gingham.query.nodes import RRF as RRF
+    from gingham.query.nodes import MinMax as MinMax
+    from gingham.query.nodes import Query as Query
+    from gingham.query.nodes import fuse as fuse
+    from gingham.query.nodes import like as like
+    from gingham.query.nodes import match as match
+    from gingham.query.nodes import near as near
+    from gingham.query.nodes import sparse as sparse
     from gingham.schema import Bool as Bool
     from gingham.schema import Dense as Dense
     from gingham.schema import Float as Float
@@ -32,16 +44,30 @@ if TYPE_CHECKING:
     from gingham.schema import Json as Json
     from gingham.schema import Keyword as Keyword
     from gingham.schema import Schema as Schema
+    from gingham.schema import Sparse as Sparse
     from gingham.schema import Text as Text
     from gingham.schema import Timestamp as Timestamp
+    from gingham.transaction import Transaction as Transaction
     from gingham.types import WriteResult as WriteResult
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "Span": "gingham.query.hits",
+    "Sparse": "gingham.schema",
+    "Query": "gingham.query.nodes",
+    "sparse": "gingham.query.nodes",
+    "near": "gingham.query.nodes",
+    "match": "gingham.query.nodes",
+    "like": "gingham.query.nodes",
+    "fuse": "gingham.query.nodes",
+    "RRF": "gingham.query.nodes",
+    "MinMax": "gingham.query.nodes",
+    "DBSF": "gingham.query.nodes",
     "BatchHits": "gingham.query.hits",
     "Bool": "gingham.schema",
     "Collection": "gingham.collection",
+    "Comparison": "gingham.evaluation",
     "Database": "gingham.database",
     "Dense": "gingham.schema",
     "F": "gingham.query.ast",
@@ -56,15 +82,17 @@ _EXPORTS = {
     "Snapshot": "gingham.database",
     "Text": "gingham.schema",
     "Timestamp": "gingham.schema",
-    "Transaction": "gingham.database",
+    "Transaction": "gingham.transaction",
     "WriteResult": "gingham.types",
+    "aopen": "gingham.connect",
+    "compare": "gingham.evaluation",
     "evaluate": "gingham.evaluation",
     "open": "gingham.connect",
     "restore": "gingham.connect",
     "set_threads": "gingham.parallel",
     "warmup": "gingham.index.warmup",
 }
-_MODULES = ("errors", "index")
+_MODULES = ("embed", "errors", "index")
 
 __all__ = sorted([*_EXPORTS, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 

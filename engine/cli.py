@@ -54,9 +54,12 @@ def main() -> None:
 @app.command()
 def demo(
     db: Annotated[Path | None, typer.Option(help="Keep the database here; a temporary folder otherwise.")] = None,
+    ask: Annotated[
+        str | None, typer.Option(help="A question of your own; embedded where gingham[embed] is installed.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ingest, search and evaluate SciFact, real text with real embeddings."""
+    """Ingest, search and evaluate SciFact: real text with real embeddings, by words, by meaning and by both."""
     from gingham.demo.report import run_demo
 
     with contextlib.ExitStack() as stack:
@@ -64,9 +67,10 @@ def demo(
         if path.exists():
             raise InvalidArgument(f"demo --db expects a path where nothing is, found {path}; choose another")
         progress = stack.enter_context(_progress("Ingesting SciFact"))
-        report = run_demo(path, progress=progress)
+        report = run_demo(path, ask=ask, progress=progress)
     if as_json:
-        _print_json({name: value for name, value in vars(report).items() if name != "examples"})
+        figures = {name: value for name, value in vars(report).items() if name != "examples"}
+        _print_json({**figures, "methods": [vars(method) for method in report.methods]})
     else:
         _print_demo(report)
 
@@ -89,16 +93,21 @@ def _print_demo(report: DemoReport) -> None:
             console.print(f" {mark} {hit.score:.3f}  {hit['title']}", markup=False, soft_wrap=True)
         console.print()
     table = Table(show_header=True, header_style="bold")
-    table.add_column("measure")
-    table.add_column("here", justify="right")
-    table.add_column("published", justify="right")
-    table.add_row("nDCG@10, exact search", f"{report.ndcg_at_10:.3f}", f"{report.published_ndcg_at_10:.3f}")
-    table.add_row("recall@100", f"{report.recall_at_100:.3f}", "")
-    table.add_row("ingest, rows/s, synced", f"{report.ingest_rows_per_s:,.0f}", "")
-    table.add_row("one query at a time, queries/s", f"{report.single_queries_per_s:,.0f}", "")
-    table.add_row("batch of all queries, queries/s", f"{report.batch_queries_per_s:,.0f}", "")
-    table.add_row("bytes on disk, compacted", f"{report.file_bytes:,}", "")
+    for column in ("search", "nDCG@10", "published", "recall@100", "queries/s, one at a time"):
+        table.add_column(column, justify="left" if column == "search" else "right")
+    for method in report.methods:
+        published = "" if method.published_ndcg_at_10 is None else f"{method.published_ndcg_at_10:.3f}"
+        table.add_row(
+            method.name, f"{method.ndcg_at_10:.3f}", published, f"{method.recall_at_100:.3f}",
+            f"{method.queries_per_s:,.0f}",
+        )  # fmt: skip
     console.print(table)
+    console.print(
+        f"ingest {report.ingest_rows_per_s:,.0f} rows/s, synced and indexed; "
+        f"all {report.queries} vectors in one call {report.batch_queries_per_s:,.0f} queries/s; "
+        f"{report.file_bytes:,} bytes on disk",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -135,20 +144,27 @@ def ingest(
 def search(
     db: DbOption,
     vector: Annotated[
-        str, typer.Option(help="Query as a JSON array, or @FILE of a .npy or .json file.", show_default=False)
-    ],
+        str | None, typer.Option(help="Query as a JSON array, or @FILE of a .npy or .json file.", show_default=False)
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="Query as words, searched by BM25 in a text field that has it.", show_default=False),
+    ] = None,
     collection: CollectionOption = "docs",
     k: Annotated[int, typer.Option("-k", help="Hits.")] = 10,
     where: Annotated[str | None, typer.Option(help="Filter, such as \"year >= 2024 AND lang = 'en'\".")] = None,
-    using: Annotated[str | None, typer.Option(help="Vector field, where there are several.")] = None,
+    using: Annotated[str | None, typer.Option(help="Field to search, where there are several.")] = None,
     explain: Annotated[bool, typer.Option(help="Also print how the search went.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the nearest rows of a vector."""
+    """Find the nearest rows of a vector, or those with the words of a text."""
     from gingham.connect import open as open_database
 
+    if (vector is None) == (text is None):
+        raise typer.BadParameter("expected either --vector or --text")
+    query = text if vector is None else _read_vector(vector)
     with open_database(db, mode="r") as database:
-        hits: Hits = database[collection].search(_read_vector(vector), k=k, where=where, using=using)
+        hits: Hits = database[collection].search(query, k=k, where=where, using=using)
     if as_json:
         _print_json([{"id": h.id, "score": h.score, **h.fields} for h in hits])
         return
@@ -213,28 +229,76 @@ def stats(db: PathArgument, as_json: JsonOption = False) -> None:
 
 @app.command(name="eval")
 def evaluate_command(
-    db: DbOption,
-    queries: Annotated[Path, typer.Option(help="JSON lines with id and vector.", show_default=False)],
+    ctx: typer.Context,
     qrels: Annotated[
         Path, typer.Option(help="Tab-separated query, document, grade; one header line.", show_default=False)
     ],
+    db: Annotated[Path | None, typer.Option(help="Folder of the database to search.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="JSON lines with id and vector, or id and text.")] = None,
     collection: CollectionOption = "docs",
     using: Annotated[str | None, typer.Option(help="Vector field, where there are several.")] = None,
     where: Annotated[str | None, typer.Option(help="Filter applied to every query.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Score this saved run; nothing is searched.")] = None,
+    save_run: Annotated[Path | None, typer.Option(help="Write the scored run here, in the TREC format.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="OLD NEW", help="Compare two saved runs: what was won and lost, and is it chance."),
+    ] = None,
+    measure: Annotated[str, typer.Option(help="Measure to compare by: nDCG, recall or MRR at a cut-off.")] = "nDCG@10",
     as_json: JsonOption = False,
 ) -> None:
-    """Score a collection's rankings against relevance judgements."""
-    from gingham.connect import open as open_database
-    from gingham.evaluation import evaluate
-    from gingham.files import read_qrels, read_queries
+    """Score rankings against relevance judgements, or compare two runs."""
+    from dataclasses import asdict
 
-    names, vectors = read_queries(queries)
+    from gingham.evaluation import compare as compare_runs
+    from gingham.evaluation import evaluate
+    from gingham.files import read_qrels, read_run, write_run
+
+    _check_eval_options(ctx)
     judged = read_qrels(qrels)
-    with open_database(db, mode="r") as database:
-        results = database[collection].search(vectors, k=100, using=using, where=where, fields=[])
-    run = {name: [str(i) for i in hits.ids] for name, hits in zip(names, results, strict=True)}
-    outcome = evaluate(run, judged)
+    if compare is not None:
+        old, new = map(read_run, compare)
+        comparison = compare_runs(old, new, judged, measure=measure)
+        _report(asdict(comparison), str(comparison), as_json)
+        return
+    found = read_run(run) if run is not None else _search_run(db, queries, collection, using, where)
+    if save_run is not None:
+        write_run(save_run, found)
+    outcome = evaluate(found, judged)
     _report({**outcome.means, "queries": outcome.queries}, str(outcome), as_json)
+
+
+def _check_eval_options(ctx: typer.Context) -> None:
+    """Refuse options that are of another way of eval than the one asked for."""
+    ways = {
+        "--compare": {"compare", "measure"},
+        "--run": {"run", "save_run"},
+        "a search": {"db", "queries", "collection", "using", "where", "save_run"},
+    }
+    given = [name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    way = "--compare" if "compare" in given else "--run" if "run" in given else "a search"
+    refused = [f"--{name.replace('_', '-')}" for name in given if name not in {"qrels", "as_json"} | ways[way]]
+    if refused:
+        ctx.fail(f"{way} does not go with {', '.join(refused)}")
+    if way == "a search" and not {"db", "queries"} <= set(given):
+        ctx.fail("eval expects --db and --queries to search with, or --run FILE, or --compare OLD NEW")
+
+
+def _search_run(
+    db: Path | None, queries: Path | None, collection: str, using: str | None, where: str | None
+) -> dict[str, dict[str, float]]:
+    from gingham.connect import open as open_database
+    from gingham.files import read_queries
+
+    assert db is not None  # both were asked for by _check_eval_options
+    assert queries is not None
+    names, asked = read_queries(queries)
+    with open_database(db, mode="r") as database:
+        results = database[collection].search(asked, k=100, using=using, where=where, fields=[])
+    return {
+        name: {str(i): float(score) for i, score in zip(hits.ids, hits.scores, strict=True)}
+        for name, hits in zip(names, results, strict=True)
+    }
 
 
 @app.command()

@@ -17,14 +17,14 @@ from gingham.schema import Bool, Dense, Float, Int, Json, Timestamp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gingham.schema import Field
+    from gingham.schema import Column, Field
 
 Array = np.ndarray[Any, Any]
 
 _CHECK_ROWS = 4096
 
 
-def null_column(n: int, field: Field) -> pa.Array:
+def null_column(n: int, field: Column) -> pa.Array:
     """Column of n nulls."""
     return pa.nulls(n, field.arrow_type)
 

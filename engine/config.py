@@ -27,7 +27,7 @@ class StoreOptions:
     mode : ``"w"`` to read and write, ``"r"`` to read
     create : make the database where there is none
     durability : ``"commit"`` syncs before a write returns, ``"interval"`` once a second, ``"none"`` at close
-    max_size : cap of the file in bytes, at least 1 MiB, or None
+    max_size : cap of the file in bytes, at least 1 MiB, a part of which stays for deletes; or None
     lock_timeout : seconds a write waits for another process that writes
     memory_budget : bytes that maintenance may hold in memory at once
     snapshot_timeout : seconds after which a snapshot expires

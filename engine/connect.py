@@ -12,6 +12,8 @@ from gingham.storage import copies
 if TYPE_CHECKING:
     import os
 
+    from gingham.aio import AsyncDatabase, Opening
+
 
 def open(  # noqa: A001
     path: str | os.PathLike[str],
@@ -33,7 +35,8 @@ def open(  # noqa: A001
     create : make the database where there is none
     durability : ``"commit"`` syncs before a write returns; ``"interval"`` syncs once a second and ``"none"``
         at close: a killed process loses nothing, a power cut may cost the file
-    max_size : cap of the file in bytes, at least 1 MiB; None leaves it to the disk
+    max_size : cap of the file in bytes, at least 1 MiB, a part of which stays for deletes; None leaves it to
+        the disk
     lock_timeout : seconds a write waits for another process that writes, default 10
     memory_budget : bytes that maintenance may hold in memory at once, default 1 GiB
     snapshot_timeout : seconds after which a snapshot expires, default one hour
@@ -66,6 +69,42 @@ def open(  # noqa: A001
         snapshot_timeout=snapshot_timeout,
     )
     return Database(path, options)
+
+
+def aopen(
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode = "w",
+    create: bool = True,
+    durability: Durability = "commit",
+    max_size: int | None = None,
+    lock_timeout: float = 10.0,
+    memory_budget: int | None = None,
+    snapshot_timeout: float = SNAPSHOT_TIMEOUT_SECONDS,
+) -> Opening[AsyncDatabase]:
+    """Open a database folder for asyncio; parameters and errors are those of :func:`open`.
+
+    Returns
+    -------
+    AsyncDatabase : what ``await`` gives; ``async with gingham.aopen(path) as db`` also closes it
+
+    Notes
+    -----
+    The same methods as :class:`gingham.Database`, awaited; they run in threads, see :mod:`gingham.aio`.
+    """
+    from gingham.aio import opening
+
+    return opening(
+        open,
+        path,
+        mode=mode,
+        create=create,
+        durability=durability,
+        max_size=max_size,
+        lock_timeout=lock_timeout,
+        memory_budget=memory_budget,
+        snapshot_timeout=snapshot_timeout,
+    )
 
 
 def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

@@ -6,27 +6,30 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from gingham.collection import Collection, CollectionView, Reader, delete_change
-from gingham.errors import AlreadyExists, Closed, InvalidArgument, ReadOnly
+from gingham.collection import Collection
+from gingham.embed.attach import embedder_record
+from gingham.embed.rows import check_dimensions
+from gingham.errors import AlreadyExists, Closed, ReadOnly
 from gingham.schema import Schema, check_name
-from gingham.storage import copies, schema_moves, writes
+from gingham.storage import copies, schema_moves
 from gingham.storage.environment import DATA_FILE
 from gingham.storage.snapshot import Pin
 from gingham.storage.store import Store, open_store, release_later, release_store
 from gingham.storage.verify import VerifyReport, verify
-from gingham.types import WriteResult
+from gingham.transaction import Transaction
+from gingham.view import CollectionView, Reader
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from gingham.config import StoreOptions
-    from gingham.query.bind import Where
-    from gingham.schema import Dense, Field
+    from gingham.embed import Embedder
+    from gingham.embed.record import EmbedderRecord
+    from gingham.schema import Field, Vector
     from gingham.storage.session import WriteSession
-    from gingham.types import UserId
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Database:
         self._store = open_store(path, options)
         self._options = options
         self._writable = options.mode == "w"
+        self._embedders: dict[int, Embedder] = {}
         self._finalizer = weakref.finalize(self, release_later, self._store)
         self._finalizer.atexit = False
 
@@ -107,7 +111,8 @@ class Database:
         name: str,
         *,
         fields: Mapping[str, Field] | None = None,
-        vectors: Mapping[str, Dense] | None = None,
+        vectors: Mapping[str, Vector] | None = None,
+        embedder: Embedder | None = None,
         exist_ok: bool = False,
     ) -> Collection:
         """Make a collection.
@@ -117,6 +122,7 @@ class Database:
         name : letters, digits and underscores, at most 64
         fields : payload fields by name
         vectors : vector fields by name
+        embedder : makes vectors of texts, of rows and of queries; see :class:`gingham.Dense` ``source``
         exist_ok : return the collection of this name where there is one of the same schema
 
         Raises
@@ -126,22 +132,53 @@ class Database:
         """
         check_name(name, "collection")
         schema = Schema.of(fields, vectors)
+        reader = self._reader(write=True)
+        stored = None if embedder is None else self._checked_embedder(schema, embedder)
 
-        def change(session: WriteSession) -> int:
+        def change(session: WriteSession) -> int | None:
             if name in session.store.names:
                 if exist_ok and session.collection(name).schema == schema:
-                    return session.collection_id(name)
+                    return None
                 raise AlreadyExists(f"the collection {name!r} exists already; open it as db[{name!r}] or drop it")
-            return schema_moves.create_collection(session, name, schema).cid
+            record = schema_moves.create_collection(session, name, schema)
+            record.embedder = stored
+            return record.cid
 
-        reader = self._reader(write=True)
-        return Collection(reader, reader.store.write(change))
+        cid = reader.store.write(change)
+        if cid is None:
+            return self.collection(name, embedder=embedder)
+        if embedder is not None:
+            self._embedders[cid] = embedder
+        return Collection(reader, cid, embedder)
 
-    def collection(self, name: str) -> Collection:
-        """Collection of this name; raises CollectionNotFound."""
+    def collection(self, name: str, *, embedder: Embedder | None = None) -> Collection:
+        """Open a collection.
+
+        Parameters
+        ----------
+        embedder : attached to the collection for as long as this database is open; it has to be the one the
+            collection was made with, and is stored as its embedder where there was none
+
+        Raises
+        ------
+        CollectionNotFound : there is none of this name
+        SchemaMismatch : the embedder is not the one the stored vectors come from
+        """
         reader = self._reader()
         with reader.session() as session:
-            return Collection(reader, session.collection_id(name))
+            record = session.collection(name)
+        if embedder is not None:
+            stored = self._checked_embedder(record.schema, embedder, record.embedder)
+            if record.embedder is None and self._writable:
+                reader.store.write(lambda session: setattr(session.touch(record.cid), "embedder", stored))
+            self._embedders[record.cid] = embedder
+        return Collection(reader, record.cid, self._embedders.get(record.cid))
+
+    @staticmethod
+    def _checked_embedder(schema: Schema, embedder: Embedder, known: EmbedderRecord | None = None) -> EmbedderRecord:
+        made = embedder_record(embedder, known)
+        check_dimensions(schema, embedder)
+        return made
 
     def __getitem__(self, name: str) -> Collection:
         return self.collection(name)
@@ -170,11 +207,11 @@ class Database:
 
     def snapshot(self) -> Snapshot:
         """Pin the newest commit for reading; expires after ``snapshot_timeout``."""
-        return Snapshot(self._reader().store)
+        return Snapshot(self._reader().store, self._embedders)
 
     def transaction(self) -> Transaction:
         """Collect changes of several collections and apply them in one commit at the end of the block."""
-        return Transaction(self, self._reader(write=True))
+        return Transaction(self._reader(write=True), self._embedders)
 
     def stats(self) -> DatabaseStats:
         """Rows, commits and bytes."""
@@ -250,9 +287,10 @@ class _HandleStore:
 class Snapshot:
     """One commit, readable until it is closed or expires."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, embedders: Mapping[int, Embedder]) -> None:
         self._pin = Pin(store)
         self._reader = Reader(store, self._pin)
+        self._embedders = embedders
 
     def __enter__(self) -> Self:
         return self
@@ -279,108 +317,5 @@ class Snapshot:
 
     def __getitem__(self, name: str) -> CollectionView:
         with self._pin.read() as session:
-            return CollectionView(self._reader, session.collection_id(name))
-
-
-class Transaction:
-    """Changes that are applied in order, in one commit, when the block ends without an error.
-
-    Attributes
-    ----------
-    result : what was done, once it is applied
-    """
-
-    def __init__(self, database: Database, reader: Reader) -> None:
-        self._database = database
-        self._reader = reader
-        self._changes: list[Callable[[WriteSession], WriteResult]] = []
-        self._needs_bytes = 0
-        self._ended = False
-        self.result: WriteResult | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._apply()
-        self._ended = True
-
-    def __getitem__(self, name: str) -> TransactionCollection:
-        with self._reader.session() as session:
-            return TransactionCollection(self, self._reader, session.collection_id(name))
-
-    def abort(self) -> None:
-        """Forget the changes."""
-        self._changes.clear()
-        self._ended = True
-
-    def add(self, change: Callable[[WriteSession], WriteResult], needs_bytes: int = 0) -> None:
-        """Take a change up; raises Closed after the end."""
-        if self._ended:
-            raise Closed("the transaction has ended; begin another with db.transaction()")
-        self._changes.append(change)
-        self._needs_bytes += needs_bytes
-
-    def _apply(self) -> None:
-        if self._ended or not self._changes:
-            return
-
-        def change(session: WriteSession) -> WriteResult:
-            total = WriteResult(session.next_version())
-            for one in self._changes:
-                total += one(session)
-            return total
-
-        self.result = self._reader.store.write(change, needs_bytes=self._needs_bytes)
-
-
-class TransactionCollection(CollectionView):
-    """A collection inside a transaction: reads see the state before it."""
-
-    def __init__(self, transaction: Transaction, reader: Reader, cid: int) -> None:
-        super().__init__(reader, cid)
-        self._transaction = transaction
-
-    def upsert(
-        self,
-        rows: Any = None,
-        *,
-        ids: Sequence[UserId] | None = None,
-        vectors: Mapping[str, Any] | None = None,
-        fields: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Insert or replace rows at the end of the transaction; see :meth:`Collection.upsert`."""
-        from gingham import rows as source
-
-        schema = self.schema
-        if (rows is None) == (ids is None):
-            raise InvalidArgument("upsert() expects either rows, or ids= with vectors= and fields=")
-        if rows is None:
-            batches = [source.from_columns(schema, ids=ids or [], vectors=vectors, fields=fields)]
-        else:
-            batches = list(source.batches(rows, schema))
-        for batch in batches:
-            self._add(writes.prepare_rows(batch, schema))
-
-    def _add(self, prepared: writes.PreparedRows) -> None:
-        self._transaction.add(lambda session: writes.upsert(session, self._cid, prepared), prepared.nbytes)
-
-    def update(
-        self,
-        *,
-        ids: Sequence[UserId],
-        vectors: Mapping[str, Any] | None = None,
-        fields: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Change rows at the end of the transaction; see :meth:`Collection.update`."""
-        from gingham import rows as source
-
-        changes = source.from_columns(self.schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes), 1 << 16)
-
-    def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> None:
-        """Remove rows at the end of the transaction; see :meth:`Collection.delete`."""
-        self._transaction.add(delete_change(self._cid, ids, where))
+            cid = session.collection_id(name)
+        return CollectionView(self._reader, cid, self._embedders.get(cid))

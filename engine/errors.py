@@ -21,6 +21,9 @@
     │ └ FormatTooNew
     ├ Unavailable                        UNAVAILABLE
     │ └ Locked
+    ├ DeadlineExceeded (TimeoutError)    DEADLINE_EXCEEDED
+    ├ Cancelled                          CANCELLED
+    ├ EmbedderFailed                     INTERNAL
     ├ ResourceExhausted                  RESOURCE_EXHAUSTED
     │ └ StoreFull
     └ MissingExtra (ImportError)         UNIMPLEMENTED
@@ -148,6 +151,24 @@ class Locked(Unavailable):
     def __init__(self, message: str, *, pid: int | None = None) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class DeadlineExceeded(GinghamError, TimeoutError):
+    """The time given to a call is over; what it had written before stays."""
+
+    grpc_code = "DEADLINE_EXCEEDED"
+
+
+class Cancelled(GinghamError):
+    """The caller gave a call up while it ran."""
+
+    grpc_code = "CANCELLED"
+
+
+class EmbedderFailed(GinghamError):
+    """An embedder raised, or made something else than finite vectors of its width; the cause is kept."""
+
+    grpc_code = "INTERNAL"
 
 
 class ResourceExhausted(GinghamError):

@@ -1,8 +1,10 @@
-"""Rows, queries and judgements in files."""
+"""Rows, queries, judgements and runs in files."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gingham.errors import InvalidArgument
+from gingham.evaluation import rank
 from gingham.schema import Bool, Dense, Field, Float, Int, Json, Keyword, Schema, Text, Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from gingham.evaluation import Ranking
 
 _CHUNK_ROWS = 10_000
 _SAMPLE_ROWS = 1000
@@ -93,18 +98,21 @@ def _field(column: pa.Array) -> Field:
         return Timestamp()
     if pa.types.is_string(one) or pa.types.is_large_string(one):
         longest = max((len(text) for text in column.to_pylist() if isinstance(text, str)), default=0)
-        return Keyword(many=True) if many else Keyword() if longest <= _SHORT_TEXT else Text()
+        return Keyword(many=True) if many else Keyword() if longest <= _SHORT_TEXT else Text(bm25=True)
     return Json()
 
 
-def read_queries(path: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
-    """Names and vectors of JSON lines with ``id`` and ``vector``."""
+def read_queries(path: Path) -> tuple[list[str], np.ndarray[Any, Any] | list[str]]:
+    """Names of JSON lines with ``id``, and their ``vector`` each, or their ``text`` each."""
     try:
         with path.open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]
-        return [str(row["id"]) for row in rows], np.array([row["vector"] for row in rows], np.float32)
+        names = [str(row["id"]) for row in rows]
+        if rows and "vector" not in rows[0]:
+            return names, [str(row["text"]) for row in rows]
+        return names, np.array([row["vector"] for row in rows], np.float32)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidArgument(f"eval expects JSON lines with id and vector, found {path}: {error!r}") from error
+        raise InvalidArgument(f"eval expects JSON lines with id and vector or text, found {path}: {error!r}") from error
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
@@ -117,3 +125,110 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     except (OSError, ValueError) as error:
         raise InvalidArgument(f"eval expects lines of query, document, grade, found {path}: {error}") from error
     return out
+
+
+def read_run(path: Path) -> dict[str, dict[str, float]]:
+    """Per query the scores of the documents found.
+
+    Parameters
+    ----------
+    path : lines of query, Q0, document, rank, score and tag, or ``{query: {document: score}}`` in a ``.json`` file
+
+    Raises
+    ------
+    InvalidArgument : a file that cannot be read, a malformed line, a document twice under a query
+
+    Notes
+    -----
+    As in trec_eval the scores make the order; the ranks in the file are not looked at.
+    """
+    try:
+        if path.suffix == ".json":
+            return _checked_run(json.loads(path.read_text("utf-8")))
+        with path.open(encoding="utf-8") as file:
+            return _parse_run(file)
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidArgument(f"a run expects a readable file, found {path}: {error}") from error
+
+
+def _checked_run(data: Any) -> dict[str, dict[str, float]]:
+    if not isinstance(data, dict):
+        raise ValueError("it is no JSON object of queries")
+    for query, found in data.items():
+        if not isinstance(found, dict):
+            raise ValueError(f"query {query!r:.60} holds no object of documents and scores")
+        for document, score in found.items():
+            if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+                raise ValueError(f"query {query!r:.60}, document {document!r:.60} has no finite score: {score!r:.60}")
+    return {query: {document: float(score) for document, score in found.items()} for query, found in data.items()}
+
+
+def _parse_run(lines: Iterator[str]) -> dict[str, dict[str, float]]:
+    out: dict[str, dict[str, float]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        columns = line.split()
+        if len(columns) != 6:
+            raise ValueError(f"line {number} has {len(columns)} columns, not query, Q0, document, rank, score and tag")
+        query, _, document, _, text, _ = columns
+        found = out.setdefault(query, {})
+        if document in found:
+            raise ValueError(f"line {number} has document {document!r} a second time under query {query!r}")
+        try:
+            found[document] = float(text)
+        except ValueError:
+            raise ValueError(f"line {number} has no number as its score: {text!r}") from None
+        if not math.isfinite(found[document]):
+            raise ValueError(f"line {number} has no finite score: {text!r}")
+    return out
+
+
+def write_run(path: Path, run: Mapping[str, Ranking], *, tag: str = "gingham") -> None:
+    """Write a run so that :func:`read_run`, or trec_eval, finds the same rankings.
+
+    Parameters
+    ----------
+    path : file to write, as JSON where it ends in ``.json``
+    run : as :func:`gingham.evaluate` takes it; ids in rank order get the scores n to 1
+    tag : name of the run, the last column
+
+    Raises
+    ------
+    InvalidArgument : a name with whitespace, a score that is not finite, a file that cannot be written
+
+    Notes
+    -----
+    The columns have no form for a query that found nothing: it is left out, and counts 0 either way.
+    """
+    scored = {query: _scores(found) for query, found in run.items()}
+    for query, found in scored.items():
+        for document, score in found.items():
+            if not math.isfinite(score):
+                raise InvalidArgument(f"a run expects finite scores, found {score} at {query!r:.60}, {document!r:.60}")
+    # The text is made first, so that a refused name leaves no half a file.
+    text = json.dumps(scored) if path.suffix == ".json" else "".join(_run_lines(scored, tag))
+    try:
+        path.write_text(text, "utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"a run expects a file that can be written, found {path}: {error}") from error
+
+
+def _scores(found: Ranking) -> dict[str, float]:
+    """Score of each document, the best first."""
+    order = rank(found)
+    if isinstance(found, Mapping):
+        return {document: float(found[document]) for document in order}
+    return {document: float(len(order) - place) for place, document in enumerate(order)}
+
+
+def _run_lines(scored: dict[str, dict[str, float]], tag: str) -> Iterator[str]:
+    for query, found in scored.items():
+        for place, (document, score) in enumerate(found.items(), 1):
+            for what, name in (("query ids", query), ("document ids", document), ("a tag", tag)):
+                if name.split() != [name]:
+                    raise InvalidArgument(
+                        f"a run in columns expects {what} without whitespace, found {name!r:.60}; "
+                        "a .json file takes any text"
+                    )
+            yield f"{query} Q0 {document} {place} {score!r} {tag}\n"

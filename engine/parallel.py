@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gingham import deadline
 from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -47,15 +49,61 @@ def get_threads() -> int:
 
 
 def run_blocks(work: Callable[[T], U], blocks: Sequence[T]) -> list[U]:
-    """Apply ``work`` to each block, in the pool where there are several; results in order."""
+    """Apply ``work`` to each block, in the pool where there are several; results in order.
+
+    Raises
+    ------
+    DeadlineExceeded, Cancelled : checked before each block
+    BaseException : the first error of a block; no other block is started, and those that run have ended
+
+    Notes
+    -----
+    Blocks run in copies of the caller's context, so that ``work`` sees its deadline. They may read mapped
+    pages, which the caller unmaps once this returns or raises: nothing may still run then.
+    """
     global _pool
     if len(blocks) == 1 or _threads == 1:
-        return [work(block) for block in blocks]
+        return [_checked(work, block) for block in blocks]
     with _lock:
         if _pool is None:
             _pool = ThreadPoolExecutor(_threads, thread_name_prefix="gingham")
         pool = _pool
-    return list(pool.map(work, blocks))
+    scope = deadline.CancelScope()
+    errors: list[BaseException] = []
+
+    def run(block: T) -> U:
+        try:
+            return _checked(work, block)
+        except BaseException as error:
+            errors.append(error)
+            scope.cancel()
+            raise
+
+    futures: list[Future[U]] = []
+    try:
+        with scope:
+            for block in blocks:
+                futures.append(pool.submit(contextvars.copy_context().run, run, block))
+        for future in futures:
+            future.exception()  # waits; cheaper than wait() by 8 us
+        if errors:
+            raise errors[0]
+        return [future.result() for future in futures]
+    except BaseException:  # of a block, or Ctrl-C here
+        scope.cancel()
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        raise
+    finally:
+        # An error holds this frame: without it the two free each other only at the next garbage collection.
+        errors.clear()
+        futures.clear()
+
+
+def _checked(work: Callable[[T], U], block: T) -> U:
+    deadline.check()
+    return work(block)
 
 
 @contextlib.contextmanager

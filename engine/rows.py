@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from gingham.columns import field_column, null_column, vector_column
 from gingham.errors import DimensionMismatch, InvalidArgument, SchemaMismatch
-from gingham.schema import Dense, Schema, unknown_name
+from gingham.schema import Dense, Schema, Sparse, unknown_name
+from gingham.sparse_vectors import sparse_column
 from gingham.types import MAX_ID_BYTES, RowBatch, encode_id
 
 if TYPE_CHECKING:
@@ -56,16 +57,22 @@ def from_columns(
     n = len(encoded)
     given_vectors, given_fields = dict(vectors or {}), dict(fields or {})
     _check_known(schema, given_vectors, given_fields)
-    vector_columns = {name: vector_column(name, v, schema.vectors[name], n) for name, v in given_vectors.items()}
-    field_columns = {name: field_column(name, v, schema.fields[name], n) for name, v in given_fields.items()}
+    vector_columns, field_columns = {}, {}
+    for name, value in given_vectors.items():
+        kind = schema.vectors[name]
+        if isinstance(kind, Sparse):
+            field_columns[name] = sparse_column(name, value, n)
+        else:
+            vector_columns[name] = vector_column(name, value, kind, n)
+    field_columns |= {name: field_column(name, v, schema.fields[name], n) for name, v in given_fields.items()}
     if not partial:
         vector_columns = {
             name: vector_columns[name] if name in vector_columns else np.full((n, d.dim), np.nan, d.dtype)
-            for name, d in schema.vectors.items()
+            for name, d in schema.dense.items()
         }
         field_columns = {
             name: field_columns[name] if name in field_columns else null_column(n, f)
-            for name, f in schema.fields.items()
+            for name, f in schema.columns.items()
         }
     return _last_wins(RowBatch(encoded, vector_columns, field_columns))
 

@@ -86,7 +86,34 @@ class Keyword(_Field, frozen=True, tag="keyword"):
 
 
 class Text(_Field, frozen=True, tag="text"):
-    """Text that is stored and returned, and filtered like a keyword."""
+    """Text that is stored and returned, filtered like a keyword, and searched by its words where asked.
+
+    Parameters
+    ----------
+    bm25 : keep an inverted index of the words, for ``match``
+    language : ``"english"`` (default) or another Snowball stemmer, with its stop words where there is a list;
+        ``"none"`` only lower-cases
+    positions : also keep where each word stands, for phrases; about 4 bytes a word
+    k1, b : parameters of BM25, from 0 and from 0 to 1; 0.9 and 0.4 as in Anserini
+
+    Raises
+    ------
+    InvalidArgument : an unknown language, or k1 or b out of range
+    """
+
+    bm25: bool = False
+    language: str = "english"
+    positions: bool = False
+    k1: float = 0.9
+    b: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.k1, (int, float)) and 0 <= self.k1 < float("inf")):
+            raise InvalidArgument(f"Text(k1=) expects a finite number from 0, found {self.k1!r}")
+        if not (isinstance(self.b, (int, float)) and 0 <= self.b <= 1):
+            raise InvalidArgument(f"Text(b=) expects a number from 0 to 1, found {self.b!r}")
+        if self.positions and not self.bm25:
+            raise InvalidArgument("Text(positions=True) keeps positions of an index; it expects bm25=True too")
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -130,6 +157,8 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     metric : ``"cosine"`` (default), ``"dot"`` or ``"l2"``; a greater score is better for all three,
         L2 scores are negative squared distances
     dtype : ``"float32"`` (default) or ``"float16"``, the stored precision
+    source : text field that the collection's embedder makes this vector from; None means all text fields, where
+        this is the only dense vector
 
     Raises
     ------
@@ -139,6 +168,7 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     dim: int
     metric: Metric = msgspec.field(default="cosine")
     dtype: VectorDtype = msgspec.field(default="float32")
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
@@ -149,14 +179,62 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
             raise InvalidArgument(f"Dense(dtype=) expects 'float32' or 'float16', found {self.dtype!r}")
 
 
+class Sparse(msgspec.Struct, frozen=True, tag="sparse"):
+    """One sparse vector per row, scored by inner product, such as SPLADE makes.
+
+    A vector is a dict of dimension to weight, a pair (dimensions, weights), or anything with ``indices`` and
+    ``values`` or ``data``; dimensions are integers from 0 to 2**32 - 1, weights finite and above 0.
+    """
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """``list<struct<index: uint32, weight: float32>>``, ascending by index."""
+        import pyarrow as pa
+
+        return pa.list_(pa.struct([("index", pa.uint32()), ("weight", pa.float32())]))
+
+
+Vector = Dense | Sparse
+Column = Field | Sparse
+"""What is stored as an Arrow column."""
+
+
 class Schema(msgspec.Struct, frozen=True):
     """Fields and vectors of one collection; their names share one namespace."""
 
     fields: dict[str, Field]
-    vectors: dict[str, Dense]
+    vectors: dict[str, Vector]
+
+    @property
+    def dense(self) -> dict[str, Dense]:
+        """Vector fields that are stored as matrices."""
+        return {name: v for name, v in self.vectors.items() if isinstance(v, Dense)}
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """Fields and vectors that are stored as Arrow columns."""
+        return {**self.fields, **{name: v for name, v in self.vectors.items() if isinstance(v, Sparse)}}
+
+    @property
+    def inverted(self) -> dict[str, Text | Sparse]:
+        """Columns with an inverted index."""
+        return {
+            name: kind
+            for name, kind in self.columns.items()
+            if isinstance(kind, Sparse) or (isinstance(kind, Text) and kind.bm25)
+        }
+
+    @property
+    def embedded(self) -> dict[str, tuple[str, ...]]:
+        """Dense vectors that an embedder makes, each with the text fields it is made from."""
+        named: dict[str, tuple[str, ...]] = {
+            name: (v.source,) for name, v in self.dense.items() if v.source is not None
+        }
+        texts = tuple(name for name, field in self.fields.items() if isinstance(field, Text))
+        return named if named or len(self.dense) != 1 or not texts else dict.fromkeys(self.dense, texts)
 
     @classmethod
-    def of(cls, fields: Mapping[str, Field] | None = None, vectors: Mapping[str, Dense] | None = None) -> Schema:
+    def of(cls, fields: Mapping[str, Field] | None = None, vectors: Mapping[str, Vector] | None = None) -> Schema:
         """Build a schema after checking every name and type.
 
         Raises
@@ -170,12 +248,18 @@ class Schema(msgspec.Struct, frozen=True):
                 raise InvalidArgument(f"field {name!r} expects a field type such as gingham.Int(), found {field!r}")
         for name, vector in vectors.items():
             check_name(name, "vector")
-            if not isinstance(vector, Dense):
+            if not isinstance(vector, (Dense, Sparse)):
                 raise InvalidArgument(
                     f"vector {name!r} expects a vector type such as gingham.Dense(384), found {vector!r}"
                 )
             if name in fields:
                 raise InvalidArgument(f"the name {name!r} is used for a field and for a vector; rename one")
+            if (
+                isinstance(vector, Dense)
+                and vector.source is not None
+                and not isinstance(fields.get(vector.source), Text)
+            ):
+                raise InvalidArgument(f"Dense(source=) of {name!r} expects a text field, found {vector.source!r}")
         return cls(fields, vectors)
 
     def field(self, name: str) -> Field:
@@ -186,17 +270,28 @@ class Schema(msgspec.Struct, frozen=True):
             raise SchemaMismatch(unknown_name("field", name, self.fields)) from None
 
     def vector(self, name: str | None) -> tuple[str, Dense]:
-        """Vector of this name, or the only vector where ``name`` is None."""
+        """Dense vector of this name, or the only one where ``name`` is None."""
         if name is None:
-            if len(self.vectors) != 1:
+            if len(self.dense) != 1:
+                raise InvalidArgument(f"expected using= with one of the vectors {sorted(self.dense)}, found none named")
+            return next(iter(self.dense.items()))
+        if name not in self.dense:
+            raise SchemaMismatch(unknown_name("dense vector", name, self.dense))
+        return name, self.dense[name]
+
+    def searchable(self, name: str | None, kind: type[Text | Sparse]) -> tuple[str, Text | Sparse]:
+        """Text field with bm25=True, or sparse vector, of this name, or the only one where ``name`` is None."""
+        known = {n: column for n, column in self.inverted.items() if isinstance(column, kind)}
+        what = "sparse vector" if kind is Sparse else "text field with bm25=True"
+        if name is None:
+            if len(known) != 1:
                 raise InvalidArgument(
-                    f"expected using= with one of the vectors {sorted(self.vectors)}, found none named"
+                    f"the query expects the name of one {what}, found none named and {sorted(known)} in the collection"
                 )
-            return next(iter(self.vectors.items()))
-        try:
-            return name, self.vectors[name]
-        except KeyError:
-            raise SchemaMismatch(unknown_name("vector", name, self.vectors)) from None
+            return next(iter(known.items()))
+        if name not in known:
+            raise SchemaMismatch(unknown_name(what, name, known))
+        return name, known[name]
 
 
 def check_name(name: str, what: str) -> None:

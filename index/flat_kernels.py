@@ -26,6 +26,8 @@ from gingham.codecs.intrinsics import (
     total,
     zeros,
 )
+from gingham.index.topk_kernels import sift
+from gingham.index.topk_kernels import sort_heaps as sort_heaps
 
 
 @inline
@@ -133,41 +135,6 @@ def _score(x, half, q, dim, metric, norms, row):
     return s
 
 
-@inline
-def _sift(scores, rows, q, size):
-    """Move the root of a heap whose root is the worst entry down to its place."""
-    s, r, i = scores[q, 0], rows[q, 0], int64(0)
-    while True:
-        child = 2 * i + 1
-        if child >= size:
-            break
-        other = child + 1
-        if other < size and (
-            scores[q, other] < scores[q, child]
-            or (scores[q, other] == scores[q, child] and rows[q, other] > rows[q, child])
-        ):
-            child = other
-        if not (scores[q, child] < s or (scores[q, child] == s and rows[q, child] > r)):
-            break
-        scores[q, i] = scores[q, child]
-        rows[q, i] = rows[q, child]
-        i = child
-    scores[q, i] = s
-    rows[q, i] = r
-
-
-@kernel("void(float32[:,::1], int64[:,::1])")
-def sort_heaps(scores, rows):
-    """Turn heaps into lists, best first, ties by ascending row."""
-    k = scores.shape[1]
-    for q in range(scores.shape[0]):
-        for end in range(k - 1, 0, -1):
-            s, r = scores[q, 0], rows[q, 0]
-            scores[q, 0], rows[q, 0] = scores[q, end], rows[q, end]
-            scores[q, end], rows[q, end] = s, r
-            _sift(scores, rows, q, int64(end))
-
-
 @kernel("void(uint64, int64, int64, int64, uint64, int64, int64, uint64, uint64, float32[:,::1], int64[:,::1])")
 def scan_rows(vectors, half, start, stop, queries, dim, metric, norms, allow, scores, rows):
     """Put the best of rows start to stop into the heaps of all queries; ``allow`` 0 allows all."""
@@ -181,7 +148,7 @@ def scan_rows(vectors, half, start, stop, queries, dim, metric, norms, allow, sc
             if s > scores[q, 0]:
                 scores[q, 0] = s
                 rows[q, 0] = row
-                _sift(scores, rows, q, int64(scores.shape[1]))
+                sift(scores, rows, q, int64(scores.shape[1]))
 
 
 @kernel("void(uint64, int64, uint64, int64, int64, uint64, int64[::1], float32[::1])")
@@ -229,7 +196,7 @@ def _offer(scores, rows, q, s, row, limits):
     if s > scores[q, 0]:
         scores[q, 0] = s
         rows[q, 0] = row
-        _sift(scores, rows, q, int64(scores.shape[1]))
+        sift(scores, rows, q, int64(scores.shape[1]))
         limits[q] = scores[q, 0]
 
 

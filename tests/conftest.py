@@ -45,7 +45,6 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     from gingham.storage import rewrite, writes
 
     monkeypatch.setattr(rewrite, "SEAL_ROWS", 20)
-    monkeypatch.setattr(rewrite, "SEAL_BATCHES", 4)
     monkeypatch.setattr(rewrite, "MERGE_FANOUT", 3)
     monkeypatch.setattr(writes, "SEAL_ROWS", 20)
     monkeypatch.setattr(writes, "SEAL_BATCHES", 4)

@@ -530,5 +530,6 @@ def test_open_descriptors_and_memory_stay_flat(tmp_path: Path) -> None:
             db.create_collection("c", exist_ok=True).upsert(ids=[number])
         if number == 5:
             before = descriptors(), threading.active_count()
-    assert (descriptors(), threading.active_count()) == before
+    assert descriptors() <= before[0]
+    assert threading.active_count() <= before[1]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0

@@ -72,7 +72,7 @@ def test_kernel_files_import_only_numpy_numba_and_the_jit_settings() -> None:
                 for node in ast.walk(ast.parse(path.read_text("utf-8")))
                 if isinstance(node, (ast.Import, ast.ImportFrom))
             }
-            assert names <= {"numpy", "numba", "gingham.codecs.intrinsics", "__future__"}
+            assert names <= {"numpy", "numba", "gingham.codecs.intrinsics", "gingham.index.topk_kernels", "__future__"}
 
 
 def test_importing_gingham_loads_nothing_heavy() -> None:
@@ -146,3 +146,10 @@ def test_every_room_stands_in_the_architecture() -> None:
 def test_the_changelog_and_the_package_agree_on_the_version() -> None:
     assert f"## {gg.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == gg.__version__
+
+
+def test_no_module_hides_a_public_name() -> None:
+    modules = {path.stem for path in (ROOT / "engine").glob("*.py")} | {
+        path.parent.name for path in (ROOT / "engine").glob("*/__init__.py")
+    }
+    assert {name for name in gg.__all__ if not inspect.ismodule(getattr(gg, name))}.isdisjoint(modules)

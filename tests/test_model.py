@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,35 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import gingham as gg
-from gingham import F
+from gingham import F, fuse, match, near, sparse
 from gingham.errors import InvalidArgument
+
+_spec = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
+assert _spec is not None
+assert _spec.loader is not None
+reference = importlib.util.module_from_spec(_spec)
+sys.modules["reference"] = reference
+_spec.loader.exec_module(reference)
 
 DIM = 3
 IDS = st.one_of(st.integers(0, 30), st.sampled_from(["a", "b", "0", "1"]), st.just(b"x"))
 YEARS = st.one_of(st.none(), st.integers(2000, 2005))
+WORDS = "the quick brown fox runs running house houses".split()
 Row = tuple[Any, Any]
+
+
+def text_of(seed: int) -> str | None:
+    rng = np.random.default_rng(seed)
+    return None if seed % 7 == 0 else " ".join(rng.choice(WORDS, seed % 9))
+
+
+def weights_of(seed: int) -> dict[int, float] | None:
+    rng = np.random.default_rng(seed)
+    return (
+        None
+        if seed % 5 == 0
+        else {int(d): float(np.float32(rng.uniform(0.1, 2))) for d in rng.choice(6, seed % 4, False)}
+    )
 
 
 def vector_of(seed: int) -> Any:
@@ -28,7 +52,7 @@ def vector_of(seed: int) -> Any:
 
 
 class Store(RuleBasedStateMachine):
-    """The database beside a dict: id -> (year, vector or None)."""
+    """The database beside a dict: id -> (year, vector or None, text or None, sparse vector or None)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +67,11 @@ class Store(RuleBasedStateMachine):
         self.metric, self.dtype = metric, dtype
         self.path = self.folder / "db"
         self.db = gg.open(self.path)
-        self.db.create_collection("c", fields={"year": gg.Int()}, vectors={"v": gg.Dense(DIM, metric, dtype)})
+        self.db.create_collection(
+            "c",
+            fields={"year": gg.Int(), "body": gg.Text(bm25=True)},
+            vectors={"v": gg.Dense(DIM, metric, dtype), "s": gg.Sparse()},
+        )
 
     def stored(self, seed: int) -> Any:
         return vector_of(seed).astype(self.dtype)
@@ -51,8 +79,12 @@ class Store(RuleBasedStateMachine):
     @rule(ids=st.lists(IDS, min_size=1, max_size=25), year=YEARS, seed=st.integers(0, 1000))
     def upsert(self, ids: list[Any], year: Any, seed: int) -> None:
         vectors = np.stack([vector_of(seed + i) for i in range(len(ids))])
-        result = self.db["c"].upsert(ids=ids, vectors={"v": vectors}, fields={"year": [year] * len(ids)})
-        new = {i: (year, self.stored(seed + n)) for n, i in enumerate(ids)}
+        texts = [text_of(seed + n) for n in range(len(ids))]
+        weights = [weights_of(seed + n) for n in range(len(ids))]
+        result = self.db["c"].upsert(
+            ids=ids, vectors={"v": vectors, "s": weights}, fields={"year": [year] * len(ids), "body": texts}
+        )
+        new = {i: (year, self.stored(seed + n), texts[n], weights[n]) for n, i in enumerate(ids)}
         assert result.inserted == len(new.keys() - self.model.keys())
         assert result.updated == len(new.keys() & self.model.keys())
         self.model.update(new)
@@ -63,7 +95,15 @@ class Store(RuleBasedStateMachine):
         known = set(ids) & self.model.keys()
         assert (result.updated, result.missing) == (len(known), len(set(ids)) - len(known))
         for i in known:
-            self.model[i] = (year, self.model[i][1])
+            self.model[i] = (year, *self.model[i][1:])
+
+    @rule(ids=st.lists(IDS, min_size=1, max_size=6, unique=True), seed=st.integers(0, 1000))
+    def rewrite(self, ids: list[Any], seed: int) -> None:
+        self.db["c"].update(
+            ids=ids, fields={"body": [text_of(seed)] * len(ids)}, vectors={"s": [weights_of(seed)] * len(ids)}
+        )
+        for i in set(ids) & self.model.keys():
+            self.model[i] = (*self.model[i][:2], text_of(seed), weights_of(seed))
 
     @rule(ids=st.lists(IDS, max_size=8))
     def delete(self, ids: list[Any]) -> None:
@@ -90,7 +130,7 @@ class Store(RuleBasedStateMachine):
         except KeyError:
             assert fail
         else:
-            self.model.update({i: (None, self.stored(seed)) for i in ids})
+            self.model.update({i: (None, self.stored(seed), None, None) for i in ids})
             self.model.pop(ids[0], None)
 
     @rule(ids=st.lists(IDS, min_size=1, max_size=5))
@@ -154,11 +194,12 @@ class Store(RuleBasedStateMachine):
         rows = {row["id"]: row for row in docs.scan(include_vectors=True)}
         assert rows.keys() == model.keys()
         assert docs.count() == len(model)
-        for i, (year, vector) in model.items():
-            assert rows[i]["year"] == year
+        for i, (year, vector, text, weights) in model.items():
+            assert (rows[i]["year"], rows[i]["body"], rows[i]["s"]) == (year, text, weights)
             assert np.array_equal(rows[i]["v"], vector)
-        assert docs.count(where="year >= 2003") == sum(1 for y, _ in model.values() if y is not None and y >= 2003)
+        assert docs.count(where="year >= 2003") == sum(1 for r in model.values() if r[0] is not None and r[0] >= 2003)
         self.same_hits(docs, model)
+        self.same_queries(docs, model)
 
     def same_hits(self, docs: Any, model: dict[Any, Row]) -> None:
         query = vector_of(99)
@@ -174,6 +215,22 @@ class Store(RuleBasedStateMachine):
                 if self.metric == "cosine":
                     scores /= np.linalg.norm(matrix, axis=1) * np.linalg.norm(query)
             np.testing.assert_allclose(hits.scores, np.sort(scores)[::-1][:5], rtol=1e-5, atol=1e-6)
+
+    def same_queries(self, docs: Any, model: dict[Any, Row]) -> None:
+        words, weights = "running fox the house", {0: 1.0, 3: 0.5}
+        texts = reference.bm25({i: r[2] for i, r in model.items()}, words)
+        products = reference.product({i: r[3] for i, r in model.items()}, weights)
+        branches = [match("body", words), sparse("s", weights), near("v", vector_of(99))]
+        found = [docs.query(branch.limit(100), where="year >= 2002") for branch in branches]
+
+        def kept(i: Any) -> bool:
+            return model[i][0] is not None and bool(model[i][0] >= 2002)
+
+        reference.same_ranking(found[0], reference.only(texts, kept), 100)
+        reference.same_ranking(found[1], reference.only(products, kept), 100)
+        lists = [dict(zip(hits.ids, hits.scores, strict=True)) for hits in found]
+        fused = docs.query(fuse(*branches).limit(7), where="year >= 2002")
+        reference.same_ranking(fused, reference.rrf(lists), 7)
 
     def teardown(self) -> None:
         if self.snapshot is not None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NoReturn
 
 from gingham.errors import InvalidArgument
+from gingham.query.values import Arithmetic, FieldValue, Recency, Truth, ValueExpression, ValueNode
 
 Value = int | float | bool | str | datetime
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
@@ -83,7 +84,7 @@ class Not:
 Node = Compare | In | IsNull | StartsWith | Contains | And | Or | Not
 
 
-class Expression:
+class Expression(Arithmetic):
     """A filter under construction; combine with ``&``, ``|`` and ``~``."""
 
     __slots__ = ("node",)
@@ -104,12 +105,15 @@ class Expression:
     def __bool__(self) -> NoReturn:
         raise InvalidArgument("a filter has no truth value; combine filters with & | ~ instead of and, or, not")
 
+    def _value(self) -> ValueNode:
+        return Truth(self.node)
+
     def __repr__(self) -> str:
         return f"<filter {to_sql(self.node)}>"
 
 
-class FieldRef:
-    """A payload field in a filter, such as ``F.year``."""
+class FieldRef(Arithmetic):
+    """A payload field in a filter or a boost, such as ``F.year``."""
 
     __slots__ = ("_name",)
     __hash__ = None  # type: ignore[assignment]
@@ -166,6 +170,19 @@ class FieldRef:
         """A list that holds at least one of the values."""
         return Expression(Contains(self._name, _values(values)))
 
+    def recency(self, *, half_life: timedelta, origin: datetime | None = None) -> ValueExpression:
+        """1 for an instant at ``origin`` (default now) or after it, halved for every ``half_life`` before it."""
+        seconds = half_life.total_seconds() if isinstance(half_life, timedelta) else 0.0
+        if seconds <= 0:
+            raise InvalidArgument(f"recency(half_life=) expects a timedelta above 0, found {half_life!r}")
+        instant = None if origin is None else to_value(origin)
+        if instant is not None and not isinstance(instant, datetime):
+            raise InvalidArgument(f"recency(origin=) expects a datetime, found {origin!r}")
+        return ValueExpression(Recency(self._name, seconds, instant))
+
+    def _value(self) -> ValueNode:
+        return FieldValue(self._name)
+
     def __bool__(self) -> NoReturn:
         raise InvalidArgument(f"F.{self._name} has no truth value; compare it, as in F.{self._name} == 1")
 
@@ -217,6 +234,16 @@ def _node(other: object) -> Node:
     if isinstance(other, Expression):
         return other.node
     raise InvalidArgument(f"a filter combines with another filter, found {other!r:.80}; add parentheses around it")
+
+
+def fields_of(node: Node) -> set[str]:
+    """Names of the fields that a filter reads."""
+    match node:
+        case And(args) | Or(args):
+            return set().union(*(fields_of(arg) for arg in args))
+        case Not(arg):
+            return fields_of(arg)
+    return {node.field}
 
 
 def to_sql(node: Node) -> str:

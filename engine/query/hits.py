@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from gingham.errors import MissingExtra
+from gingham.errors import InvalidArgument, MissingExtra
+from gingham.query.explain import Explanation, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     import pandas as pd
     import pyarrow as pa
@@ -35,26 +38,11 @@ class Completeness:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One step of a search: its name, what was chosen and why, seconds and rows."""
+class Span:
+    """A place in a text, in characters: ``text[start:end]``."""
 
-    name: str
-    detail: str
-    seconds: float
-    rows: int
-
-    def __str__(self) -> str:
-        return f"{self.name:<10} {self.seconds * 1e3:9.3f} ms {self.rows:>12,} rows   {self.detail}"
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The steps of a search in order; prints as a table."""
-
-    stages: tuple[Stage, ...]
-
-    def __str__(self) -> str:
-        return "\n".join(str(stage) for stage in self.stages)
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ class Hits(Sequence[Hit]):
     Attributes
     ----------
     ids : user ids
-    scores : float32 array, descending
+    scores : float32 array, descending unless the query was diversified
     complete : whether every eligible row was considered, and why there are fewer than k
     """
 
@@ -99,12 +87,14 @@ class Hits(Sequence[Hit]):
         table: pa.Table,
         complete: Completeness,
         explanation: Explanation,
+        highlighters: Mapping[str, Callable[[str], list[Span]]] | None = None,
     ) -> None:
         self.ids = ids
         self.scores = scores
         self.complete = complete
         self._table = table
         self._explanation = explanation
+        self._highlighters = highlighters or {}
         self._rows: list[dict[str, Any]] | None = None
 
     def __len__(self) -> int:
@@ -144,6 +134,23 @@ class Hits(Sequence[Hit]):
         except ImportError as error:
             raise MissingExtra("hits.pandas() needs pandas; run: pip install pandas") from error
         return self.arrow().to_pandas()
+
+    def highlights(self, field: str) -> list[list[Span]]:
+        """Where the words that were searched for stand in a text field of each hit.
+
+        Raises
+        ------
+        InvalidArgument : the query did not search the field by its words, or the field was not returned
+        """
+        if field not in self._highlighters:
+            raise InvalidArgument(
+                f"highlights() expects a field that match() searched, one of {sorted(self._highlighters)}, "
+                f"found {field!r}"
+            )
+        if field not in self._table.column_names:
+            raise InvalidArgument(f"highlights() needs the text of {field!r}; leave fields= out or add it")
+        find = self._highlighters[field]
+        return [find(text or "") for text in self._table[field].to_pylist()]
 
     def explain(self) -> Explanation:
         """How the search went: steps, choices, time and rows."""
@@ -206,4 +213,4 @@ class BatchHits(Sequence[Hits]):
 
     def explain(self) -> Explanation:
         """How the batch went; one search serves all queries."""
-        return self._results[0].explain() if self._results else Explanation(())
+        return self._results[0].explain() if self._results else Explanation(Step("search", "no queries"))

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gingham.query.fetch import fetch
 from gingham.query.ids import id_column
-from gingham.query.search import fetch
 from gingham.query.select import allowed, selected
 from gingham.schema import Json
+from gingham.sparse_vectors import sparse_dict
 from gingham.storage.columns import concat, vector_list
 from gingham.storage.part import take_field, take_vectors
 from gingham.storage.records import open_row
@@ -63,7 +64,15 @@ def read_dicts(
         if isinstance(kind, Json) and name in fields:
             for row in out:
                 row[name] = None if row[name] is None else json.loads(row[name])
+    sparse = [name for name in vectors if name not in record.schema.dense]
+    if sparse:
+        _, stored = fetch(session, record, rows, sparse)
+        for name in sparse:
+            for row, entries in zip(out, stored[name].to_pylist(), strict=True):
+                row[name] = sparse_dict(entries)
     for name in vectors:
+        if name in sparse:
+            continue
         matrix = read_vectors(session, record, name, rows)
         for row, vector in zip(out, matrix, strict=True):
             row[name] = None if np.isnan(vector[0]) else vector
@@ -79,7 +88,7 @@ def read_vectors(
     session: Session, record: CollectionRecord, name: str, rows: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
     """Copy of vectors by row id, shape (n, dim)."""
-    dense = record.schema.vectors[name]
+    dense = record.schema.dense[name]
     out = np.empty((len(rows), dense.dim), dense.dtype)
     for part, offsets, where in locate(session.parts(record), rows):
         out[where] = take_vectors(part, name, dense, offsets)
@@ -143,11 +152,13 @@ def read_batch(
     vectors: Sequence[str],
 ) -> pa.RecordBatch:
     """Rows by row id as an Arrow record batch with a column ``id``."""
-    ids, table = fetch(session, record, rows, fields)
+    dense = [name for name in vectors if name in record.schema.dense]
+    columns_read = [*fields, *(name for name in vectors if name not in dense)]
+    ids, table = fetch(session, record, rows, columns_read)
     users: list[UserId] = [decode_id(encoded) for encoded in ids]
     columns: dict[str, Any] = {"id": id_column(users)}
-    columns |= {name: table[name].combine_chunks() for name in fields}
-    columns |= {name: _vector_column(read_vectors(session, record, name, rows)) for name in vectors}
+    columns |= {name: table[name].combine_chunks() for name in columns_read}
+    columns |= {name: _vector_column(read_vectors(session, record, name, rows)) for name in dense}
     return pa.record_batch(columns)
 
 
@@ -159,12 +170,20 @@ def _vector_column(matrix: np.ndarray[Any, Any]) -> pa.Array:
     return pc.if_else(pa.array(missing), pa.scalar(None, column.type), column)
 
 
-def facets(session: Session, record: CollectionRecord, field: str, node: Node | None) -> Counter[Any]:
-    """How many rows have each value of a field; each element of a list counts."""
+def facets(
+    session: Session, record: CollectionRecord, field: str, node: Node | None, rows: np.ndarray[Any, Any] | None
+) -> Counter[Any]:
+    """How many rows have each value of a field; each element of a list counts.
+
+    Parameters
+    ----------
+    node : count the rows that this filter selects
+    rows : count these row ids instead, where not None
+    """
     kind = record.schema.field(field)
     counts: Counter[Any] = Counter()
     for part in session.parts(record):
-        mask = allowed(session, record, part, node)
+        mask = allowed(session, record, part, node) if rows is None else np.isin(part.row_ids, rows)
         column = part.field(field, kind)
         if mask is not None:
             column = column.filter(pa.array(mask))

@@ -1,212 +1,172 @@
-"""Exact search over the parts of a collection: filter first, then scan, then one global merge."""
+"""Searches from the door to the hits: one field for many queries, or a query tree."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from gingham.index.flat import merge_topk, range_flat, search_flat
-from gingham.query.hits import BatchHits, Completeness, Explanation, Hits, Stage
-from gingham.query.select import allowed
-from gingham.storage.columns import concat
-from gingham.storage.part import take_field, take_ids
-from gingham.storage.writes import locate
+from gingham.query import inverted
+from gingham.query.execute import DEFAULT_LIMIT, Execution
+from gingham.query.explain import Trace
+from gingham.query.fetch import fetch
+from gingham.query.hits import BatchHits, Completeness, Hits
+from gingham.query.near import search_near
+from gingham.query.nodes import Limited, Query
+from gingham.query.select import candidates
+from gingham.schema import Dense, Sparse, Text
 from gingham.types import decode_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gingham.query.ast import Node
-    from gingham.schema import Dense, Schema
+    from gingham.query.explain import Explanation
+    from gingham.query.hits import Span
+    from gingham.query.select import Candidates
     from gingham.storage.catalog import CollectionRecord
-    from gingham.storage.part import Part
     from gingham.storage.session import Session
+
+    Array = np.ndarray[Any, Any]
+    Found = list[tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A checked search.
+    """A checked search of one field.
 
     Attributes
     ----------
-    vector : name of the vector field
-    dense : its type
-    queries : float32 (n_queries, dim)
+    name, kind : the field
+    queries : float32 (n_queries, dim) for a dense vector, texts, or (dimensions, weights) of sparse vectors
     k : hits per query, or None for all that reach ``radius``
     where : bound filter
-    radius : smallest score returned
+    radius : smallest score returned, or None
     fields : payload columns returned
     """
 
-    vector: str
-    dense: Dense
-    queries: np.ndarray[Any, Any]
+    name: str
+    kind: Dense | Text | Sparse
+    queries: Any
     k: int | None
     where: Node | None
     radius: float | None
     fields: tuple[str, ...]
 
 
-@dataclass
-class _Clock:
-    stages: list[Stage] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
-
-    def note(self, name: str, detail: str, rows: int) -> None:
-        now = time.perf_counter()
-        self.stages.append(Stage(name, detail, now - self.started, rows))
-        self.started = now
-
-
-@dataclass(frozen=True)
-class _Candidates:
-    part: Part
-    allow: np.ndarray[Any, Any] | None
-    eligible: int
-
-
 def search(session: Session, record: CollectionRecord, request: Request) -> BatchHits:
-    """Run a search and copy what it found.
-
-    Notes
-    -----
-    Time O(n_queries * rows * dim); rows a filter excludes are not scored.
-    """
-    clock = _Clock()
-    candidates = _select(session, record, request.where)
-    eligible = sum(c.eligible for c in candidates)
-    total = record.rows
-    chosen = "no filter" if request.where is None else f"filter selects {eligible / max(total, 1):.2%}"
-    clock.note("select", chosen, total)
-    found = _scan(candidates, request)
-    clock.note(
-        "scan",
-        f"exact on {request.vector!r} ({request.dense.metric}), {len(candidates)} parts: there is no index",
-        eligible,
-    )
-    results = _collect(session, record, request, found, eligible)
-    clock.note("fetch", f"{len(request.fields)} fields", sum(len(r[0]) for r in results))
-    explanation = Explanation(tuple(clock.stages))
-    return BatchHits([Hits(ids, scores, table, why, explanation) for ids, scores, table, why in results])
+    """Run a search of one field and copy what it found."""
+    trace = Trace("search")
+    with trace.step("select") as step:
+        chosen = candidates(session, record, request.where)
+        eligible = step.rows = sum(c.eligible for c in chosen)
+        share = eligible / max(record.rows, 1)
+        step.detail = "no filter" if request.where is None else f"filter selects {share:.2%}"
+    highlighters: list[Mapping[str, Callable[[str], list[Span]]]] = [{}] * len(request.queries)
+    if isinstance(request.kind, Dense):
+        with trace.step("near") as step:
+            step.rows = eligible
+            step.detail = f"exact on {request.name!r} ({request.kind.metric}), {len(chosen)} parts: there is no index"
+            found = search_near(chosen, request.name, request.kind, request.queries, request.k, request.radius)
+    else:
+        found, highlighters = _search_inverted(session, record, request, chosen, trace)
+    whys = [_why(len(rows), request.k, request.radius, request.where, eligible, record.rows) for _, rows in found]
+    return _collect(session, record, found, request.fields, whys, highlighters, trace)
 
 
-def _select(session: Session, record: CollectionRecord, where: Node | None) -> list[_Candidates]:
-    out = []
-    for part in session.parts(record):
-        mask = allowed(session, record, part, where)
-        eligible = part.rows if mask is None else int(np.count_nonzero(mask))
-        if eligible:
-            out.append(_Candidates(part, mask, eligible))
-    return out
+def _search_inverted(
+    session: Session, record: CollectionRecord, request: Request, chosen: list[Candidates], trace: Trace
+) -> tuple[Found, list[Mapping[str, Callable[[str], list[Span]]]]]:
+    assert isinstance(request.kind, (Text, Sparse))
+    kind = request.kind
+    highlighters: list[Mapping[str, Callable[[str], list[Span]]]] = [{}] * len(request.queries)
+    with trace.step("match" if isinstance(kind, Text) else "sparse") as step:
+        sources = inverted.sources_of(session, session.parts(record), chosen, request.name, kind)
+        step.rows = sum(len(s.postings.index.rows) for s in sources)
+        step.detail = f"inverted index of {request.name!r}, {len(sources)} parts"
+        weights = None
+        if isinstance(kind, Text):
+            terms = [inverted.text_terms(text, kind, "any", sources) for text in request.queries]
+            highlighters = [{request.name: inverted.highlighter(kind, one)} for one in terms]
+        else:
+            terms = [
+                inverted.Terms(tuple(inverted.Clause((int(key),), (1.0,), 1, 0) for key in keys))
+                for keys, _ in request.queries
+            ]
+            weights = [w for _, w in request.queries]
+        found = inverted.search_terms(session, sources, request.name, kind, terms, weights, "any", request.k)
+    if request.radius is not None:
+        found = [(s[s >= request.radius], r[s >= request.radius]) for s, r in found]
+    return found, highlighters
 
 
-def _scan(
-    candidates: Sequence[_Candidates], request: Request
-) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Per query the scores and row ids found, best first, ties by ascending row."""
-    if request.k is None:
-        return [_scan_range(candidates, request, query) for query in request.queries]
-    n_queries = len(request.queries)
-    pieces = [(np.full((n_queries, 0), -np.inf, np.float32), np.full((n_queries, 0), -1, np.int64))]
-    for candidate in candidates:
-        row_ids = candidate.part.row_ids.astype(np.int64)
-        for chunk in candidate.part.chunks(request.vector):
-            stop = chunk.start + len(chunk.vectors)
-            allow = None if candidate.allow is None else candidate.allow[chunk.start : stop]
-            scores, offsets = search_flat(
-                request.queries,
-                chunk.vectors,
-                chunk.norms,
-                min(request.k, len(chunk.vectors)),
-                metric=request.dense.metric,
-                allow=allow,
-                base=chunk.start,
-                min_score=request.radius,
-            )
-            pieces.append((scores, np.where(offsets < 0, -1, row_ids[offsets])))
-    scores, rows = merge_topk(pieces, request.k)
-    return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, rows, strict=True)]
+def run_query(
+    session: Session,
+    record: CollectionRecord,
+    query: Query,
+    *,
+    where: Node | None,
+    fields: Sequence[str],
+    queries_of: Callable[[Any, Dense], Array],
+) -> Hits:
+    """Run a query tree and copy what it found; without a limit it returns 10 rows."""
+    trace = Trace("query")
+    limited = query if isinstance(query, Limited) and query.count is not None else query.limit(DEFAULT_LIMIT)
+    execution = Execution(session, record, trace, where, queries_of)
+    result = execution.run(limited, None)
+    limit = limited.count
+    why = _why(len(result.rows), limit, None, where, execution.eligible, record.rows)
+    if execution.remarks:
+        why = Completeness(why.complete, "; ".join([*execution.remarks, *([why.why] if why.why else [])]))
+    found = [(result.scores, result.rows)]
+    return _collect(session, record, found, fields, [why], [execution.highlighters], trace)[0]
 
 
-def _scan_range(
-    candidates: Sequence[_Candidates], request: Request, query: np.ndarray[Any, Any]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    scores, rows = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
-    for candidate in candidates:
-        row_ids = candidate.part.row_ids.astype(np.int64)
-        for chunk in candidate.part.chunks(request.vector):
-            stop = chunk.start + len(chunk.vectors)
-            allow = None if candidate.allow is None else candidate.allow[chunk.start : stop]
-            found, offsets = range_flat(
-                query,
-                chunk.vectors,
-                chunk.norms,
-                metric=request.dense.metric,
-                min_score=float(request.radius if request.radius is not None else -np.inf),
-                allow=allow,
-                base=chunk.start,
-            )
-            scores.append(found)
-            rows.append(row_ids[offsets])
-    all_scores, all_rows = np.concatenate(scores), np.concatenate(rows)
-    order = np.lexsort((all_rows, -all_scores))
-    return all_scores[order], all_rows[order]
+def query_rows(
+    session: Session,
+    record: CollectionRecord,
+    query: Query,
+    *,
+    where: Node | None,
+    queries_of: Callable[[Any, Dense], Array],
+) -> Array:
+    """Row ids of all rows that a query finds, best first: uint64."""
+    execution = Execution(session, record, Trace("query"), where, queries_of)
+    return execution.run(query, None).rows.astype(np.uint64)
 
 
 def _collect(
     session: Session,
     record: CollectionRecord,
-    request: Request,
-    found: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
-    eligible: int,
-) -> list[tuple[list[Any], np.ndarray[Any, Any], pa.Table, Completeness]]:
-    rows = np.concatenate([r for _, r in found]) if found else np.empty(0, np.int64)
-    ids, table = fetch(session, record, rows.astype(np.uint64), request.fields)
-    out = []
-    start = 0
-    for scores, mine in found:
+    found: Found,
+    fields: Sequence[str],
+    whys: Sequence[Completeness],
+    highlighters: Sequence[Mapping[str, Callable[[str], list[Span]]]],
+    trace: Trace,
+) -> BatchHits:
+    with trace.step("fetch", f"{len(fields)} fields") as step:
+        rows = np.concatenate([r for _, r in found]) if found else np.empty(0, np.int64)
+        step.rows = len(rows)
+        ids, table = fetch(session, record, rows.astype(np.uint64), fields)
+    explanation: Explanation = trace.finish(len(rows))
+    out, start = [], 0
+    for (scores, mine), why, find in zip(found, whys, highlighters, strict=True):
         stop = start + len(mine)
-        why = _why(len(mine), request, eligible, record.rows)
-        out.append(([decode_id(e) for e in ids[start:stop]], scores, table.slice(start, stop - start), why))
+        users = [decode_id(encoded) for encoded in ids[start:stop]]
+        out.append(Hits(users, scores, table.slice(start, stop - start), why, explanation, find))
         start = stop
-    return out
+    return BatchHits(out)
 
 
-def _why(found: int, request: Request, eligible: int, total: int) -> Completeness:
-    if request.k is None or found >= request.k:
+def _why(
+    found: int, k: int | None, radius: float | None, where: Node | None, eligible: int, total: int
+) -> Completeness:
+    if k is None or found >= k:
         return Completeness(True)
-    limit = "" if request.radius is None else f", {found} of them with a score of at least {request.radius:g}"
-    if request.where is None:
-        return Completeness(True, f"asked for {request.k}, the collection has {total} rows{limit}")
-    return Completeness(True, f"asked for {request.k}, the filter selects {eligible} of {total} rows{limit}")
-
-
-def fetch(
-    session: Session, record: CollectionRecord, rows: np.ndarray[Any, Any], fields: Sequence[str]
-) -> tuple[list[bytes], pa.Table]:
-    """Encoded ids and payload of rows, in the order asked.
-
-    Parameters
-    ----------
-    rows : uint64 row ids that exist; one may be asked several times
-    """
-    unique, back = np.unique(rows, return_inverse=True)
-    found = locate(session.parts(record), unique)
-    where = np.concatenate([w for _, _, w in found]) if found else np.empty(0, np.int64)
-    place = np.empty(len(unique), np.int64)
-    place[where] = np.arange(len(where))
-    order = place[back]
-    ids = [encoded for part, offsets, _ in found for encoded in take_ids(part, offsets)]
-    schema: Schema = record.schema
-    columns = {
-        name: concat(
-            [take_field(part, name, schema.fields[name], offsets) for part, offsets, _ in found],
-            schema.fields[name].arrow_type,
-        ).take(pa.array(order))
-        for name in fields
-    }
-    return [ids[i] for i in order], pa.table(columns)
+    limit = "" if radius is None else f", {found} of them with a score of at least {radius:g}"
+    if where is not None:
+        return Completeness(True, f"asked for {k}, the filter selects {eligible} of {total} rows{limit}")
+    if found < total and radius is None:
+        return Completeness(True, f"asked for {k}, {found} of {total} rows match")
+    return Completeness(True, f"asked for {k}, the collection has {total} rows{limit}")

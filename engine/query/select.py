@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,13 +29,40 @@ def allowed(session: Session, record: CollectionRecord, part: Part, node: Node |
     live = live_mask(part)
     if node is None:
         return live
-    fields = record.schema.fields
+    fields = record.schema.columns
 
     def make() -> np.ndarray[Any, Any]:
         return evaluate(node, lambda name: part.field(name, fields[name]), part.rows)
 
     mask: np.ndarray[Any, Any] = session.kept(("mask", part.key, node), make)
     return mask if live is None else mask & live
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows of a part that a search may find.
+
+    Attributes
+    ----------
+    part : segment or tail
+    allow : bool (rows,), or None where all rows may be found
+    eligible : how many that are
+    """
+
+    part: Part
+    allow: np.ndarray[Any, Any] | None
+    eligible: int
+
+
+def candidates(session: Session, record: CollectionRecord, node: Node | None) -> list[Candidates]:
+    """Live rows that a filter selects, for each part that has some."""
+    out = []
+    for part in session.parts(record):
+        mask = allowed(session, record, part, node)
+        eligible = part.rows if mask is None else int(np.count_nonzero(mask))
+        if eligible:
+            out.append(Candidates(part, mask, eligible))
+    return out
 
 
 def selected(

@@ -65,8 +65,13 @@ def read_blob(env: Environment, txn: Any, ref: BlobRef, *, check: bool = True) -
 
 
 def check_pieces(env: Environment, ref: BlobRef, view: memoryview, start: int, stop: int) -> None:
-    """Compare the pieces that cover bytes ``start`` to ``stop`` with their checksums, each once per process."""
-    done = env.checked.setdefault(ref.key, bytearray(len(ref.checks) // 8))
+    """Compare the pieces that cover bytes ``start`` to ``stop`` with their checksums, each once per process.
+
+    Notes
+    -----
+    What was checked is kept under the whole reference: the number alone may name other bytes after an aborted write.
+    """
+    done = env.checked.setdefault(ref, bytearray(len(ref.checks) // 8))
     for piece in range(start // PIECE_BYTES, -(-stop // PIECE_BYTES)):
         if not done[piece]:
             if not piece_intact(ref, view, piece):

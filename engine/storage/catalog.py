@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gingham.embed.record import EmbedderRecord
 from gingham.schema import Schema
 
 
@@ -65,7 +66,7 @@ class CollectionRecord(msgspec.Struct, kw_only=True):
     next_row : row id never handed out yet
     epoch : store version of the last change
     tail_dead : dead rows among the tail
-
+    embedder : what embeds its text, or None
     """
 
     cid: int
@@ -79,6 +80,7 @@ class CollectionRecord(msgspec.Struct, kw_only=True):
     tail: list[TailBatch] = []
     tail_dead: int = 0
     segments: list[SegmentRef] = []
+    embedder: EmbedderRecord | None = None
 
     @property
     def rows(self) -> int:
@@ -103,6 +105,13 @@ class VectorChunk(msgspec.Struct, array_like=True, frozen=True):
     norms: BlobRef
 
 
+class InvertedRecord(msgspec.Struct, array_like=True, frozen=True):
+    """The inverted index of one column: the average length its bounds hold for, and its arrays that are not empty."""
+
+    average_length: float
+    blobs: dict[str, BlobRef]
+
+
 class SegmentRecord(msgspec.Struct, kw_only=True, frozen=True):
     """The blobs of one segment; immutable but for schema moves."""
 
@@ -112,9 +121,11 @@ class SegmentRecord(msgspec.Struct, kw_only=True, frozen=True):
     ids: BlobRef
     vectors: dict[str, tuple[VectorChunk, ...]]
     fields: dict[str, BlobRef]
+    inverted: dict[str, InvertedRecord]
 
     def blobs(self) -> list[BlobRef]:
         """Every blob of the segment."""
         chunks = [chunk for column in self.vectors.values() for chunk in column]
         norms = [chunk.norms for chunk in chunks]
-        return [self.row_ids, self.ids, *(c.vectors for c in chunks), *norms, *self.fields.values()]
+        postings = [ref for record in self.inverted.values() for ref in record.blobs.values()]
+        return [self.row_ids, self.ids, *(c.vectors for c in chunks), *norms, *self.fields.values(), *postings]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gingham.errors import Corrupt
 
@@ -20,11 +21,29 @@ _COLUMN = "c"
 
 def pack_column(column: pa.Array) -> pa.Buffer:
     """Encode one column as an Arrow IPC file with one record batch."""
-    if pa.types.is_string(column.type) and len(column):
+    if isinstance(column, pa.DictionaryArray):
+        column = _used_values(column)
+    elif pa.types.is_string(column.type) and len(column):
         encoded = column.dictionary_encode()
         if len(encoded.dictionary) <= DICTIONARY_SHARE * len(column):
             column = encoded
     return pack_batch(pa.record_batch([column], names=[_COLUMN]))
+
+
+def _used_values(column: pa.DictionaryArray) -> pa.Array:
+    """The column without values that no row has, decoded where that makes it hardly larger."""
+    codes = column.indices.fill_null(0).to_numpy(zero_copy_only=False)
+    absent = column.is_null().to_numpy(zero_copy_only=False)
+    used, new = np.unique(codes[~absent], return_inverse=True)
+    indices = np.zeros(len(codes), np.int32)
+    indices[~absent] = new
+    values = column.dictionary.take(pa.array(used))
+    column = pa.DictionaryArray.from_arrays(pa.array(indices, mask=absent), values)
+    if len(values) > DICTIONARY_SHARE * len(column):
+        lengths = pc.binary_length(values).to_numpy(zero_copy_only=False)
+        if lengths[new].sum(dtype=np.int64) <= 2 * values.nbytes:
+            return column.dictionary_decode()
+    return column
 
 
 def unpack_column(view: memoryview) -> pa.Array:
@@ -60,6 +79,15 @@ def concat(columns: Sequence[pa.Array], kind: pa.DataType) -> pa.Array:
     if len(columns) == 1:
         return plain(columns[0], kind)
     return pa.concat_arrays([plain(column, kind) for column in columns]) if columns else pa.array([], kind)
+
+
+def join(columns: Sequence[pa.Array], kind: pa.DataType) -> pa.Array:
+    """One column of several, dictionary-encoded where one of them is: decoded it may be larger than memory."""
+    if not any(isinstance(column, pa.DictionaryArray) for column in columns):
+        return concat(columns, kind)
+    encoded = [c if isinstance(c, pa.DictionaryArray) else plain(c, kind).dictionary_encode() for c in columns]
+    joined = pa.chunked_array(encoded).unify_dictionaries().combine_chunks()
+    return joined.chunk(0) if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def vector_list(matrix: np.ndarray[Any, Any]) -> pa.FixedSizeListArray:

@@ -32,16 +32,16 @@ from gingham.storage import pages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gingham.storage.catalog import BlobRef
+
 MAP_BYTES = 1 << 40
 """Address space asked for: 1 TiB costs half a millisecond and no memory; halved until it fits RLIMIT_AS."""
 MIN_MAP_BYTES = 1 << 26
-RESERVE_BYTES = 16 << 20
-"""Room beyond ``max_size`` that only deletes and maintenance may use, so that a full store can shrink."""
 READER_SLOTS = 1024
 _LITTLE_BYTES = 64 << 20
 _TOLD = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,
-    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
 )  # fmt: skip
 """What the system says in errors of LMDB, which carry the words without the number."""
 DATA_FILE = "data.mdb"
@@ -71,16 +71,19 @@ class Environment:
             self._env = self._open(writable, create)
             try:
                 self._tables = self._open_tables(create)
+                self.clear_dead_readers()
             except BaseException:
                 self._env.close()
                 raise
         self._ids_checked = create
         self._free_checked = create
-        self.checked: dict[int, bytearray] = {}
+        self.checked: dict[BlobRef, bytearray] = {}
         self.freed_bytes = 0
+        self.damaged: set[tuple[str, int, str]] = set()
+        self.claimed_bytes = 0
 
     def _open(self, writable: bool, create: bool) -> Any:
-        size = MAP_BYTES if self.max_size is None else self.max_size + RESERVE_BYTES
+        size = MAP_BYTES if self.max_size is None else self.max_size // pages.PAGE_BYTES * pages.PAGE_BYTES
         lock = writable or _lockable(self.folder)
         while True:
             try:
@@ -151,6 +154,11 @@ class Environment:
     def clear_dead_readers(self) -> int:
         """Free the reader slots of processes that ended; returns how many."""
         return int(self._env.reader_check())
+
+    @property
+    def data_file(self) -> Path:
+        """The mapped file."""
+        return self.folder / DATA_FILE
 
     def used_bytes(self) -> int:
         """Bytes up to the last page LMDB has used."""
@@ -229,8 +237,6 @@ def _raise_system(where: object, error: Exception) -> None:
         raise NotAStore(f"a part of {where} is a file where a folder is expected, or the reverse; check it") from error
     if code in (errno.ENAMETOOLONG, errno.ELOOP):
         raise InvalidArgument(f"the system cannot use the path {where} ({error}); choose another") from error
-    if code in (errno.EMFILE, errno.ENFILE):
-        raise ResourceExhausted(f"no descriptor is left to open {where}; close files or raise the limit") from error
     if "already open in this process" in text:
         raise NotReady(f"{where} is still in use in this process; wait until the searches in it have ended") from error
     if isinstance(error, OSError):

@@ -5,18 +5,35 @@ LMDB has a writer lock of its own, but waiting for it has no time-out and ignore
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import time
 from typing import TYPE_CHECKING
 
-from gingham.errors import Locked, PermissionDenied
+from gingham.errors import GinghamError, Locked, PermissionDenied, Unavailable
+from gingham.storage.environment import translated
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _POLL_SECONDS = (0.0005, 0.02)
+
+
+@contextlib.contextmanager
+def _typed(path: Path) -> Iterator[None]:
+    """Turn what the system says of a lock file into an error of Gingham."""
+    try:
+        with translated(path.parent):
+            yield
+    except GinghamError:
+        raise
+    except OSError as error:
+        raise Unavailable(
+            f"the system refuses to lock {path} ({error}); repeat the call when that has passed"
+        ) from error
 
 
 class FileLock:
@@ -27,16 +44,21 @@ class FileLock:
         self._fd: int | None = None
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free."""
-        if self._fd is None:
-            self._fd = self._open()
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                return False
-            raise
-        os.pwrite(self._fd, f"{os.getpid():<20d}".encode(), 0)
+        """Take the lock if it is free; raises StoreFull or Unavailable where its file cannot be used."""
+        with _typed(self._path):
+            if self._fd is None:
+                self._fd = self._open()
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    return False
+                raise
+            try:
+                os.pwrite(self._fd, f"{os.getpid():<20d}".encode(), 0)
+            except BaseException:
+                self.release()
+                raise
         return True
 
     def acquire(self, timeout: float) -> None:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from gingham.storage.columns import concat
-from gingham.storage.part import Part, take_field, take_norms, take_vectors
+from gingham.storage.columns import join
+from gingham.storage.part import Part, take_norms, take_vectors
 from gingham.storage.segment import CHUNK_BYTES, write_segment
+from gingham.text.postings import merge_postings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gingham.schema import Sparse, Text
     from gingham.storage.blobs import BlobSink
     from gingham.storage.catalog import CollectionRecord, SegmentRecord
+    from gingham.text.postings import Postings
 
 
 class LiveRows:
@@ -50,21 +53,21 @@ class LiveRows:
 
     def field(self, name: str) -> pa.Array:
         """A payload column."""
-        field = self._record.schema.fields[name]
-        return self._column(lambda part, at: take_field(part, name, field, at), field.arrow_type)
+        field = self._record.schema.columns[name]
+        return self._column(lambda part, at: part.field(name, field).take(pa.array(at)), field.arrow_type)
 
     def _column(self, take: Any, kind: pa.DataType) -> pa.Array:
         spread = list(self._spread(0, len(self)))
-        joined = concat([take(part, at) for part, at, _ in spread], kind)
+        joined = join([take(part, at) for part, at, _ in spread], kind)
         where = np.concatenate([w for _, _, w in spread])
         if np.all(where[:-1] < where[1:]):
             return joined
         return joined.take(pa.array(np.argsort(where, kind="stable")))
 
-    def vectors(self, name: str) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    def _vectors(self, name: str, piece_bytes: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """A vector column with its norms, in pieces of one blob each."""
-        dense = self._record.schema.vectors[name]
-        step = max(1, CHUNK_BYTES // (dense.dim * np.dtype(dense.dtype).itemsize))
+        dense = self._record.schema.dense[name]
+        step = max(1, piece_bytes // (dense.dim * np.dtype(dense.dtype).itemsize))
         for start in range(0, len(self), step):
             rows = min(step, len(self) - start)
             matrix = np.empty((rows, dense.dim), dense.dtype)
@@ -74,13 +77,32 @@ class LiveRows:
                 norms[where] = take_norms(part, name, at)
             yield matrix, norms
 
-    def write(self, sink: BlobSink) -> SegmentRecord:
-        """Write the rows as a segment."""
+    def _postings(self, name: str, kind: Text | Sparse) -> Postings:
+        """The inverted index of a column."""
+        places = np.empty(len(self), np.int64)
+        places[self._order] = np.arange(len(self))
+        sources = []
+        for number, part in enumerate(self._parts):
+            new = np.full(part.rows, -1, np.int64)
+            first = int(self._ends[number]) - len(self._live[number])
+            new[self._live[number]] = places[first : int(self._ends[number])]
+            for start, postings in part.postings(name, kind):
+                sources.append((postings, new[start : start + postings.index.n_rows]))
+        return merge_postings(kind, sources, len(self))
+
+    def write(self, sink: BlobSink, piece_bytes: int = CHUNK_BYTES) -> SegmentRecord:
+        """Write the rows as a segment.
+
+        Parameters
+        ----------
+        piece_bytes : bytes of vectors copied at once
+        """
         schema = self._record.schema
         return write_segment(
             sink,
             row_ids=self.row_ids,
             ids=self.ids(),
-            vectors=((name, self.vectors(name)) for name in schema.vectors),
-            fields=((name, self.field(name)) for name in schema.fields),
+            vectors=((name, self._vectors(name, piece_bytes)) for name in schema.dense),
+            fields=((name, self.field(name)) for name in schema.columns),
+            inverted=((name, self._postings(name, kind)) for name, kind in schema.inverted.items()),
         )

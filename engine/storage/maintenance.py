@@ -1,4 +1,4 @@
-"""The maintenance thread of a writing process: seals, merges, sweeps, expires, syncs."""
+"""The maintenance thread of a writing process: seals, merges, sweeps, syncs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gingham.errors import GinghamError, Unavailable
 from gingham.storage import generation
 from gingham.storage.gate import FileLock
 from gingham.storage.holds import POLL_SECONDS, Flag
-from gingham.storage.rewrite import rewrite
+from gingham.storage.rewrite import due_merge, rewrite
 from gingham.storage.staging import sweep
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ QUIET_SECONDS = 0.2
 CROWDED_SEGMENTS = 64
 """Segments above which a write waits for maintenance."""
 CROWDED_WAIT_SECONDS = 30.0
+RETRY_SECONDS = 60.0
+"""Longest pause after a failed pass while nothing is written."""
 
 
 class Stopped(Exception):
@@ -52,6 +54,9 @@ class Maintenance:
         self._pausing = False
         self._working = threading.Lock()
         self.lease = FileLock(store.root / generation.MAINTENANCE_LOCK)
+        self._retry_at = 0.0
+        self._retry_seconds = SYNC_INTERVAL_SECONDS
+        self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
         self.last_error: GinghamError | None = None
 
     def wake(self, *, hurry: bool = False) -> None:
@@ -80,13 +85,15 @@ class Maintenance:
         return True
 
     def make_room(self, cid: int) -> None:
-        """Hold a writer back while a collection has far more segments than it should."""
+        """Hold a writer back while a collection has far more segments than it should and they can be merged."""
         deadline = time.monotonic() + CROWDED_WAIT_SECONDS
         while time.monotonic() < deadline and not self._stop.is_set():
             with self._store.read() as session:
-                if len(session.collection_by_id(cid).segments) < CROWDED_SEGMENTS:
+                record = session.collection_by_id(cid)
+                if len(record.segments) < CROWDED_SEGMENTS or not due_merge(self._store, session, record):
                     return
-            self.wait(1.0)
+            if self.wait(1.0) and self.last_error is not None:
+                return
 
     def stop(self) -> None:
         """End within a second; what was staged is swept by the next writer."""
@@ -114,53 +121,74 @@ class Maintenance:
             self._wake.set()
 
     def _run(self) -> None:
-        lease = self.lease
-        synced = time.monotonic()
         while not self._stop.is_set():
-            self._wake.wait(SYNC_INTERVAL_SECONDS)
+            woken = self._wake.wait(SYNC_INTERVAL_SECONDS)
             self._wake.clear()
             asked = self._asked
             try:
-                if self._store.options.durability == "interval" and time.monotonic() - synced >= SYNC_INTERVAL_SECONDS:
-                    self._store.sync()
-                    synced = time.monotonic()
-                if lease.try_acquire():
-                    try:
-                        with self._working:
-                            self._pass()
-                    finally:
-                        lease.release()
-                self.last_error = None
+                self._round(work=woken or time.monotonic() >= self._retry_at)
             except Stopped:
                 if self._stop.is_set():
                     break
                 self._hurry = True
                 continue
-            except Unavailable as error:
-                self.last_error = error
-            except GinghamError as error:
+            except Exception as error:
                 if self._stop.is_set():
                     break
-                self.last_error = error
-                logger.warning("maintenance of %s stopped: %s", self._store.root, error)
+                self._failed(error)
             self._done = max(self._done, asked)
             self._stop.wait(PAUSE_SECONDS)
-        lease.close()
+        self.lease.close()
+
+    def _failed(self, error: Exception) -> None:
+        """Remember what went wrong, and try again at the next write, or after ever longer pauses."""
+        self._retry_at = time.monotonic() + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS)
+        if isinstance(error, GinghamError):
+            known, self.last_error = self.last_error, error
+            if not isinstance(error, Unavailable) and str(known) != str(error):
+                logger.warning("maintenance of %s stopped: %s", self._store.root, error)
+            return
+        self.last_error = Unavailable(
+            f"maintenance of {self._store.root} stopped with {type(error).__name__}: {error}; it begins again by itself"
+        )
+        self.last_error.__cause__ = error
+        logger.error("maintenance of %s stopped", self._store.root, exc_info=error)
+
+    def _round(self, *, work: bool) -> None:
+        """Sync, and do what is due where no other process does it."""
+        if self._store.options.durability == "interval" and time.monotonic() >= self._sync_due:
+            self._store.sync()
+            self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
+        if work:
+            if self.lease.try_acquire():
+                try:
+                    with self._working:
+                        self._pass()
+                finally:
+                    self.lease.release()
+            self.last_error, self._retry_seconds = None, SYNC_INTERVAL_SECONDS
 
     def _pass(self) -> None:
-        if not self._swept:
-            with self._store.read() as session:
-                staged = session.txn.stat(session.env.table("staged"))["entries"]
-                session.env.clear_dead_readers()
-            if staged:
-                self._store.write(sweep)
-            self._swept = True
         with self._store.read() as session:
+            session.env.clear_dead_readers()
+            staged = not self._swept and session.txn.stat(session.env.table("staged"))["entries"]
             cids = list(session.store.names.values())
+        if staged:
+            self._store.write(sweep)
+        self._swept = True
         hurry, self._hurry = self._hurry, False
+        failed: Exception | None = None
         for cid in cids:
-            while rewrite(self._store, cid, self.check, quiet=hurry or self._quiet()):
-                self.check()
+            try:
+                while rewrite(self._store, cid, self.check, quiet=hurry or self._quiet()):
+                    self.check()
+            except Stopped:
+                raise
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _quiet(self) -> bool:
         return time.monotonic() - self._last_write >= QUIET_SECONDS

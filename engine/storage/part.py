@@ -13,7 +13,8 @@ from gingham.storage.columns import no_vectors, plain
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from gingham.schema import Dense, Field, Schema
+    from gingham.schema import Column, Dense, Schema, Sparse, Text
+    from gingham.text.postings import Postings
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,16 @@ class Part(Protocol):
         """Encoded user ids as a binary column."""
         ...
 
-    def field(self, name: str, field: Field) -> pa.Array:
+    def field(self, name: str, field: Column) -> pa.Array:
         """Payload column; all null where the part is older than the field."""
         ...
 
     def chunks(self, name: str) -> Sequence[Chunk]:
         """Chunks of a vector column; none where the part is older than the vector."""
+        ...
+
+    def postings(self, name: str, kind: Text | Sparse) -> Sequence[tuple[int, Postings]]:
+        """Postings of a column, each with the offset of its first row in the part."""
         ...
 
 
@@ -97,7 +102,7 @@ def take_norms(part: Part, name: str, offsets: np.ndarray[Any, Any]) -> np.ndarr
     return out
 
 
-def take_field(part: Part, name: str, field: Field, offsets: np.ndarray[Any, Any]) -> pa.Array:
+def take_field(part: Part, name: str, field: Column, offsets: np.ndarray[Any, Any]) -> pa.Array:
     """Copy of the payload at some offsets in the field's Arrow type."""
     return plain(part.field(name, field).take(pa.array(offsets, pa.int64())), field.arrow_type)
 
@@ -110,4 +115,4 @@ def take_ids(part: Part, offsets: np.ndarray[Any, Any]) -> list[bytes]:
 
 def take_fields(part: Part, schema: Schema, names: Sequence[str], offsets: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Copies of several payload columns at some offsets."""
-    return {name: take_field(part, name, schema.fields[name], offsets) for name in names}
+    return {name: take_field(part, name, schema.columns[name], offsets) for name in names}

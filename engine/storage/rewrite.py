@@ -6,6 +6,7 @@ what was deleted meanwhile.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,16 +15,18 @@ from gingham.errors import CollectionNotFound
 from gingham.storage import crash
 from gingham.storage.live import LiveRows
 from gingham.storage.records import child_key
+from gingham.storage.room import largest_segment, room_left
+from gingham.storage.segment import CHUNK_BYTES, MAX_BLOB_BYTES, MAX_SEGMENT_ROWS, payload_columns
 from gingham.storage.staging import StagedBlobs
-from gingham.storage.tail import SEAL_BATCHES, SEAL_ROWS, TailPart
+from gingham.storage.tail import SEAL_ROWS, TailPart
 from gingham.storage.tombstones import TAIL, read_dead, write_dead
-from gingham.storage.writes import drop_tail, name_segment, remove_segment, tail_rows
+from gingham.storage.writes import drop_tail, name_segment, remove_segment, tail_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from gingham.storage.catalog import CollectionRecord, SegmentRecord, TailBatch
-    from gingham.storage.session import WriteSession
+    from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
+    from gingham.storage.session import Session, WriteSession
     from gingham.storage.store import Store
 
 MERGE_FANOUT = 8
@@ -32,28 +35,96 @@ DEAD_SHARE = 0.2
 """Share of dead rows above which a segment is rewritten."""
 BUSY_SEGMENTS = 32
 """Segments above which merging does not wait for writes to pause."""
-MAX_SEGMENT_ROWS = 4_000_000
+COLUMN_COPIES = 4
+"""Times a payload column is in memory while a segment is written: taken, joined, encoded, and in LMDB's pages."""
+PIECE_SHARE = 8
+ROW_BYTES = 128
+"""Memory for each row of a merge, its columns aside."""
 
 
-def wants_seal(record: CollectionRecord) -> bool:
-    """Whether the tail is due to become a segment."""
-    return len(record.tail) >= SEAL_BATCHES or tail_rows(record) >= SEAL_ROWS
+@dataclass(frozen=True)
+class Bounds:
+    """What one merge may take.
+
+    Attributes
+    ----------
+    nbytes : bytes of the segment it makes
+    room : bytes that the store's cap leaves now
+    column : bytes of its largest payload column, which is held in memory
+    rows : its rows
+    """
+
+    nbytes: int
+    room: int
+    column: int
+    rows: int
+
+    @classmethod
+    def of(cls, store: Store, session: Session) -> Bounds:
+        """Bounds by the memory budget and the size cap of a store."""
+        memory = store.options.memory_budget
+        return cls(
+            nbytes=largest_segment(session.env.max_size),
+            room=room_left(session.env, maintenance=True),
+            column=min(MAX_BLOB_BYTES, memory // COLUMN_COPIES),
+            rows=min(MAX_SEGMENT_ROWS, memory // ROW_BYTES),
+        )
+
+    def allow(self, refs: Sequence[SegmentRef], columns: Callable[[SegmentRef], dict[str, int]]) -> bool:
+        """Whether the segments may become one."""
+        sizes: dict[str, int] = {}
+        for ref in refs:
+            for name, nbytes in columns(ref).items():
+                sizes[name] = sizes.get(name, 0) + nbytes
+        return (
+            sum(map(_live_bytes, refs)) <= min(self.nbytes, self.room)
+            and sum(ref.rows - ref.dead for ref in refs) <= self.rows
+            and max(sizes.values(), default=0) <= self.column
+        )
 
 
-def choose_merge(record: CollectionRecord) -> list[int]:
-    """Numbers of the segments that are due to be merged or rewritten; empty where none is."""
-    tiers: dict[int, list[int]] = {}
+def _piece_bytes(store: Store) -> int:
+    """Vectors that a rewrite copies at once: they are in memory up to three times."""
+    return min(CHUNK_BYTES, max(1, store.options.memory_budget // PIECE_SHARE))
+
+
+def _live_bytes(ref: SegmentRef) -> int:
+    return ref.nbytes * (ref.rows - ref.dead) // ref.rows
+
+
+def choose_merge(session: Session, record: CollectionRecord, bounds: Bounds) -> list[int]:
+    """Numbers of the segments that are due to be merged or rewritten; empty where none is, or none may be.
+
+    Notes
+    -----
+    A segment with many dead rows, or with a damaged inverted index, is rewritten alone; damage found in this
+    process counts. Of a tier with enough segments the smallest are merged, as many as the bounds allow.
+    """
+    tiers: dict[int, list[SegmentRef]] = {}
+    damaged = {sid for _, sid, _ in session.env.damaged}
     for ref in record.segments:
-        if ref.dead > DEAD_SHARE * ref.rows:
+        due = ref.dead > DEAD_SHARE * ref.rows or ref.sid in damaged
+        if due and _live_bytes(ref) <= bounds.room:
             return [ref.sid]
         live = max(ref.rows - ref.dead, SEAL_ROWS)
-        tiers.setdefault(int(np.log(live / SEAL_ROWS) / np.log(MERGE_FANOUT) + 1e-9), []).append(ref.sid)
-    rows = {ref.sid: ref.rows - ref.dead for ref in record.segments}
+        tiers.setdefault(int(np.log(live / SEAL_ROWS) / np.log(MERGE_FANOUT) + 1e-9), []).append(ref)
+
+    def columns(ref: SegmentRef) -> dict[str, int]:
+        return payload_columns(session.segment_record(record.cid, ref.sid, record.schema_epoch))
+
     for tier in sorted(tiers):
-        sids = tiers[tier][:MERGE_FANOUT]
-        if len(sids) == MERGE_FANOUT and sum(rows[sid] for sid in sids) <= MAX_SEGMENT_ROWS:
-            return sids
+        if len(tiers[tier]) >= MERGE_FANOUT:
+            refs = sorted(tiers[tier], key=lambda ref: ref.rows - ref.dead)[:MERGE_FANOUT]
+            while len(refs) > 1 and not bounds.allow(refs, columns):
+                refs.pop()
+            if len(refs) > 1:
+                return [ref.sid for ref in refs]
     return []
+
+
+def due_merge(store: Store, session: Session, record: CollectionRecord) -> list[int]:
+    """What :func:`choose_merge` says within the bounds of a store."""
+    return choose_merge(session, record, Bounds.of(store, session))
 
 
 def seal(store: Store, cid: int, sink: StagedBlobs) -> bool:
@@ -68,7 +139,7 @@ def seal(store: Store, cid: int, sink: StagedBlobs) -> bool:
         record = session.collection_by_id(cid)
         batches = [(entry.seq, entry.rows) for entry in record.tail]
         live = LiveRows(record, [TailPart(session, record)])
-        segment = live.write(sink) if len(live) else None
+        segment = live.write(sink, _piece_bytes(store)) if len(live) else None
         epoch = record.schema_epoch
     sink.flush()
     crash.point("seal before switch")
@@ -112,7 +183,7 @@ def merge(store: Store, cid: int, sids: list[int], sink: StagedBlobs) -> bool:
         record = session.collection_by_id(cid)
         parts = [part for part in session.segments(record) if part.ref.sid in sids]
         live = LiveRows(record, parts)
-        segment = live.write(sink) if len(live) else None
+        segment = live.write(sink, _piece_bytes(store)) if len(live) else None
         epoch = record.schema_epoch
     sink.flush()
     crash.point("merge before switch")
@@ -165,8 +236,10 @@ def rewrite(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -
             record = session.collection_by_id(cid)
         except CollectionNotFound:
             return False
-        sealing = wants_seal(record)
-        sids = choose_merge(record) if quiet or len(record.segments) >= BUSY_SEGMENTS else []
+        tail_bytes = min(largest_segment(session.env.max_size), store.options.memory_budget // PIECE_SHARE)
+        sealing = bool(record.tail) and tail_share(record, tail_bytes) >= 1
+        merging = not sealing and (quiet or len(record.segments) >= BUSY_SEGMENTS)
+        sids = due_merge(store, session, record) if merging else []
     if not sealing and not sids:
         return False
     sink = StagedBlobs(store, check=check)

@@ -7,26 +7,34 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from gingham.schema import Schema
+from gingham.schema import Schema, Text
 from gingham.storage.catalog import CollectionRecord, SegmentRecord
 from gingham.storage.records import blob_key, child_key, collection_key
 from gingham.storage.tail import read_tail_batch, write_tail_batch
 from gingham.storage.tombstones import TAIL, write_dead
 from gingham.storage.writes import remove_segment
+from gingham.text.analyze import check_language
 
 if TYPE_CHECKING:
-    from gingham.schema import Dense, Field
+    from gingham.schema import Field, Vector
     from gingham.storage.session import WriteSession
 
 
 def create_collection(session: WriteSession, name: str, schema: Schema) -> CollectionRecord:
     """Enter an empty collection in the catalog; the caller has checked that the name is free."""
+    _check_languages(schema)
     cid = session.store.next_collection
     session.store.next_collection += 1
     session.store.names = {**session.store.names, name: cid}
     record = CollectionRecord(cid=cid, name=name, schema=schema)
     session.shared.collections[cid] = record
     return session.touch(cid)
+
+
+def _check_languages(schema: Schema) -> None:
+    for field in schema.fields.values():
+        if isinstance(field, Text) and field.bm25:
+            check_language(field.language)
 
 
 def rename_collection(session: WriteSession, old: str, new: str) -> None:
@@ -57,11 +65,13 @@ def drop_collection(session: WriteSession, name: str) -> None:
     session.dropped.add(cid)
 
 
-def add_columns(session: WriteSession, cid: int, *, fields: dict[str, Field], vectors: dict[str, Dense]) -> None:
+def add_columns(session: WriteSession, cid: int, *, fields: dict[str, Field], vectors: dict[str, Vector]) -> None:
     """Add fields and vectors; rows that exist have none of them."""
     record = session.touch(cid)
     old = record.schema
-    record.schema = Schema.of({**old.fields, **fields}, {**old.vectors, **vectors})
+    schema = Schema.of({**old.fields, **fields}, {**old.vectors, **vectors})
+    _check_languages(schema)
+    record.schema = schema
     record.schema_epoch += 1
 
 
@@ -74,6 +84,7 @@ def drop_column(session: WriteSession, cid: int, name: str) -> None:
             segment,
             fields={n: b for n, b in segment.fields.items() if n != name},
             vectors={n: c for n, c in segment.vectors.items() if n != name},
+            inverted={n: r for n, r in segment.inverted.items() if n != name},
         )
         _store_segment(session, cid, ref.sid, segment, kept)
         ref.nbytes = sum(blob.length for blob in kept.blobs())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,20 +11,30 @@ import numpy as np
 import pyarrow as pa
 
 from gingham.errors import Corrupt
+from gingham.index.inverted import DTYPES, InvertedIndex
 from gingham.storage.blobs import BlobSink, array_of, rebased
-from gingham.storage.catalog import BlobRef, SegmentRecord, SegmentRef, VectorChunk
-from gingham.storage.columns import pack_column, unpack_column
+from gingham.storage.catalog import BlobRef, InvertedRecord, SegmentRecord, SegmentRef, VectorChunk
+from gingham.storage.columns import pack_column, plain, unpack_column
 from gingham.storage.part import Chunk
 from gingham.storage.tombstones import read_dead
+from gingham.text.postings import Postings, make_postings, no_postings
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-    from gingham.schema import Field
+    from gingham.schema import Column, Sparse, Text
     from gingham.storage.session import Session
+
+logger = logging.getLogger(__name__)
+
+_WORDS, _WORD_KEYS = "words", "word_keys"
+_NO_WORDS = pa.array([], pa.large_string())
 
 CHUNK_BYTES = 128 << 20
 """Vectors are cut into blobs of this size; LMDB commits values of 64-500 MB at full disk speed."""
+MAX_SEGMENT_ROWS = 4_000_000
+MAX_BLOB_BYTES = (1 << 30) - (1 << 20)
+"""Segments have so few rows that no column is larger."""
 
 
 def write_segment(
@@ -32,6 +44,7 @@ def write_segment(
     ids: pa.Array,
     vectors: Iterable[tuple[str, Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]]],
     fields: Iterable[tuple[str, pa.Array]],
+    inverted: Iterable[tuple[str, Postings]],
 ) -> SegmentRecord:
     """Encode columns into blobs, one after the other, and describe them.
 
@@ -41,7 +54,8 @@ def write_segment(
     row_ids : uint64 (n,), ascending
     ids : binary column of n encoded user ids
     vectors : per name the consecutive (vectors, norms) pieces of the column
-    fields : per name the payload column
+    fields : per name the Arrow column
+    inverted : per name the postings of a column
 
     Returns
     -------
@@ -55,7 +69,35 @@ def write_segment(
         ids=sink.put(pack_column(ids)),
         vectors=columns,
         fields={name: sink.put(pack_column(column)) for name, column in fields},
+        inverted={name: write_postings(sink, postings) for name, postings in inverted},
     )
+
+
+def write_postings(sink: BlobSink, postings: Postings) -> InvertedRecord:
+    """Encode postings into blobs."""
+    arrays = {name: np.ascontiguousarray(a, DTYPES[name]) for name, a in postings.index.arrays().items()}
+    arrays[_WORD_KEYS] = postings.word_keys
+    blobs = {name: sink.put(array) for name, array in arrays.items() if len(array)}
+    if len(postings.words):
+        blobs[_WORDS] = sink.put(pack_column(postings.words))
+    return InvertedRecord(postings.index.average_length, blobs)
+
+
+def read_postings(session: Session, record: InvertedRecord, rows: int) -> Postings:
+    """Invert :func:`write_postings` without copying; raises Corrupt."""
+    found = {
+        name: session.mapped(record.blobs[name], partial(array_of, dtype=dtype))
+        if name in record.blobs
+        else np.empty(0, dtype)
+        for name, dtype in {**DTYPES, _WORD_KEYS: "<u8"}.items()
+    }
+    keys = found.pop(_WORD_KEYS)
+    words = session.mapped(record.blobs[_WORDS], unpack_column) if _WORDS in record.blobs else _NO_WORDS
+    index = InvertedIndex.from_arrays(rows, record.average_length, found)
+    index.check()
+    if len(words) != len(keys):
+        raise Corrupt(f"an inverted index expects {len(keys)} words, found {len(words)}")
+    return Postings(index, words, keys)
 
 
 def _write_chunks(
@@ -82,12 +124,24 @@ def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
         ids=rebased(record.ids, base),
         vectors={name: tuple(moved(c) for c in column) for name, column in record.vectors.items()},
         fields={name: rebased(ref, base) for name, ref in record.fields.items()},
+        inverted={
+            name: InvertedRecord(one.average_length, {n: rebased(ref, base) for n, ref in one.blobs.items()})
+            for name, one in record.inverted.items()
+        },
     )
 
 
 def segment_bytes(record: SegmentRecord) -> int:
     """Bytes of all blobs."""
     return sum(ref.length for ref in record.blobs())
+
+
+def payload_columns(record: SegmentRecord) -> dict[str, int]:
+    """Bytes of each blob that is written in one piece, by a name of its column."""
+    sizes = {"id": record.ids.length, **{f"f:{name}": ref.length for name, ref in record.fields.items()}}
+    for name, postings in record.inverted.items():
+        sizes |= {f"i:{name}:{array}": ref.length for array, ref in postings.blobs.items()}
+    return sizes
 
 
 class SegmentPart:
@@ -137,7 +191,7 @@ class SegmentPart:
         """Encoded user ids."""
         return self._column(self.record.ids)
 
-    def field(self, name: str, field: Field) -> pa.Array:
+    def field(self, name: str, field: Column) -> pa.Array:
         """Payload column; all null where the segment is older than the field."""
         ref = self.record.fields.get(name)
         return pa.nulls(self.rows, field.arrow_type) if ref is None else self._column(ref)
@@ -154,6 +208,30 @@ class SegmentPart:
         if out and start != self.rows:
             raise Corrupt(f"vector {name!r} of segment {self.ref.sid} expects {self.rows} rows, found {start}")
         return out
+
+    def postings(self, name: str, kind: Text | Sparse) -> list[tuple[int, Postings]]:
+        """Postings of a column; where they are damaged they are made again from the column.
+
+        Notes
+        -----
+        Postings are derived data: the damage is logged, and the next maintenance rewrites the segment.
+        """
+        record = self.record.inverted.get(name)
+        if record is None:
+            return [(0, no_postings(self.rows))]
+        key = ("postings", self.ref.sid, name)
+        if key not in self._session.env.damaged:
+            try:
+                views = self._session.shared.views
+                if key not in views:
+                    views[key] = read_postings(self._session, record, self.rows)
+                return [(0, views[key])]
+            except Corrupt as error:
+                logger.warning("%s; the index is made again from the column", error)
+                self._session.env.damaged.add(key)
+        return [
+            (0, self._session.kept(key, lambda: make_postings(kind, plain(self.field(name, kind), kind.arrow_type))))
+        ]
 
     def _array(self, ref: BlobRef, dtype: str, size: int) -> np.ndarray[Any, Any]:
         array: np.ndarray[Any, Any] = self._session.mapped(ref, lambda view: array_of(view, dtype))

@@ -75,7 +75,7 @@ class Shared:
         self.txn_id = txn_id
         self.store: StoreRecord | None = None
         self.collections: dict[int, CollectionRecord] = {}
-        self.views: dict[int, Any] = {}
+        self.views: dict[Hashable, Any] = {}
 
 
 class Session:
@@ -140,7 +140,7 @@ class Session:
 
     def vector_of(self, cid: int, name: str) -> Dense:
         """Type of a vector field."""
-        return self.collection_by_id(cid).schema.vectors[name]
+        return self.collection_by_id(cid).schema.dense[name]
 
     def segment_record(self, cid: int, sid: int, schema_epoch: int) -> SegmentRecord:
         """Record of a segment."""

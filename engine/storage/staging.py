@@ -8,6 +8,7 @@ from gingham.storage import crash
 from gingham.storage.boot import process_lives, process_token
 from gingham.storage.catalog import BlobRef
 from gingham.storage.records import blob_key, open_record, piece_checks
+from gingham.storage.room import claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 STAGE_BYTES = 64 << 20
 """Bytes collected before they are written in a transaction of their own; a larger blob goes alone."""
+STAGE_SHARE = 16
+"""The memory budget is at least so many times what is collected: it is copied once more by LMDB."""
 _KEYS_AT_ONCE = 64
 
 
@@ -26,6 +29,7 @@ class StagedBlobs:
     def __init__(self, store: Store, *, check: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._check = check
+        self._room = min(STAGE_BYTES, store.options.memory_budget // STAGE_SHARE)
         self._token = (process_token() or "0:?").encode()
         self._free: list[int] = []
         self._pending: list[tuple[int, bytes | memoryview]] = []
@@ -38,9 +42,9 @@ class StagedBlobs:
         view = memoryview(data).cast("B")
         key = self._take_key()
         ref = BlobRef(key, len(view), piece_checks(view))
-        self._pending.append((key, view if len(view) >= STAGE_BYTES else bytes(view)))
+        self._pending.append((key, view if len(view) >= self._room else bytes(view)))
         self._pending_bytes += len(view)
-        if self._pending_bytes >= STAGE_BYTES:
+        if self._pending_bytes >= self._room:
             self.flush()
         return ref
 
@@ -61,6 +65,7 @@ class StagedBlobs:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
 
         def store_blobs(session: WriteSession) -> None:
+            claim(session.env, sum(len(data) for _, data in pending), maintenance=True)
             for key, data in pending:
                 session.put_record("staged", blob_key(key), self._token)
                 session.txn.put(blob_key(key), data, db=session.env.table("blobs"))

@@ -21,7 +21,7 @@ from gingham.storage.gate import FileLock
 from gingham.storage.holds import POLL_SECONDS, Mapped, Weakly
 from gingham.storage.maintenance import Maintenance
 from gingham.storage.records import FORMAT_VERSION
-from gingham.storage.session import Session, Shared, WriteSession
+from gingham.storage.session import KEPT_BYTES, KeptCache, Session, Shared, WriteSession
 from gingham.storage.writer import Writer
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Store:
         """Map one generation folder; None where it is superseded."""
         sync = self.options.durability == "commit"
         env = Environment(self.root / name, writable=self.writable, sync=sync, max_size=self.options.max_size)
-        mapped = Mapped(env, name, named)
+        mapped = Mapped(env, name, named, kept=KeptCache(min(KEPT_BYTES, self.options.memory_budget // 4)))
         try:
             session = self._session(mapped)
             superseded = session.store.superseded
@@ -234,18 +234,17 @@ class Store:
 
     # writing -----------------------------------------------------------------------------------------
 
-    def write(self, change: Callable[[WriteSession], T], *, needs_bytes: int = 0) -> T:
+    def write(self, change: Callable[[WriteSession], T]) -> T:
         """Run a change in the writer thread and return its result once it is committed.
 
         Parameters
         ----------
         change : called with the write session; what it raises aborts it and is raised here
-        needs_bytes : bytes that the change adds; 0 for what must work in a full store
         """
         if not self.writable:
             raise ReadOnly(f"{self.root} is open for reading; open it with mode='w' to change it")
         self._ready()
-        result = self.writer.submit(change, needs_bytes=needs_bytes)
+        result = self.writer.submit(change)
         self.maintenance.wake()
         return result
 

@@ -19,11 +19,12 @@ from gingham.storage.columns import (
 from gingham.storage.part import Chunk
 from gingham.storage.records import child_key, open_record, seal_record
 from gingham.storage.tombstones import TAIL, read_dead
+from gingham.text.postings import Postings, make_postings, no_postings
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from gingham.schema import Field
+    from gingham.schema import Column, Sparse, Text
     from gingham.storage.catalog import CollectionRecord, TailBatch
     from gingham.storage.session import Session
 
@@ -31,6 +32,7 @@ REWRITE_BYTES = 64 << 10
 """A commit this small is appended to the last batch instead of starting one: 128 batches hold thousands of rows."""
 SEAL_ROWS = 4096
 SEAL_BATCHES = 64
+SEAL_BYTES = 32 << 20
 HARD_FACTOR = 4
 """At this multiple of the seal bounds the writing call seals itself."""
 
@@ -117,9 +119,23 @@ class TailPart:
         """Encoded user ids."""
         return self._joined(_ID, pa.binary())
 
-    def field(self, name: str, field: Field) -> pa.Array:
+    def field(self, name: str, field: Column) -> pa.Array:
         """Payload column; all null in batches older than the field."""
         return self._joined(_FIELD + name, field.arrow_type)
+
+    def postings(self, name: str, kind: Text | Sparse) -> list[tuple[int, Postings]]:
+        """Postings of a column, made once for each batch and process."""
+        out, start = [], 0
+        for entry, batch in zip(self._record.tail, self._batches(), strict=True):
+            out.append((start, self._batch_postings(name, kind, entry, batch)))
+            start += batch.num_rows
+        return out
+
+    def _batch_postings(self, name: str, kind: Text | Sparse, entry: TailBatch, batch: pa.RecordBatch) -> Postings:
+        if _FIELD + name not in batch.schema.names:
+            return no_postings(batch.num_rows)
+        key = ("postings", self._record.cid, entry.seq, entry.rows, self._record.schema_epoch, name)
+        return self._session.kept(key, lambda: make_postings(kind, batch.column(_FIELD + name)))
 
     def _joined(self, column: str, kind: pa.DataType) -> pa.Array:
         if column not in self._cache:

@@ -11,11 +11,13 @@ from gingham.errors import CollectionNotFound, GinghamError
 from gingham.storage import pages
 from gingham.storage.blobs import piece_intact, read_blob
 from gingham.storage.environment import DATA_FILE
+from gingham.storage.part import take_ids
 from gingham.storage.records import (
     PIECE_BYTES,
     blob_key,
     child_key,
     collection_key,
+    id_key,
     open_record,
     open_row,
 )
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
     from gingham.storage.catalog import BlobRef, CollectionRecord
     from gingham.storage.part import Part
     from gingham.storage.session import Session
+
+
+BLOCK_ROWS = 16_384
+"""Rows whose ids are held in memory at once."""
+_MIX = 0x9E37_79B9_7F4A_7C15
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,18 @@ def verify(session: Session, progress: Callable[[int], None] | None = None) -> V
     return report
 
 
+class _Rows:
+    """A set of rows, in so far as two sets can be told apart by their size and a sum."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum = 0
+
+    def add(self, *rows: int) -> None:
+        self.count += len(rows)
+        self.sum += sum((row * _MIX) ^ (row >> 7) for row in rows)
+
+
 class _Reader:
     """One pass over a session."""
 
@@ -103,6 +122,7 @@ class _Reader:
         self._report = report
         self._progress = progress
         self._named: set[int] = set()
+        self._ids: dict[int, _Rows] = {}
 
     def run(self) -> None:
         for table in ("catalog", "tail", "segments", "tombstones", "staged"):
@@ -129,20 +149,29 @@ class _Reader:
             self._report.records += 1
 
     def _read_ids(self) -> None:
+        """Read the ids table, and count and sum up the rows of each collection that it names."""
         for key, value in self._session.txn.cursor(db=self._session.env.table("ids")):
-            with self._noting(f"ids record {bytes(key).hex()}"):
-                open_row(bytes(key), value)
+            encoded = bytes(key)
+            with self._noting(f"ids record {encoded.hex()}"):
+                self._ids.setdefault(int.from_bytes(encoded[:4], "big"), _Rows()).add(open_row(encoded, value))
             self._report.records += 1
+        for cid in self._ids.keys() - set(self._session.store.names.values()):
+            self._note(f"ids of collection number {cid}", "no collection has this number")
 
     def _read_collection(self, record: CollectionRecord) -> None:
-        rows = []
+        stored = _Rows()
         for part in self._session.parts(record):
             name = "tail" if isinstance(part, TailPart) else f"segment {part.ref.sid}"  # type: ignore[attr-defined]
             with self._noting(f"{name} of {record.name!r}"):
                 if isinstance(part, SegmentPart):
                     self._read_blobs(part)
-                rows.append(self._read_part(record, part))
-        self._compare_ids(record, rows)
+                self._read_part(record, part, stored)
+        named = self._ids.get(record.cid, _Rows())
+        if (stored.count, stored.sum) != (named.count, named.sum) or stored.count != record.rows:
+            self._note(
+                f"collection {record.name!r}",
+                f"expects {record.rows} rows, found {stored.count} stored and {named.count} named",
+            )
 
     def _read_blobs(self, part: SegmentPart) -> None:
         for ref in part.record.blobs():
@@ -159,36 +188,30 @@ class _Reader:
         if self._progress is not None:
             self._progress(self._report.blob_bytes)
 
-    def _read_part(self, record: CollectionRecord, part: Part) -> tuple[list[bytes], np.ndarray]:
+    def _read_part(self, record: CollectionRecord, part: Part, stored: _Rows) -> None:
+        """Every live row has the id that names it; rows are compared in blocks, so that memory is bounded."""
         row_ids = part.row_ids
         if len(row_ids) != part.rows or np.any(row_ids[:-1] >= row_ids[1:]):
             self._note(f"collection {record.name!r}", "row ids of a part are not ascending")
-        for name in record.schema.vectors:
+        for name in record.schema.dense:
             part.chunks(name)
-        for name, kind in record.schema.fields.items():
-            part.field(name, kind)
+        for name, column in record.schema.columns.items():
+            part.field(name, column)
+        for name, kind in record.schema.inverted.items():
+            part.postings(name, kind)
         live = np.setdiff1d(np.arange(part.rows), part.dead, assume_unique=True)
-        return part.ids.take(live).to_pylist(), row_ids[live]
-
-    def _compare_ids(self, record: CollectionRecord, parts: list[tuple[list[bytes], np.ndarray]]) -> None:
-        """Every live row has its id, and every id of the collection a live row."""
-        stored = {e: int(r) for ids, rows in parts for e, r in zip(ids, rows, strict=True)}
-        prefix = record.cid.to_bytes(4, "big")
         cursor = self._session.txn.cursor(db=self._session.env.table("ids"))
-        named = 0
-        if cursor.set_range(prefix):
-            for key, value in cursor:
-                encoded = bytes(key)
-                if encoded[:4] != prefix:
-                    break
-                named += 1
-                if stored.get(encoded[4:]) != int.from_bytes(bytes(value)[:8], "little"):
-                    self._note(f"collection {record.name!r}", f"id {encoded[4:]!r} does not name its row")
-        if named != len(stored) or len(stored) != record.rows:
-            self._note(
-                f"collection {record.name!r}",
-                f"expects {record.rows} rows, found {len(stored)} stored and {named} named",
-            )
+        for start in range(0, len(live), BLOCK_ROWS):
+            at = live[start : start + BLOCK_ROWS]
+            keys = {
+                id_key(record.cid, encoded): int(row)
+                for encoded, row in zip(take_ids(part, at), row_ids[at], strict=True)
+            }
+            stored.add(*row_ids[at].tolist())
+            found = {bytes(k): int.from_bytes(bytes(v)[:8], "little") for k, v in cursor.getmulti(sorted(keys))}
+            wrong = [key for key, row in keys.items() if found.get(key) != row]
+            if wrong or len(keys) != len(at):
+                self._note(f"collection {record.name!r}", f"id {min(wrong, default=b'')[4:]!r} does not name its row")
 
     def _find_strays(self) -> None:
         """Blobs that nothing names are staged, or were left behind."""

@@ -11,10 +11,10 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gingham.errors import Closed, StoreFull
-from gingham.storage import crash, pages
+from gingham.errors import Closed
+from gingham.storage import crash
 from gingham.storage.boot import boot_id
-from gingham.storage.environment import DATA_FILE, translated
+from gingham.storage.environment import translated
 from gingham.storage.session import WriteSession
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ GROUP_CALLS = 64
 class _Call:
     change: Callable[[Any], Any]
     exclusive: bool
-    needs_bytes: int
     result: Any = None
     error: BaseException | None = None
     ended: bool = False
@@ -73,16 +72,15 @@ class Writer:
         self._paused = False
         self._stopped = False
 
-    def submit(self, change: Callable[[Any], T], *, exclusive: bool = False, needs_bytes: int = 0) -> T:
+    def submit(self, change: Callable[[Any], T], *, exclusive: bool = False) -> T:
         """Run a change and wait until it is committed.
 
         Parameters
         ----------
         change : called with the write session; what it raises aborts it and is raised here
         exclusive : call it with the store's mapped generation instead, gate held, no transaction open
-        needs_bytes : bytes that the change adds; 0 for what must work in a full store
         """
-        call = _Call(change, exclusive, needs_bytes)
+        call = _Call(change, exclusive)
         with self._start:
             if self._stopped:
                 raise Closed(f"the database {self._store.root} is closed; open it again")
@@ -161,6 +159,7 @@ class Writer:
         env = mapped.env
         env.check_free_pages()
         self._turn_over(mapped)
+        env.claimed_bytes = 0
         results: list[tuple[_Call, Any]] = []
         with translated(env.folder):
             txn = env.begin(write=True)
@@ -186,7 +185,6 @@ class Writer:
         session = WriteSession(mapped.env, txn)
         try:
             with translated(mapped.env.folder):
-                self._check_room(mapped, call.needs_bytes)
                 synced = self._store.options.durability == "commit"
                 session.store.unsynced_boot = None if synced else boot_id()
                 result = call.change(session)
@@ -214,18 +212,6 @@ class Writer:
                 txn.abort()
                 raise
         env.freed_bytes = 0
-
-    def _check_room(self, mapped: Mapped, needed: int) -> None:
-        """Keep the reserve of a capped store for deletes and maintenance."""
-        cap = mapped.env.max_size
-        if cap is None or needed == 0:
-            return
-        used = mapped.env.used_bytes()
-        if used + needed > cap and used - pages.free_bytes(mapped.env.folder / DATA_FILE) + needed > cap:
-            raise StoreFull(
-                f"{self._store.root} expects at most max_size={cap} bytes and holds {used}, found {needed} more to "
-                "write; delete rows, compact, or raise max_size"
-            )
 
     def _finish_unsynced(self) -> None:
         """Flush, then record that nothing unsynced is left."""

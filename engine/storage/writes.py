@@ -9,19 +9,21 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from gingham.errors import Corrupt
+from gingham.errors import Corrupt, SchemaMismatch
 from gingham.index.flat import row_norms
 from gingham.storage.blobs import PendingBlobs
 from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
-from gingham.storage.columns import concat
+from gingham.storage.columns import concat, no_vectors
 from gingham.storage.live import LiveRows
 from gingham.storage.part import Part, take_field, take_ids, take_vectors
 from gingham.storage.records import blob_key, child_key, id_key, open_row, seal_row
-from gingham.storage.segment import move_record, segment_bytes, write_segment
+from gingham.storage.room import claim, largest_segment
+from gingham.storage.segment import MAX_BLOB_BYTES, MAX_SEGMENT_ROWS, move_record, segment_bytes, write_segment
 from gingham.storage.tail import (
     HARD_FACTOR,
     REWRITE_BYTES,
     SEAL_BATCHES,
+    SEAL_BYTES,
     SEAL_ROWS,
     TailPart,
     read_tail_batch,
@@ -29,6 +31,7 @@ from gingham.storage.tail import (
     write_tail_batch,
 )
 from gingham.storage.tombstones import TAIL, read_dead, write_dead
+from gingham.text.postings import make_postings
 from gingham.types import RowBatch, WriteResult
 
 if TYPE_CHECKING:
@@ -40,46 +43,96 @@ if TYPE_CHECKING:
 DIRECT_ROWS = 2048
 DIRECT_BYTES = 4 << 20
 """Batches this large become a segment at once instead of passing through the tail."""
+_ROW_BYTES = 64
 
 
 @dataclass(frozen=True)
 class PreparedRows:
-    """Rows of an upsert with everything computed that needs no transaction."""
+    """Rows of an upsert with everything computed that needs no transaction, and the schema they were checked by."""
 
-    ids: list[bytes]
+    batch: RowBatch
+    schema: Schema
     id_column: pa.Array
-    vectors: dict[str, np.ndarray[Any, Any]]
     norms: dict[str, np.ndarray[Any, Any]]
-    fields: dict[str, pa.Array]
-    blobs: PendingBlobs | None
-    record: SegmentRecord | None
+    segments: list[tuple[SegmentRecord, PendingBlobs]]
 
     @property
     def nbytes(self) -> int:
         """Bytes that the rows take, about."""
-        return _nbytes(self.vectors, self.fields)
+        return _nbytes(self.batch)
 
 
 def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
-    """Compute norms, and blobs and checksums where the batch becomes a segment of its own."""
+    """Compute norms, and blobs and checksums where the batch becomes a segment of its own.
+
+    Parameters
+    ----------
+    batch : every column of the schema
+    schema : the one that the batch was checked by
+    """
     column = pa.array(batch.ids, pa.binary())
-    norms = {name: row_norms(m, schema.vectors[name].metric) for name, m in batch.vectors.items()}
-    nbytes = _nbytes(batch.vectors, batch.fields)
-    if len(batch) < DIRECT_ROWS and nbytes < DIRECT_BYTES:
-        return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, None, None)
-    blobs = PendingBlobs()
-    record = write_segment(
-        blobs,
-        row_ids=np.arange(len(batch), dtype=np.uint64),
-        ids=column,
-        vectors=[(name, [(m, norms[name])]) for name, m in batch.vectors.items()],
-        fields=batch.fields.items(),
-    )
-    return PreparedRows(batch.ids, column, batch.vectors, norms, batch.fields, blobs, record)
+    norms = {name: row_norms(m, schema.dense[name].metric) for name, m in batch.vectors.items()}
+    if len(batch) < DIRECT_ROWS and _nbytes(batch) < DIRECT_BYTES:
+        return PreparedRows(batch, schema, column, norms, [])
+    step = _segment_rows(len(batch), [column, *batch.fields.values()])
+    segments = []
+    for start in range(0, len(batch), step):
+        blobs, rows = PendingBlobs(), slice(start, start + step)
+        record = write_segment(
+            blobs,
+            row_ids=np.arange(len(column[rows]), dtype=np.uint64),
+            ids=column[rows],
+            vectors=[(name, [(m[rows], norms[name][rows])]) for name, m in batch.vectors.items()],
+            fields=((name, values[rows]) for name, values in batch.fields.items()),
+            inverted=((n, make_postings(kind, batch.fields[n][rows])) for n, kind in schema.inverted.items()),
+        )
+        segments.append((record, blobs))
+    return PreparedRows(batch, schema, column, norms, segments)
 
 
-def _nbytes(vectors: dict[str, np.ndarray[Any, Any]], fields: dict[str, pa.Array]) -> int:
-    return sum(m.nbytes for m in vectors.values()) + sum(int(c.nbytes) for c in fields.values())
+def _segment_rows(rows: int, columns: Sequence[pa.Array]) -> int:
+    """Rows of each segment of a batch: none has too many, and no column is larger than a blob may be."""
+    step = min(rows, MAX_SEGMENT_ROWS)
+    while step > 1 and any(c[at : at + step].nbytes > MAX_BLOB_BYTES for c in columns for at in range(0, rows, step)):
+        step = -(-step // 2)
+    return step
+
+
+def _nbytes(batch: RowBatch) -> int:
+    """Bytes of ids and columns, with what LMDB and the ids table add to a row."""
+    own = len(batch) * _ROW_BYTES + 2 * sum(map(len, batch.ids))
+    return own + sum(m.nbytes for m in batch.vectors.values()) + sum(int(c.nbytes) for c in batch.fields.values())
+
+
+def refit(batch: RowBatch, checked: Schema, schema: Schema, *, partial: bool = False) -> RowBatch:
+    """Rows that were checked by one schema, as the schema wants them that the collection has when they are applied.
+
+    Parameters
+    ----------
+    partial : leave columns out that the batch does not bring; otherwise they are filled with null
+
+    Raises
+    ------
+    SchemaMismatch : rows hold values in a column that is gone or has another type
+    """
+    if checked == schema:
+        return batch
+    old, new = {**checked.fields, **checked.vectors}, {**schema.fields, **schema.vectors}
+    empty = {name: bool(np.isnan(m).all()) for name, m in batch.vectors.items()}
+    empty |= {name: column.null_count == len(column) for name, column in batch.fields.items()}
+    for name in empty:
+        if new.get(name) != old[name] and not empty[name]:
+            raise SchemaMismatch(
+                f"the schema changed while rows were on their way: they bring {name!r} as {old[name]}, "
+                f"found {new.get(name, 'no such column')}; send them again as the schema is now"
+            )
+    vectors = {name: m for name, m in batch.vectors.items() if new.get(name) == old[name]}
+    fields = {name: column for name, column in batch.fields.items() if new.get(name) == old[name]}
+    if not partial:
+        n = len(batch)
+        vectors = {k: vectors[k] if k in vectors else no_vectors(n, d.dim, d.dtype) for k, d in schema.dense.items()}
+        fields = {k: fields[k] if k in fields else pa.nulls(n, f.arrow_type) for k, f in schema.columns.items()}
+    return RowBatch(batch.ids, vectors, fields)
 
 
 def find_rows(session: Any, cid: int, ids: Sequence[bytes]) -> dict[bytes, int]:
@@ -91,25 +144,30 @@ def find_rows(session: Any, cid: int, ids: Sequence[bytes]) -> dict[bytes, int]:
 
 
 def upsert(session: WriteSession, cid: int, rows: PreparedRows) -> WriteResult:
-    """Insert rows, replacing those of the same id."""
+    """Insert rows, replacing those of the same id; raises SchemaMismatch where they no longer fit."""
     record = session.touch(cid)
-    if not rows.ids:
+    ids = rows.batch.ids
+    if not ids:
         return WriteResult(session.next_version())
-    replaced = find_rows(session, cid, rows.ids)
+    if rows.schema != record.schema:
+        rows = prepare_rows(refit(rows.batch, rows.schema, record.schema), record.schema)
+    claim(session.env, rows.nbytes)
+    replaced = find_rows(session, cid, ids)
     if replaced:
         bury(session, record, np.fromiter(replaced.values(), np.uint64, len(replaced)))
     first = record.next_row
-    record.next_row += len(rows.ids)
-    items = [(key := id_key(cid, e), seal_row(key, first + i)) for i, e in enumerate(rows.ids)]
+    record.next_row += len(ids)
+    items = [(key := id_key(cid, e), seal_row(key, first + i)) for i, e in enumerate(ids)]
     items.sort()
     session.txn.cursor(db=session.env.table("ids")).putmulti(items)
-    if rows.record is not None and rows.blobs is not None:
-        place_pending(session, record, rows.record, rows.blobs, first_row=first)
-    else:
+    for segment, blobs in rows.segments:
+        place_pending(session, record, segment, blobs, first_row=first)
+        first += segment.rows
+    if not rows.segments:
         append_tail(session, record, rows, first)
-        if len(record.tail) >= HARD_FACTOR * SEAL_BATCHES or tail_rows(record) >= HARD_FACTOR * SEAL_ROWS:
+        if tail_share(record, largest_segment(session.env.max_size)) >= HARD_FACTOR:
             seal_now(session, record)
-    return WriteResult(session.next_version(), len(rows.ids) - len(replaced), len(replaced))
+    return WriteResult(session.next_version(), len(ids) - len(replaced), len(replaced))
 
 
 def delete_ids(session: WriteSession, cid: int, ids: Sequence[bytes]) -> WriteResult:
@@ -123,9 +181,15 @@ def delete_ids(session: WriteSession, cid: int, ids: Sequence[bytes]) -> WriteRe
     return WriteResult(session.next_version(), deleted=len(found), missing=len(wanted) - len(found))
 
 
-def update_rows(session: WriteSession, cid: int, changes: RowBatch) -> WriteResult:
-    """Change some columns of existing rows; unknown ids are counted as missing."""
+def update_rows(session: WriteSession, cid: int, changes: RowBatch, checked: Schema) -> WriteResult:
+    """Change some columns of existing rows; unknown ids are counted as missing.
+
+    Parameters
+    ----------
+    checked : the schema that the changes were checked by; raises SchemaMismatch where they no longer fit
+    """
     record = session.touch(cid)
+    changes = refit(changes, checked, record.schema, partial=True)
     found = find_rows(session, cid, changes.ids)
     known = [i for i, encoded in enumerate(changes.ids) if encoded in found]
     missing = len(changes.ids) - len(known)
@@ -176,11 +240,11 @@ def read_rows(session: Any, record: CollectionRecord, rows: np.ndarray[Any, Any]
     ids = [encoded for part, offsets, _ in found for encoded in take_ids(part, offsets)]
     vectors = {
         name: np.concatenate([take_vectors(part, name, dense, offsets) for part, offsets, _ in found])[order]
-        for name, dense in schema.vectors.items()
+        for name, dense in schema.dense.items()
     }
     fields = {
         name: concat([take_field(part, name, f, o) for part, o, _ in found], f.arrow_type).take(take)
-        for name, f in schema.fields.items()
+        for name, f in schema.columns.items()
     }
     return RowBatch([ids[i] for i in order], vectors, fields)
 
@@ -210,7 +274,7 @@ def bury(session: WriteSession, record: CollectionRecord, rows: np.ndarray[Any, 
 
 def append_tail(session: WriteSession, record: CollectionRecord, rows: PreparedRows, first: int) -> None:
     """Append rows to the last tail batch where that is small, or as a batch of their own."""
-    batch = tail_batch(rows.id_column, rows.vectors, rows.norms, rows.fields)
+    batch = tail_batch(rows.id_column, rows.batch.vectors, rows.norms, rows.batch.fields)
     last = record.tail[-1] if record.tail else None
     if last is not None and last.seq >= record.seal_floor and last.first_row + last.rows == first:
         old = read_tail_batch(session, record.cid, last)
@@ -229,8 +293,20 @@ def tail_rows(record: CollectionRecord) -> int:
     return sum(entry.rows for entry in record.tail)
 
 
+def tail_share(record: CollectionRecord, most: int) -> float:
+    """Size of the tail against its bounds in batches, rows and bytes: from 1 it is due to become a segment.
+
+    Parameters
+    ----------
+    most : bytes of a segment that may be made now
+    """
+    nbytes = sum(entry.nbytes for entry in record.tail)
+    return max(len(record.tail) / SEAL_BATCHES, tail_rows(record) / SEAL_ROWS, nbytes / min(SEAL_BYTES, most))
+
+
 def seal_now(session: WriteSession, record: CollectionRecord) -> None:
     """Turn the tail into a segment inside this transaction."""
+    claim(session.env, sum(entry.nbytes for entry in record.tail), maintenance=True)
     live = LiveRows(record, [TailPart(session, record)])
     blobs = PendingBlobs()
     segment = live.write(blobs) if len(live) else None

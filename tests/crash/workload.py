@@ -74,10 +74,8 @@ def small_bounds() -> None:
     """Make seals and merges happen every few changes."""
     from gingham.storage import rewrite, writes
 
-    for module in (rewrite, writes):
-        module.SEAL_ROWS, module.SEAL_BATCHES = 30, 5
-    rewrite.MERGE_FANOUT = 3
-    writes.DIRECT_ROWS, writes.REWRITE_BYTES = 40, 2000
+    rewrite.SEAL_ROWS, rewrite.MERGE_FANOUT = 30, 3
+    writes.SEAL_ROWS, writes.SEAL_BATCHES, writes.DIRECT_ROWS, writes.REWRITE_BYTES = 30, 5, 40, 2000
 
 
 def create(path: str) -> Any:

@@ -1,0 +1,300 @@
+"""Running a query tree on a session: leaves find rows in the whole collection, steps above join and reorder them.
+
+A node is asked for a number of rows and may be asked again for more: a step that drops rows deepens its
+child until it has enough or there are no more, so scarcity never comes from a depth chosen too small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gingham.errors import InvalidArgument, NotFound, SchemaMismatch
+from gingham.query import inverted, nodes
+from gingham.query.ast import And
+from gingham.query.ast import fields_of as filter_fields
+from gingham.query.bind import bind
+from gingham.query.evaluate import evaluate
+from gingham.query.fetch import fetch
+from gingham.query.fusion import diversify, fuse_lists, keep_per_group, ranked
+from gingham.query.near import search_near
+from gingham.query.read import read_vectors
+from gingham.query.select import candidates
+from gingham.query.values import bind_value, evaluate_value
+from gingham.query.values import fields_of as value_fields
+from gingham.schema import Sparse, Text
+from gingham.sparse_vectors import sparse_query
+from gingham.storage.writes import find_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pyarrow as pa
+
+    from gingham.query.ast import Node
+    from gingham.query.explain import Trace
+    from gingham.query.hits import Span
+    from gingham.query.nodes import Query
+    from gingham.query.select import Candidates
+    from gingham.schema import Dense
+    from gingham.storage.catalog import CollectionRecord
+    from gingham.storage.session import Session
+
+    Array = np.ndarray[Any, Any]
+
+DEFAULT_LIMIT = 10
+FUSION_DEPTH = 1000
+"""Rows of each branch that are fused by default, as in the evaluations of BEIR."""
+REORDER_DEPTH = 100
+"""Rows that boosts and diversity reorder by default."""
+DEEPEN = 4
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Rows found, best first.
+
+    Attributes
+    ----------
+    scores, rows : float32 and int64 row ids
+    exhausted : asking for more would give no more
+    """
+
+    scores: Array
+    rows: Array
+    exhausted: bool
+
+
+class Execution:
+    """One query on one session."""
+
+    def __init__(
+        self,
+        session: Session,
+        record: CollectionRecord,
+        trace: Trace,
+        where: Node | None,
+        queries_of: Callable[[Any, Dense], Array],
+    ) -> None:
+        self._session = session
+        self._record = record
+        self._trace = trace
+        self._where = where
+        self._queries_of = queries_of
+        self._candidates: dict[Node | None, list[Candidates]] = {}
+        self.highlighters: dict[str, Callable[[str], list[Span]]] = {}
+        self.remarks: list[str] = []
+
+    @property
+    def eligible(self) -> int:
+        """Rows that the filter of the whole query selects."""
+        return sum(c.eligible for c in self._chosen())
+
+    def run(self, node: Query, want: int | None) -> Ranked:
+        """Find the best rows of a node; ``want`` None asks for all."""
+        match node:
+            case nodes.Near():
+                return self._near(node, want)
+            case nodes.Match():
+                return self._match(node, want)
+            case nodes.NearSparse():
+                return self._sparse(node, want)
+            case nodes.Like():
+                return self._like(node, want)
+            case nodes.Fuse():
+                return self._fuse(node, want)
+            case nodes.Filtered():
+                return self._filtered(node, want)
+            case nodes.Boosted():
+                return self._boosted(node, want)
+            case nodes.Diversified():
+                return self._diversified(node, want)
+            case nodes.Grouped():
+                return self._grouped(node, want)
+            case nodes.Limited():
+                return self._limited(node, want)
+        raise InvalidArgument(f"a query expects near(), match(), sparse(), like() or fuse(), found {node!r:.80}")
+
+    def _chosen(self) -> list[Candidates]:
+        if self._where not in self._candidates:
+            with self._trace.step("select") as step:
+                found = candidates(self._session, self._record, self._where)
+                step.rows = sum(c.eligible for c in found)
+                share = step.rows / max(self._record.rows, 1)
+                step.detail = "no filter" if self._where is None else f"filter selects {share:.2%}"
+            self._candidates[self._where] = found
+        return self._candidates[self._where]
+
+    def _near(self, node: nodes.Near, want: int | None) -> Ranked:
+        name, dense = self._record.schema.vector(node.field)
+        queries = self._queries_of(node.query, dense)
+        if len(queries) != 1:
+            raise InvalidArgument(f"near() expects one vector, found {len(queries)}; give query() a list of queries")
+        return self._near_vector(name, dense, queries, _depth(node.k, want), node.radius, most=node.k)
+
+    def _near_vector(
+        self, name: str, dense: Dense, queries: Array, k: int | None, radius: float | None, *, most: int | None
+    ) -> Ranked:
+        with self._trace.step("near") as step:
+            chosen = self._chosen()
+            step.rows = sum(c.eligible for c in chosen)
+            step.detail = f"exact on {name!r} ({dense.metric}), {len(chosen)} parts: there is no index"
+            ((scores, rows),) = search_near(chosen, name, dense, queries, k, radius)
+            return Ranked(scores, rows, _exhausted(len(rows), k, most))
+
+    def _match(self, node: nodes.Match, want: int | None) -> Ranked:
+        name, kind = self._record.schema.searchable(node.field, Text)
+        assert isinstance(kind, Text)
+        if node.operator == "phrase":
+            inverted.check_phrase(name, kind)
+        k = _depth(node.k, want)
+        with self._trace.step("match") as step:
+            sources = inverted.sources_of(self._session, self._session.parts(self._record), self._chosen(), name, kind)
+            terms = inverted.text_terms(node.text, kind, node.operator, sources)
+            self.highlighters[name] = inverted.highlighter(kind, terms)
+            step.rows = sum(len(s.postings.index.rows) for s in sources)
+            step.detail = f"BM25 of {node.operator} of {len(terms.clauses)} words in {name!r}, {len(sources)} parts"
+            if not terms.clauses:
+                self.remarks.append(f"the text has no words that {name!r} can be searched for")
+            if sum(len(c.keys) for c in terms.clauses) > inverted.MAX_TERMS:
+                self.remarks.append(f"of the text's words the {inverted.MAX_TERMS} rarest were searched for")
+            ((scores, rows),) = inverted.search_terms(
+                self._session, sources, name, kind, [terms], None, node.operator, k
+            )
+            return Ranked(scores, rows, _exhausted(len(rows), k, node.k))
+
+    def _sparse(self, node: nodes.NearSparse, want: int | None) -> Ranked:
+        name, kind = self._record.schema.searchable(node.field, Sparse)
+        keys, weights = sparse_query(node.query)
+        k = _depth(node.k, want)
+        with self._trace.step("sparse") as step:
+            sources = inverted.sources_of(self._session, self._session.parts(self._record), self._chosen(), name, kind)
+            step.rows = sum(len(s.postings.index.rows) for s in sources)
+            step.detail = f"inner product of {len(keys)} dimensions of {name!r}, {len(sources)} parts"
+            clauses = tuple(inverted.Clause((int(key),), (1.0,), 1, 0) for key in keys)
+            ((scores, rows),) = inverted.search_terms(
+                self._session, sources, name, kind, [inverted.Terms(clauses)], [weights], "any", k
+            )
+            return Ranked(scores, rows, _exhausted(len(rows), k, node.k))
+
+    def _like(self, node: nodes.Like, want: int | None) -> Ranked:
+        name, dense = self._record.schema.vector(node.field)
+        given = [*node.ids, *node.unlike]
+        found = find_rows(self._session, self._record.cid, given)
+        missing = [encoded for encoded in given if encoded not in found]
+        if missing:
+            raise NotFound(f"like() expects ids of stored rows, found none with id {missing[0][1:]!r}")
+        examples = np.array([found[encoded] for encoded in given], np.uint64)
+        vectors = read_vectors(self._session, self._record, name, examples).astype(np.float32)
+        if np.isnan(vectors).any():
+            raise InvalidArgument(f"like() expects rows that have a vector {name!r}, found one without")
+        if dense.metric == "cosine":
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+        query = vectors[: len(node.ids)].mean(axis=0)
+        if node.unlike:
+            query = 2 * query - vectors[len(node.ids) :].mean(axis=0)
+        k = _depth(node.k, want)
+        wide = None if k is None else k + len(examples)
+        all_found = self._near_vector(name, dense, query.reshape(1, -1).astype(np.float32), wide, None, most=None)
+        keep = ~np.isin(all_found.rows, examples.astype(np.int64))
+        scores, rows = all_found.scores[keep][:k], all_found.rows[keep][:k]
+        return Ranked(scores, rows, all_found.exhausted or (k is not None and k == node.k))
+
+    def _fuse(self, node: nodes.Fuse, want: int | None) -> Ranked:
+        with self._trace.step("fuse") as step:
+            depth = None if want is None else max(want, FUSION_DEPTH)
+            branches = [self.run(branch, _leaf_depth(branch, depth)) for branch in node.branches]
+            scores, rows = fuse_lists([(b.scores, b.rows) for b in branches], node.by)
+            step.rows = len(rows)
+            step.detail = f"{node.by}, {len(branches)} branches of up to {'all' if depth is None else depth} rows"
+            return Ranked(scores, rows, all(b.exhausted for b in branches))
+
+    def _filtered(self, node: nodes.Filtered, want: int | None) -> Ranked:
+        outer = self._where
+        inner = bind(node.condition, self._record.schema)
+        self._where = both(outer, inner, self._record)
+        try:
+            return self.run(node.child, want)
+        finally:
+            self._where = outer
+
+    def _boosted(self, node: nodes.Boosted, want: int | None) -> Ranked:
+        value = bind_value(node.value, self._record.schema, bind)
+        with self._trace.step("boost") as step:
+            depth = _leaf_depth(node.child, None if want is None else max(want, REORDER_DEPTH))
+            child = self.run(node.child, depth)
+            step.detail = f"reorders the {len(child.rows)} rows below"
+            names = sorted(value_fields(value, filter_fields))
+            _, table = fetch(self._session, self._record, child.rows.astype(np.uint64), names)
+
+            def column(name: str) -> pa.Array:
+                return table[name].combine_chunks()
+
+            def mask(filter_node: Node) -> Array:
+                return evaluate(filter_node, column, len(child.rows))
+
+            added = np.nan_to_num(evaluate_value(value, column, mask, len(child.rows)), posinf=0.0, neginf=0.0)
+            step.rows = len(child.rows)
+            scores, rows = ranked((child.scores + added).astype(np.float32), child.rows)
+            return Ranked(scores, rows, child.exhausted)
+
+    def _diversified(self, node: nodes.Diversified, want: int | None) -> Ranked:
+        name, _ = self._record.schema.vector(node.using)
+        depth = node.candidates or _leaf_depth(node.child, None if want is None else max(want, REORDER_DEPTH))
+        with self._trace.step("diversify", f"MMR by {name!r}, diversity {node.diversity:g}") as step:
+            child = self.run(node.child, depth)
+            step.rows = len(child.rows)
+            vectors = read_vectors(self._session, self._record, name, child.rows.astype(np.uint64))
+            order = diversify(child.scores, vectors, node.diversity, len(child.rows) if want is None else want)
+            return Ranked(child.scores[order], child.rows[order], child.exhausted or node.candidates is not None)
+
+    def _grouped(self, node: nodes.Grouped, want: int | None) -> Ranked:
+        kind = self._record.schema.field(node.field)
+        if getattr(kind, "many", False):
+            raise SchemaMismatch(f"group() expects a field of single values, found the list field {node.field!r}")
+        depth = None if want is None else want * DEEPEN
+        while True:
+            with self._trace.step("group", f"up to {node.per} for each value of {node.field!r}") as step:
+                child = self.run(node.child, depth)
+                step.rows = len(child.rows)
+                _, table = fetch(self._session, self._record, child.rows.astype(np.uint64), (node.field,))
+                codes = table[node.field].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+                keep = keep_per_group(codes, node.per)
+            enough = want is None or np.count_nonzero(keep) >= want
+            if enough or child.exhausted or depth is None:
+                return Ranked(child.scores[keep], child.rows[keep], child.exhausted or depth is None)
+            depth *= DEEPEN
+
+    def _limited(self, node: nodes.Limited, want: int | None) -> Ranked:
+        asked = want if node.count is None else node.count if want is None else min(want, node.count)
+        child = self.run(node.child, None if asked is None else asked + node.skip)
+        part = slice(node.skip, None if asked is None else node.skip + asked)
+        scores, rows = child.scores[part], child.rows[part]
+        whole = node.count is not None and len(rows) >= node.count
+        return Ranked(scores, rows, child.exhausted or whole)
+
+
+def _depth(k: int | None, want: int | None) -> int | None:
+    return k if want is None else want if k is None else min(k, want)
+
+
+def _leaf_depth(node: Query, depth: int | None) -> int | None:
+    """Rows asked of a node: those its leaf names, where they are more than the default."""
+    while isinstance(node, (nodes.Filtered, nodes.Boosted)):
+        node = node.child
+    return depth if depth is None else max(depth, getattr(node, "k", None) or 0)
+
+
+def _exhausted(found: int, k: int | None, most: int | None) -> bool:
+    """Whether a leaf that was asked for ``k`` rows, and gives ``most`` at most, has no more."""
+    return k is None or found < k or k == most
+
+
+def both(first: Node | None, second: Node | None, record: CollectionRecord) -> Node | None:
+    """The conjunction of two bound filters, in canonical form."""
+    if first is None or second is None:
+        return second if first is None else first
+    return bind(And((first, second)), record.schema)

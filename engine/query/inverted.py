@@ -1,0 +1,416 @@
+"""Search of an inverted index over the parts of a collection: words of a text, or a sparse vector.
+
+Document frequencies and lengths are those of the live rows of the whole collection, so a score does not depend
+on which segment a row lies in, nor on rows that were deleted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from gingham.deadline import check
+from gingham.errors import InvalidArgument
+from gingham.index.flat import merge_topk
+from gingham.index.inverted import ranges, search_inverted
+from gingham.query.hits import Span
+from gingham.storage.part import live_mask
+from gingham.text.analyze import analyzer
+from gingham.text.postings import similarity, term_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gingham.index.inverted import Bm25
+    from gingham.query.nodes import MatchOperator
+    from gingham.query.select import Candidates
+    from gingham.schema import Sparse, Text
+    from gingham.storage.part import Part
+    from gingham.storage.session import Session
+    from gingham.text.postings import Postings
+
+    Array = np.ndarray[Any, Any]
+
+MAX_TERMS = 1024
+"""Terms searched for at most; of a longer text the rarest are kept."""
+MAX_EXPANSIONS = 64
+"""Words that a prefix or a fuzzy word stands for at most: the nearest, then the first in order."""
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One word of a query.
+
+    Attributes
+    ----------
+    keys : the terms it stands for: one, or several for a prefix or a fuzzy word
+    shares : weight of each, 1 for an exact one
+    count : how often the query has the word
+    position : where it stands in the query
+    """
+
+    keys: tuple[int, ...]
+    shares: tuple[float, ...]
+    count: int
+    position: int
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a text or sparse vector is searched by.
+
+    Attributes
+    ----------
+    clauses : one for each distinct word
+    sequence : key and position of each word, for a phrase
+    """
+
+    clauses: tuple[Clause, ...]
+    sequence: tuple[tuple[int, int], ...] = ()
+
+    def keys(self) -> frozenset[int]:
+        """Every term."""
+        return frozenset(key for clause in self.clauses for key in clause.keys)
+
+
+@dataclass
+class Source:
+    """The postings of one part, or of one batch of the tail.
+
+    Attributes
+    ----------
+    part : the part, ``start`` the offset of the first row in it
+    allow : bool (rows,) or None
+    live : bool (rows,) or None where no row is dead
+    """
+
+    part: Part
+    start: int
+    postings: Postings
+    allow: Array | None
+    live: Array | None
+    row_ids: Array
+    statistics: tuple[int, float] = field(default=(0, 0.0))
+
+
+def sources_of(
+    session: Session, parts: Sequence[Part], candidates: Sequence[Candidates], name: str, kind: Text | Sparse
+) -> list[Source]:
+    """Postings of all parts: those without candidates count in the statistics."""
+    allowed = {candidate.part.key: candidate for candidate in candidates}
+    out = []
+    for part in parts:
+        live = live_mask(part)
+        candidate = allowed.get(part.key)
+        row_ids = part.row_ids
+        for start, postings in part.postings(name, kind):
+            rows = slice(start, start + postings.index.n_rows)
+            if candidate is None:
+                allow: Array | None = np.zeros(postings.index.n_rows, np.bool_)
+            else:
+                allow = None if candidate.allow is None else candidate.allow[rows]
+            source = Source(part, start, postings, allow, None if live is None else live[rows], row_ids[rows])
+            source.statistics = _statistics(session, source, name)
+            out.append(source)
+    return out
+
+
+def _statistics(session: Session, source: Source, name: str) -> tuple[int, float]:
+    """Live rows with a text, and the sum of their lengths."""
+    lengths = source.postings.index.lengths
+    if not len(lengths):
+        return 0, 0.0
+
+    def count() -> tuple[int, float]:
+        known = ~np.isnan(lengths)
+        if source.live is not None:
+            known &= source.live
+        return int(np.count_nonzero(known)), float(lengths[known].sum(dtype=np.float64))
+
+    return session.kept(("text statistics", source.part.key, source.start, name, len(source.part.dead)), count)
+
+
+def text_terms(text: str, kind: Text, operator: MatchOperator, sources: Sequence[Source]) -> Terms:
+    """Analyze a query text; prefixes and fuzzy words are looked up in the words of all parts."""
+    check()
+    analyze = analyzer(kind.language)
+    surfaces = analyze.surfaces(text)
+    if operator in ("prefix", "fuzzy"):
+        words = [(analyze.normal(surface), place) for place, surface in enumerate(surfaces)]
+        return Terms(tuple(_expanded(words, analyze.term, operator, sources)))
+    found = [
+        (term_key(term), place)
+        for place, surface in enumerate(surfaces)
+        if (term := analyze.term_of(surface)) is not None
+    ]
+    counts = Counter(key for key, _ in found)
+    first = dict(reversed(found))
+    clauses = tuple(Clause((key,), (1.0,), count, first[key]) for key, count in counts.items())
+    return Terms(clauses, tuple(found) if operator == "phrase" else ())
+
+
+def _expanded(
+    words: list[tuple[str, int]], term: Any, operator: MatchOperator, sources: Sequence[Source]
+) -> list[Clause]:
+    clauses: dict[str, Clause] = {}
+    for number, (word, place) in enumerate(words):
+        if word in clauses:
+            old = clauses[word]
+            clauses[word] = Clause(old.keys, old.shares, old.count + 1, old.position)
+            continue
+        if operator == "fuzzy":
+            found = _fuzzy(word, sources) if term(word) is not None else {}
+        elif number == len(words) - 1:
+            found = _prefixed(word, sources)
+        else:
+            found = {}
+        exact = term(word)
+        if exact is not None:
+            found[term_key(exact)] = 1.0
+        if found:
+            clauses[word] = Clause(tuple(found), tuple(found.values()), 1, place)
+    return list(clauses.values())
+
+
+def _prefixed(prefix: str, sources: Sequence[Source]) -> dict[int, float]:
+    """Terms of the words that begin with a prefix."""
+    found: dict[str, int] = {}
+    for source in sources:
+        words = source.postings.words
+        low, high = _bisect(words, prefix), _bisect(words, prefix + "\U0010ffff")
+        for place in range(low, min(high, low + MAX_EXPANSIONS)):
+            found[words[place].as_py()] = int(source.postings.word_keys[place])
+    return {found[word]: 1.0 for word in sorted(found)[:MAX_EXPANSIONS]}
+
+
+def _bisect(words: Any, wanted: str) -> int:
+    """Place of the first word that is not before ``wanted`` in the order of UTF-8."""
+    low, high = 0, len(words)
+    target = wanted.encode()
+    while low < high:
+        middle = (low + high) // 2
+        if words[middle].as_py().encode() < target:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _fuzzy(word: str, sources: Sequence[Source]) -> dict[int, float]:
+    """Terms of the words within a few edits, weighted by 1 - edits / letters of the word."""
+    from rapidfuzz import process
+    from rapidfuzz.distance import OSA
+
+    edits = 0 if len(word) < 3 else 1 if len(word) < 6 else 2
+    if not edits:
+        return {}
+    found: dict[str, tuple[int, int]] = {}
+    for source in sources:
+        words, keys = source.postings.words, source.postings.word_keys
+        lengths = pc.utf8_length(words).to_numpy(zero_copy_only=False)
+        near = np.flatnonzero(np.abs(lengths - len(word)) <= edits)
+        listed = words.take(near).to_pylist()
+        for text, distance, place in process.extract(
+            word, listed, scorer=OSA.distance, score_cutoff=edits, limit=MAX_EXPANSIONS
+        ):
+            found[text] = (int(distance), int(keys[near[place]]))
+    best = sorted(found.items(), key=lambda item: (item[1][0], item[0]))[:MAX_EXPANSIONS]
+    out: dict[int, float] = {}
+    for _, (distance, key) in best:
+        out.setdefault(key, 1.0 - distance / max(len(word), 1))
+    return out
+
+
+def highlighter(kind: Text, terms: Terms) -> Any:
+    """Function from a text to the spans of the words that a query searches for."""
+    keys = terms.keys()
+    phrase = terms.sequence
+
+    def find(text: str) -> list[Span]:
+        analyze = analyzer(kind.language)
+        words = list(analyze.words(text))
+        found = [analyze.term_of(word.surface) for word in words]
+        known = [None if term is None else term_key(term) for term in found]
+        if not phrase:
+            return [Span(w.start, w.end) for w, key in zip(words, known, strict=True) if key in keys]
+        origin = phrase[0][1]
+        spans = []
+        for place in range(len(words)):
+            last = place + phrase[-1][1] - origin
+            if last < len(words) and all(known[place + at - origin] == key for key, at in phrase):
+                spans.append(Span(words[place].start, words[last].end))
+        return spans
+
+    return find
+
+
+def search_terms(
+    session: Session,
+    sources: Sequence[Source],
+    name: str,
+    kind: Text | Sparse,
+    terms: Sequence[Terms],
+    weights: Sequence[Array] | None,
+    operator: MatchOperator,
+    k: int | None,
+) -> list[tuple[Array, Array]]:
+    """Find the best rows of each query.
+
+    Parameters
+    ----------
+    weights : per query the weight of each clause of a sparse vector; None computes those of BM25
+    k : rows per query; None is all rows that have a term
+
+    Returns
+    -------
+    list of tuple : per query float32 scores, descending, and int64 row ids, ties ascending
+    """
+    bm25 = similarity(kind)
+    rows = sum(s.statistics[0] for s in sources)
+    average = sum(s.statistics[1] for s in sources) / rows if rows else 0.0
+    keys = np.array([key for one in terms for clause in one.clauses for key in clause.keys], np.uint64)
+    counts = np.array([sum(len(clause.keys) for clause in one.clauses) for one in terms], np.int64)
+    if bm25 is None:
+        assert weights is not None
+        flat = np.concatenate(weights) if weights else np.empty(0, np.float32)
+    else:
+        keys, flat, counts = _bm25_weights(sources, terms, keys, counts, rows, bm25)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    n_queries = len(terms)
+    pieces = [(np.full((n_queries, 0), -np.inf, np.float32), np.full((n_queries, 0), -1, np.int64))]
+    for source in sources:
+        check()
+        index = source.postings.index
+        norms, slack = None, 1.0
+        if bm25 is not None and len(index.rows):
+            norms = _norms(session, source, name, kind, average)
+            slack = max(1.0, average / index.average_length) if index.average_length else 1.0
+        depth = index.n_rows if k is None else min(k, index.n_rows)
+        if not depth or not len(index.rows):
+            continue
+        if operator in ("all", "phrase"):
+            found = [_search_restricted(source, one, operator, keys[a:b], flat[a:b], depth, norms, slack)
+                     for one, a, b in zip(terms, starts[:-1], starts[1:], strict=True)]  # fmt: skip
+            scores, offsets = np.concatenate([s for s, _ in found]), np.concatenate([r for _, r in found])
+        else:
+            scores, offsets = search_inverted(
+                index, keys, flat, starts, depth, norms=norms, slack=slack, allow=source.allow
+            )
+        pieces.append((scores, np.where(offsets < 0, -1, source.row_ids.astype(np.int64)[offsets])))
+    width = sum(s.shape[1] for s, _ in pieces)
+    scores, found_rows = merge_topk(pieces, max(width, 1) if k is None else k)
+    return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, found_rows, strict=True)]
+
+
+def _norms(session: Session, source: Source, name: str, kind: Text | Sparse, average: float) -> Array:
+    bm25 = similarity(kind)
+    assert bm25 is not None
+    key = ("norms", source.part.key, source.start, name, average)
+    return session.kept(key, lambda: bm25.norms(source.postings.index.lengths, average))
+
+
+def _bm25_weights(
+    sources: Sequence[Source], terms: Sequence[Terms], keys: Array, counts: Array, rows: int, bm25: Bm25
+) -> tuple[Array, Array, Array]:
+    """Keys, weights and their number per query; the words that one clause stands for share one idf.
+
+    Terms that no row has are left out, and so are the commonest ones of a query with too many.
+    """
+    if not len(keys) or not rows:
+        return np.empty(0, np.uint64), np.empty(0, np.float32), np.zeros(len(terms), np.int64)
+    frequencies = np.zeros(len(keys), np.int64)
+    for source in sources:
+        frequencies += _frequencies(source, keys)
+    sizes = np.array([len(clause.keys) for one in terms for clause in one.clauses])
+    highest = np.repeat(np.maximum.reduceat(frequencies, np.cumsum(sizes) - sizes), sizes)
+    shares = np.array([share * c.count for one in terms for c in one.clauses for share in c.shares], np.float32)
+    weights = bm25.idf(rows, highest.astype(np.float64)) * shares
+    owner = np.repeat(np.arange(len(terms)), counts)
+    used = frequencies > 0
+    keys, weights, owner = keys[used], weights[used], owner[used]
+    if np.any(sizes > 1):
+        keys, weights, owner = _strongest_once(keys, weights, owner)
+    counts = np.bincount(owner, minlength=len(terms))
+    if np.any(counts > MAX_TERMS):
+        order = np.lexsort((np.arange(len(keys)), -weights, owner))
+        rank = ranges(np.zeros(len(terms), np.int64), counts)
+        kept = np.sort(order[rank < MAX_TERMS])
+        keys, weights, counts = keys[kept], weights[kept], np.minimum(counts, MAX_TERMS)
+    return keys, weights, counts
+
+
+def _strongest_once(keys: Array, weights: Array, owner: Array) -> tuple[Array, Array, Array]:
+    """Each term once a query, with its greatest weight: two fuzzy words may stand for one term."""
+    order = np.lexsort((-weights, keys, owner))
+    first = np.append(True, (keys[order][1:] != keys[order][:-1]) | (owner[order][1:] != owner[order][:-1]))
+    kept = np.sort(order[first]) if len(order) else order
+    return keys[kept], weights[kept], owner[kept]
+
+
+def _frequencies(source: Source, keys: Array) -> Array:
+    """How many live rows have each term."""
+    _, starts, ends = source.postings.index.spans(keys)
+    if source.live is None:
+        out: Array = ends - starts
+        return out
+    rows, live = source.postings.index.rows, source.live
+    return np.array([np.count_nonzero(live[rows[a:b]]) for a, b in zip(starts, ends, strict=True)], np.int64)
+
+
+def _search_restricted(
+    source: Source,
+    terms: Terms,
+    operator: MatchOperator,
+    keys: Array,
+    weights: Array,
+    k: int,
+    norms: Array | None,
+    slack: float,
+) -> tuple[Array, Array]:
+    """Search only the rows that have every word, or the phrase."""
+    index = source.postings.index
+    rows = _phrase_rows(source, terms) if operator == "phrase" else _rows_with_all(source, terms)
+    mask = np.zeros(index.n_rows, np.bool_)
+    mask[rows] = True
+    if source.allow is not None:
+        mask &= source.allow
+    starts = np.array([0, len(keys)], np.int64)
+    return search_inverted(index, keys, weights, starts, k, norms=norms, slack=slack, allow=mask)
+
+
+def _rows_with_all(source: Source, terms: Terms) -> Array:
+    lists = [source.postings.index.rows_of(clause.keys[0]) for clause in terms.clauses]
+    if not lists:
+        return np.empty(0, np.uint32)
+    lists.sort(key=len)
+    out: Array = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), lists)
+    return out
+
+
+def _phrase_rows(source: Source, terms: Terms) -> Array:
+    """Rows in which the words stand beside each other as in the query."""
+    index = source.postings.index
+    if not terms.sequence or not len(index.position_starts):
+        return np.empty(0, np.uint32)
+    rows = _rows_with_all(source, terms)
+    starts: Array | None = None
+    for key, place in terms.sequence:
+        _, low, high = index.spans(np.array([key], np.uint64))
+        at = low[0] + np.flatnonzero(np.isin(index.rows[low[0] : high[0]], rows))
+        counts = index.position_starts[at + 1] - index.position_starts[at]
+        positions = index.positions[ranges(index.position_starts[at], counts)].astype(np.int64) - place
+        marks = np.repeat(index.rows[at].astype(np.int64), counts) << 32 | (positions + (1 << 31))
+        starts = marks if starts is None else np.intersect1d(starts, marks)
+    assert starts is not None
+    return np.unique(starts >> 32).astype(np.uint32)
+
+
+def check_phrase(name: str, kind: Text) -> None:
+    """Raise InvalidArgument where a field keeps no positions."""
+    if not kind.positions:
+        raise InvalidArgument(f"a phrase needs the positions of words; make the field {name!r} with positions=True")

@@ -1,0 +1,344 @@
+"""Queries as values: leaves that find rows, and steps that fuse, filter, reorder and cut them.
+
+Nodes are frozen and chain: ``fuse(near("dense", q), match("body", "words")).group("lang", per=2).limit(10)``.
+Every node is a query of its own; without ``limit`` it returns 10 rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from gingham.errors import InvalidArgument
+from gingham.query.values import value_node
+from gingham.types import encode_id
+
+if TYPE_CHECKING:
+    from gingham.query.bind import Where
+    from gingham.query.values import Arithmetic, ValueNode
+    from gingham.types import UserId
+
+MatchOperator = Literal["any", "all", "phrase", "prefix", "fuzzy"]
+MATCH_OPERATORS: tuple[MatchOperator, ...] = ("any", "all", "phrase", "prefix", "fuzzy")
+
+
+class Query:
+    """What every query node can do."""
+
+    def where(self, where: Where) -> Filtered:
+        """Only rows that a filter selects; it is pushed down into every leaf below."""
+        return Filtered(self, where)
+
+    def boost(self, value: Arithmetic | float) -> Boosted:
+        """Add a value computed from fields to the score, as in ``0.1 * F.views.log1p()``; null adds nothing.
+
+        The rows reordered are the 100 best, more where more are asked for or the leaf has a greater ``k``.
+        """
+        return Boosted(self, value_node(value))
+
+    def diversify(self, diversity: float, *, using: str | None = None, candidates: int | None = None) -> Diversified:
+        """Reorder by maximal marginal relevance.
+
+        Parameters
+        ----------
+        diversity : 0 keeps the order, 1 only avoids what is similar to rows before
+        using : dense vector that similarity is measured by; may be left out where there is one
+        candidates : rows to choose from, default 100, more where more are asked for or the leaf has a greater ``k``
+        """
+        if not 0 <= diversity <= 1:
+            raise InvalidArgument(f"diversify() expects a number from 0 to 1, found {diversity!r}")
+        return Diversified(self, float(diversity), using, _count("diversify(candidates=)", candidates))
+
+    def group(self, field: str, *, per: int = 1) -> Grouped:
+        """At most ``per`` rows of each value of a field, the best ones; null is a value too."""
+        return Grouped(self, field, _count("group(per=)", per) or 1)
+
+    def limit(self, limit: int) -> Limited:
+        """At most so many rows."""
+        return Limited(self, _count("limit()", limit) or 1, 0)
+
+    def offset(self, offset: int) -> Limited:
+        """Leave out the first rows; give it before :meth:`limit` or after."""
+        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
+            raise InvalidArgument(f"offset() expects an integer from 0, found {offset!r}")
+        return Limited(self, None, offset)
+
+
+@dataclass(frozen=True, eq=False)
+class Near(Query):
+    """Rows near a vector; see :func:`near`."""
+
+    field: str | None
+    query: Any
+    k: int | None
+    radius: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Match(Query):
+    """Rows with the words of a text; see :func:`match`."""
+
+    field: str | None
+    text: str
+    operator: MatchOperator
+    k: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class NearSparse(Query):
+    """Rows with a large inner product with a sparse vector; see :func:`sparse`."""
+
+    field: str | None
+    query: Any
+    k: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Like(Query):
+    """Rows near stored rows; see :func:`like`."""
+
+    ids: tuple[bytes, ...]
+    unlike: tuple[bytes, ...]
+    field: str | None
+    k: int | None
+
+
+@dataclass(frozen=True)
+class RRF:
+    """Reciprocal rank fusion: the sum over lists of weight / (k + rank), ranks from 1.
+
+    Cormack, Clarke and Buettcher 2009, SIGIR, section 2.
+
+    Parameters
+    ----------
+    k : damps the first ranks, 60 as in the paper
+    weights : one for each branch, from 0; all 1 where left out
+    """
+
+    k: float = 60.0
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.k, (int, float)) and 0 <= self.k < float("inf")):
+            raise InvalidArgument(f"RRF(k=) expects a finite number from 0, found {self.k!r}")
+        object.__setattr__(self, "weights", _weights(self.weights))
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """Convex sum of scores scaled to 0..1 between the least and the greatest of each list; missing counts 0.
+
+    Bruch, Gai and Ingber 2023, ACM TOIS 42(1), section 3.
+
+    Parameters
+    ----------
+    weights : one for each branch, from 0; they are divided by their sum; equal where left out
+    """
+
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", _weights(self.weights))
+
+
+@dataclass(frozen=True)
+class DBSF:
+    """Distribution-based score fusion: scores scaled so that mean -+ 3 standard deviations of a list are 0 and 1.
+
+    As in Qdrant: sample variance; the score of a list of one, or of equal scores, is 0.5; missing counts 0.
+
+    Parameters
+    ----------
+    weights : one for each branch, from 0; they are divided by their sum; equal where left out
+    """
+
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", _weights(self.weights))
+
+
+Fusion = RRF | MinMax | DBSF
+
+
+@dataclass(frozen=True, eq=False)
+class Fuse(Query):
+    """Several queries in one list; see :func:`fuse`."""
+
+    branches: tuple[Query, ...]
+    by: Fusion
+
+
+@dataclass(frozen=True, eq=False)
+class Filtered(Query):
+    """A query restricted by a filter."""
+
+    child: Query
+    condition: Where
+
+
+@dataclass(frozen=True, eq=False)
+class Boosted(Query):
+    """A query whose candidates get a value added to their scores."""
+
+    child: Query
+    value: ValueNode
+
+
+@dataclass(frozen=True, eq=False)
+class Diversified(Query):
+    """A query reordered by maximal marginal relevance."""
+
+    child: Query
+    diversity: float
+    using: str | None
+    candidates: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped(Query):
+    """A query with few rows of each value of a field."""
+
+    child: Query
+    field: str
+    per: int
+
+
+@dataclass(frozen=True, eq=False)
+class Limited(Query):
+    """A part of a query's rows."""
+
+    child: Query
+    count: int | None
+    skip: int
+
+    def limit(self, limit: int) -> Limited:
+        """At most so many rows."""
+        count = _count("limit()", limit) or 1
+        if self.count is None:
+            return Limited(self.child, count, self.skip)
+        return Limited(self, count, 0)
+
+    def offset(self, offset: int) -> Limited:
+        """Leave out the first rows; the limit counts after them."""
+        return (
+            Limited(self.child, self.count, super().offset(offset).skip) if self.skip == 0 else super().offset(offset)
+        )
+
+
+def near(field: str | None, query: Any, *, k: int | None = None, radius: float | None = None) -> Near:
+    """Rows whose vector is near a query.
+
+    Parameters
+    ----------
+    field : dense vector field; None where there is one
+    query : one vector of shape (dim,), or text where the collection has an embedder
+    k : rows found at most; by default what the steps above ask for
+    radius : smallest score found
+    """
+    if radius is not None and not np.isfinite(radius):
+        raise InvalidArgument(f"near(radius=) expects a finite score, found {radius!r}")
+    return Near(field, query, _count("near(k=)", k), radius)
+
+
+def match(field: str | None, text: str, *, op: MatchOperator = "any", k: int | None = None) -> Match:
+    """Rows that have words of a text, scored by BM25.
+
+    Parameters
+    ----------
+    field : text field with ``bm25=True``; None where there is one
+    text : words, analyzed like the field
+    op : ``"any"`` word (default), ``"all"`` words, the words as a ``"phrase"`` (needs ``positions=True``),
+        the last word as the ``"prefix"`` of a word, or words that are written ``"fuzzy"``: with up to 1 edit
+        from 3 letters on and up to 2 from 6 on
+    k : rows found at most; by default what the steps above ask for
+    """
+    if not isinstance(text, str):
+        raise InvalidArgument(f"match() expects text, found {type(text).__name__} {text!r:.60}")
+    if op not in MATCH_OPERATORS:
+        raise InvalidArgument(f"match(op=) expects one of {', '.join(MATCH_OPERATORS)}, found {op!r}")
+    return Match(field, text, op, _count("match(k=)", k))
+
+
+def sparse(field: str | None, query: Any, *, k: int | None = None) -> NearSparse:
+    """Rows by inner product with a sparse vector, which :class:`gingham.Sparse` describes.
+
+    Parameters
+    ----------
+    field : sparse vector field; None where there is one
+    k : rows found at most; by default what the steps above ask for
+    """
+    return NearSparse(field, query, _count("sparse(k=)", k))
+
+
+def like(
+    ids: UserId | Iterable[UserId],
+    *,
+    unlike: UserId | Iterable[UserId] = (),
+    using: str | None = None,
+    k: int | None = None,
+) -> Like:
+    """Rows near stored rows, which are themselves left out.
+
+    Parameters
+    ----------
+    ids : one row or several that are good examples
+    unlike : rows that are bad examples
+    using : dense vector field; may be left out where there is one
+    k : rows found at most; by default what the steps above ask for
+
+    Notes
+    -----
+    The query is the mean of the good examples, moved away from the mean of the bad ones by their difference.
+    """
+    good, bad = _ids(ids), _ids(unlike)
+    if not good:
+        raise InvalidArgument("like() expects at least one id, found none")
+    return Like(good, bad, using, _count("like(k=)", k))
+
+
+def fuse(*branches: Query, by: Fusion | None = None) -> Fuse:
+    """Join the rows of several queries into one list.
+
+    Parameters
+    ----------
+    branches : at least one query
+    by : :class:`RRF` (default), :class:`MinMax` or :class:`DBSF`
+    """
+    by = RRF() if by is None else by
+    if not branches or not all(isinstance(branch, Query) for branch in branches):
+        raise InvalidArgument(f"fuse() expects queries such as near() and match(), found {branches!r:.80}")
+    if not isinstance(by, (RRF, MinMax, DBSF)):
+        raise InvalidArgument(f"fuse(by=) expects RRF(), MinMax() or DBSF(), found {by!r:.80}")
+    if by.weights is not None and len(by.weights) != len(branches):
+        raise InvalidArgument(f"fuse() expects one weight for each of {len(branches)} branches, found {by.weights}")
+    return Fuse(branches, by)
+
+
+def _weights(weights: Iterable[float] | None) -> tuple[float, ...] | None:
+    if weights is None:
+        return None
+    try:
+        out = tuple(float(weight) for weight in weights)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"weights= expects numbers, found {weights!r:.80}") from None
+    if not all(0 <= weight < float("inf") for weight in out) or not sum(out) > 0:
+        raise InvalidArgument(f"weights= expects finite numbers from 0, not all 0, found {out}")
+    return out
+
+
+def _count(what: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InvalidArgument(f"{what} expects an integer of at least 1, found {value!r}")
+    return int(value)
+
+
+def _ids(ids: Any) -> tuple[bytes, ...]:
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        ids = [ids]
+    return tuple(encode_id(user_id) for user_id in ids)

@@ -1,0 +1,1 @@
+"""Text: words, stems, postings, highlights."""

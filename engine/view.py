@@ -1,0 +1,474 @@
+"""The reading half of a collection: orchestration only. Query and storage do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from gingham.deadline import within
+from gingham.embed.rows import embed_queries
+from gingham.errors import InvalidArgument, NotReady, SchemaMismatch
+from gingham.query import read, select
+from gingham.query.bind import bind
+from gingham.query.nodes import Query
+from gingham.query.search import Request, query_rows, run_query, search
+from gingham.schema import Dense, Json, Sparse, Text
+from gingham.sparse_vectors import sparse_query
+from gingham.storage import writes
+from gingham.types import UserId, encode_id
+
+if TYPE_CHECKING:
+    import os
+    from contextlib import AbstractContextManager
+
+    import pyarrow as pa
+
+    from gingham.embed import Embedder
+    from gingham.query.bind import Where
+    from gingham.query.hits import BatchHits, Hits
+    from gingham.schema import Schema
+    from gingham.storage.catalog import CollectionRecord
+    from gingham.storage.session import Session
+    from gingham.storage.snapshot import Pin
+    from gingham.storage.store import Store
+
+_ID_KINDS = (str, int, bytes)
+
+
+@dataclass(frozen=True)
+class CollectionStats:
+    """Figures of one collection.
+
+    Attributes
+    ----------
+    rows : live rows
+    dead_rows : rows deleted or replaced whose space is not yet given back
+    segments : immutable segments
+    tail_rows : rows not yet sealed into a segment
+    tail_batches : batches they lie in
+    unindexed_rows : rows that every search scans; all of them while there is no index
+    nbytes : bytes of the segments and the tail
+    version : commit that changed the collection last
+    """
+
+    rows: int
+    dead_rows: int
+    segments: int
+    tail_rows: int
+    tail_batches: int
+    unindexed_rows: int
+    nbytes: int
+    version: int
+
+
+class Reader:
+    """Opens sessions: on the newest commit, or on a pinned one."""
+
+    def __init__(self, store: Store, pin: Pin | None = None) -> None:
+        self.store = store
+        self._pin = pin
+
+    def session(self) -> AbstractContextManager[Session]:
+        """A session for the time of a block."""
+        return self.store.read() if self._pin is None else self._pin.read()
+
+    def pin(self) -> Pin:
+        """A session that outlives the call, to be closed with :meth:`unpin`."""
+        from gingham.storage.snapshot import Pin
+
+        return Pin(self.store) if self._pin is None else self._pin
+
+    def unpin(self, pin: Pin) -> None:
+        """Close a session of :meth:`pin`, unless it is a snapshot's."""
+        if pin is not self._pin:
+            pin.close()
+
+
+class CollectionView:
+    """The reading half of a collection."""
+
+    def __init__(self, reader: Reader, cid: int, embedder: Embedder | None = None) -> None:
+        self._reader = reader
+        self._cid = cid
+        self._embedder = embedder
+
+    @property
+    def name(self) -> str:
+        """Name of the collection."""
+        with self._reader.session() as session:
+            return session.collection_by_id(self._cid).name
+
+    @property
+    def schema(self) -> Schema:
+        """Fields and vectors."""
+        with self._reader.session() as session:
+            return session.collection_by_id(self._cid).schema
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of {len(self)} rows>"
+
+    def count(self, *, where: Where = None) -> int:
+        """Count rows, or those a filter selects."""
+        with self._reader.session() as session:
+            record = session.collection_by_id(self._cid)
+            return select.count(session, record, bind(where, record.schema))
+
+    @overload
+    def get(  # type: ignore[overload-overlap]
+        self, ids: UserId, *, fields: Sequence[str] | None = None, include_vectors: bool = False
+    ) -> dict[str, Any] | None: ...
+    @overload
+    def get(
+        self, ids: Iterable[UserId], *, fields: Sequence[str] | None = None, include_vectors: bool = False
+    ) -> list[dict[str, Any] | None]: ...
+    def get(self, ids: Any, *, fields: Sequence[str] | None = None, include_vectors: bool = False) -> Any:
+        """Read rows by id.
+
+        Parameters
+        ----------
+        ids : one id, or several
+        fields : payload to read; None reads all
+        include_vectors : also return the stored vectors, as NumPy arrays
+
+        Returns
+        -------
+        dict or None for one id; a list of these in the order asked for several
+        """
+        single = is_id(ids)
+        encoded = [encode_id(i) for i in ([ids] if single else ids)]
+        with self._reader.session() as session:
+            record = session.collection_by_id(self._cid)
+            vectors = tuple(record.schema.vectors) if include_vectors else ()
+            rows = read.get(session, record, encoded, _fields(record, fields), vectors)
+        return rows[0] if single else rows
+
+    @overload
+    def scan(
+        self,
+        *,
+        where: Where = ...,
+        order_by: str | None = ...,
+        descending: bool = ...,
+        fields: Sequence[str] | None = ...,
+        include_vectors: bool = ...,
+        batch_size: None = ...,
+    ) -> Iterator[dict[str, Any]]: ...
+    @overload
+    def scan(
+        self,
+        *,
+        where: Where = ...,
+        order_by: str | None = ...,
+        descending: bool = ...,
+        fields: Sequence[str] | None = ...,
+        include_vectors: bool = ...,
+        batch_size: int,
+    ) -> Iterator[pa.RecordBatch]: ...
+    def scan(
+        self,
+        *,
+        where: Where = None,
+        order_by: str | None = None,
+        descending: bool = False,
+        fields: Sequence[str] | None = None,
+        include_vectors: bool = False,
+        batch_size: int | None = None,
+    ) -> Iterator[Any]:
+        """Go through all rows of one commit, whatever is written meanwhile.
+
+        Parameters
+        ----------
+        where : only rows that this filter selects
+        order_by : field to order by, nulls last; None orders by id (int < str < UUID < bytes)
+        descending : reverse the order of ``order_by``
+        fields : payload to read; None reads all
+        include_vectors : also return the stored vectors
+        batch_size : rows of each Arrow record batch; None yields one dict a row
+
+        Yields
+        ------
+        dict, or pyarrow.RecordBatch where ``batch_size`` is given
+        """
+        if batch_size is not None and batch_size < 1:
+            raise InvalidArgument(f"scan(batch_size=) expects at least 1, found {batch_size}")
+        pin = self._reader.pin()
+        try:
+            with pin.read() as session:
+                record = session.collection_by_id(self._cid)
+                node = bind(where, record.schema)
+                names = _fields(record, fields)
+                _check_order(record, order_by)
+        except BaseException:
+            self._reader.unpin(pin)
+            raise
+        return self._scan(pin, node, order_by, descending, names, include_vectors, batch_size)
+
+    def _scan(
+        self,
+        pin: Pin,
+        node: Any,
+        order_by: str | None,
+        descending: bool,
+        names: Sequence[str],
+        vectors: bool,
+        size: int | None,
+    ) -> Iterator[Any]:
+        """Read block by block; the pin is in use only while a block is read, so that it can expire in between."""
+        try:
+            with pin.read() as session:
+                record = session.collection_by_id(self._cid)
+                wanted = tuple(record.schema.vectors) if vectors else ()
+                step = size or 1000
+                if order_by is None:
+                    blocks = read.rows_by_id(session, record, node, step)
+                else:
+                    blocks = read.rows_by_field(session, record, node, order_by, descending=descending, size=step)
+            while True:
+                with pin.read():
+                    rows = next(blocks, None)
+                    if rows is None:
+                        return
+                    if size is None:
+                        block = read.read_dicts(session, record, rows, names, wanted)
+                    else:
+                        block = [read.read_batch(session, record, rows, names, wanted)]
+                yield from block
+        finally:
+            self._reader.unpin(pin)
+
+    def to_parquet(self, path: str | os.PathLike[str], *, where: Where = None) -> int:
+        """Write all rows with their vectors to a Parquet file; returns the number of rows."""
+        import pyarrow.parquet as pq
+
+        rows = 0
+        writer = None
+        try:
+            for batch in self.scan(where=where, include_vectors=True, batch_size=10_000):
+                writer = writer or pq.ParquetWriter(path, batch.schema)
+                writer.write_batch(batch)
+                rows += batch.num_rows
+            if writer is None:
+                with self._reader.session() as session:
+                    record = session.collection_by_id(self._cid)
+                    nothing = np.empty(0, np.uint64)
+                    batch = read.read_batch(
+                        session, record, nothing, tuple(record.schema.fields), tuple(record.schema.vectors)
+                    )
+                writer = pq.ParquetWriter(path, batch.schema)
+        finally:
+            if writer is not None:
+                writer.close()
+        return rows
+
+    def facets(
+        self,
+        field: str,
+        *,
+        where: Where = None,
+        query: Query | None = None,
+        limit: int | None = 10,
+        timeout: float | None = None,
+    ) -> dict[Any, int]:
+        """Count the rows of each value of a field, most frequent first; null is not counted.
+
+        Parameters
+        ----------
+        where : count only rows that this filter selects
+        query : count only rows that this query finds: all of them, unless it has a limit or a ``k``
+        limit : values returned; None returns all
+        timeout : seconds after which the call gives up
+        """
+        with within(timeout), self._reader.session() as session:
+            record = session.collection_by_id(self._cid)
+            node = bind(where, record.schema)
+            rows = None if query is None else query_rows(session, record, query, where=node, queries_of=self._vectors)
+            counts = read.facets(session, record, field, node, rows)
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+        return dict(ordered[:limit])
+
+    def search(
+        self,
+        query: Any,
+        *,
+        k: int | None = 10,
+        where: Where = None,
+        using: str | None = None,
+        radius: float | None = None,
+        fields: Sequence[str] | None = None,
+        exact: bool = True,
+        timeout: float | None = None,
+    ) -> Any:
+        """Find the nearest rows, or those with the words of a text.
+
+        Parameters
+        ----------
+        query : one vector of shape (dim,) or a batch of shape (n_queries, dim); a text or a list of texts, which
+            the embedder turns into vectors, and which BM25 searches for where there is none or ``using`` names a
+            text field; a sparse vector or a list of them where ``using`` names a sparse field
+        k : hits per query; None returns all rows that reach ``radius``
+        where : filter, applied before rows are scored
+        using : field to search; may be left out where there is one
+        radius : smallest score returned
+        fields : payload to return; None returns all
+        exact : scan all rows; every search is exact while there is no index
+        timeout : seconds after which the search gives up; None waits
+
+        Returns
+        -------
+        Hits for one query, BatchHits for a batch; fewer than k hits where fewer rows are eligible
+
+        Raises
+        ------
+        DimensionMismatch : the query has another width than the field
+        InvalidArgument : k below 1, NaN or infinity in the query, neither k nor radius
+        NotReady : a text for a collection whose embedder is not attached
+        DeadlineExceeded : ``timeout`` has passed
+        """
+        _check_search(k, radius)
+        del exact
+        with within(timeout), self._reader.session() as session:
+            record = session.collection_by_id(self._cid)
+            name, kind, queries, single = self._query_of(record, query, using)
+            request = Request(
+                name, kind, queries, None if k is None else int(k), bind(where, record.schema), radius,
+                _fields(record, fields),
+            )  # fmt: skip
+            results = search(session, record, request)
+        return results[0] if single else results
+
+    def query(
+        self,
+        query: Query | Sequence[Query],
+        *,
+        where: Where = None,
+        fields: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Run a query built of ``near``, ``match``, ``sparse``, ``like`` and ``fuse``.
+
+        Parameters
+        ----------
+        query : the query, which returns 10 rows unless it has a limit; or several, run on one commit
+        where : filter, pushed down into every leaf
+        fields : payload to return; None returns all
+        timeout : seconds after which the call gives up; None waits
+
+        Returns
+        -------
+        Hits, or BatchHits for several queries
+
+        Raises
+        ------
+        SchemaMismatch : a field is unknown or of another kind than the query needs
+        NotFound : ``like`` names a row that does not exist
+        DeadlineExceeded : ``timeout`` has passed
+        """
+        from gingham.query.hits import BatchHits
+
+        with within(timeout), self._reader.session() as session:
+            record = session.collection_by_id(self._cid)
+            node, names = bind(where, record.schema), _fields(record, fields)
+
+            def run(one: Query) -> Hits:
+                return run_query(session, record, one, where=node, fields=names, queries_of=self._vectors)
+
+            if isinstance(query, Query):
+                return run(query)
+            if isinstance(query, (str, bytes)) or not isinstance(query, Iterable):
+                raise InvalidArgument(f"query() expects near(), match(), fuse() and the like, found {query!r:.80}")
+            results: BatchHits = BatchHits([run(one) for one in query])
+            return results
+
+    def _query_of(self, record: CollectionRecord, query: Any, using: str | None) -> tuple[str, Any, Any, bool]:
+        """Name and kind of the field that is searched, the checked queries, and whether one was given."""
+        from gingham.rows import query_matrix
+
+        schema = record.schema
+        texts = [query] if isinstance(query, str) else query
+        if isinstance(texts, Sequence) and len(texts) and all(isinstance(text, str) for text in texts):
+            single = isinstance(query, str)
+            if isinstance(schema.fields.get(using or ""), Text) or (using is None and record.embedder is None):
+                if using is None and self._embedder is None and not schema.inverted:
+                    raise InvalidArgument(
+                        "a text query expects an embedder or a text field with bm25=True, found neither in "
+                        f"{record.name!r}"
+                    )
+                if self._embedder is None or using is not None:
+                    name, kind = schema.searchable(using, Text)
+                    return name, kind, texts, single
+            name, dense = schema.vector(using)
+            return name, dense, self._vectors(list(texts), dense), single
+        if isinstance(schema.vectors.get(using or ""), Sparse) or (using is None and not schema.dense):
+            name, kind = schema.searchable(using, Sparse)
+            single = isinstance(query, (Mapping, tuple)) or not isinstance(query, Sequence)
+            return name, kind, [sparse_query(one) for one in ([query] if single else query)], single
+        name, dense = schema.vector(using)
+        queries, single = query_matrix(query, dense)
+        return name, dense, queries, single
+
+    def _vectors(self, query: Any, dense: Dense) -> np.ndarray[Any, Any]:
+        """Checked vectors of a dense query, embedded where it is text."""
+        from gingham.rows import query_matrix
+
+        texts = [query] if isinstance(query, str) else query
+        if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+            return query_matrix(query, dense)[0]
+        if self._embedder is None:
+            raise NotReady(
+                f"the text of {self.name!r} is embedded and no embedder is attached; open the collection with "
+                "db.collection(name, embedder=...), or name a text field with using= to search its words"
+            )
+        return embed_queries(self._embedder, texts, dense)
+
+    def stats(self) -> CollectionStats:
+        """Rows, segments, tail and bytes."""
+        with self._reader.session() as session:
+            record = session.collection_by_id(self._cid)
+        tail_rows = writes.tail_rows(record)
+        return CollectionStats(
+            rows=record.rows,
+            dead_rows=sum(ref.dead for ref in record.segments) + record.tail_dead,
+            segments=len(record.segments),
+            tail_rows=tail_rows,
+            tail_batches=len(record.tail),
+            unindexed_rows=record.rows,
+            nbytes=sum(ref.nbytes for ref in record.segments) + sum(entry.nbytes for entry in record.tail),
+            version=record.epoch,
+        )
+
+
+def is_id(value: object) -> bool:
+    """Whether a value is one id, and not a sequence of them."""
+    return isinstance(value, _ID_KINDS) or type(value).__name__ == "UUID" or not isinstance(value, Iterable)
+
+
+def _fields(record: CollectionRecord, fields: Sequence[str] | None) -> tuple[str, ...]:
+    if fields is None:
+        return tuple(record.schema.fields)
+    for name in fields:
+        record.schema.field(name)
+    return tuple(fields)
+
+
+def _check_search(k: int | None, radius: float | None) -> None:
+    if k is None and radius is None:
+        raise InvalidArgument("search() expects k= or radius=, found neither")
+    if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):
+        raise InvalidArgument(f"search(k=) expects an integer of at least 1, found {k!r}")
+    if radius is not None and not np.isfinite(radius):
+        raise InvalidArgument(f"search(radius=) expects a finite score, found {radius!r}")
+
+
+def _check_order(record: CollectionRecord, order_by: str | None) -> None:
+    if order_by is not None:
+        kind = record.schema.field(order_by)
+        if isinstance(kind, Json) or getattr(kind, "many", False):
+            raise SchemaMismatch(
+                f"scan(order_by=) expects a field of single values, found {order_by!r}; choose another"
+            )

@@ -1,0 +1,44 @@
+"""The heap of the best rows, shared by the kernels of every index.
+
+A heap is one line of ``scores`` and ``rows``: its root, entry 0, is the worst it holds. Rows are offered in
+ascending order and enter only when they are better than the root, so ties go to the lower row.
+"""
+
+from numba import int64
+
+from gingham.codecs.intrinsics import inline, kernel
+
+
+@inline
+def sift(scores, rows, q, size):
+    """Move the root of a heap whose root is the worst entry down to its place."""
+    s, r, i = scores[q, 0], rows[q, 0], int64(0)
+    while True:
+        child = 2 * i + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and (
+            scores[q, other] < scores[q, child]
+            or (scores[q, other] == scores[q, child] and rows[q, other] > rows[q, child])
+        ):
+            child = other
+        if not (scores[q, child] < s or (scores[q, child] == s and rows[q, child] > r)):
+            break
+        scores[q, i] = scores[q, child]
+        rows[q, i] = rows[q, child]
+        i = child
+    scores[q, i] = s
+    rows[q, i] = r
+
+
+@kernel("void(float32[:,::1], int64[:,::1])")
+def sort_heaps(scores, rows):
+    """Turn heaps into lists, best first, ties by ascending row."""
+    k = scores.shape[1]
+    for q in range(scores.shape[0]):
+        for end in range(k - 1, 0, -1):
+            s, r = scores[q, 0], rows[q, 0]
+            scores[q, 0], rows[q, 0] = scores[q, end], rows[q, end]
+            scores[q, end], rows[q, end] = s, r
+            sift(scores, rows, q, int64(end))

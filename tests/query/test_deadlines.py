@@ -1,0 +1,51 @@
+"""Searches give up when their time is over, and leave the store as it was."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gingham as gg
+from gingham import fuse, match, near
+from gingham.errors import DeadlineExceeded, InvalidArgument
+
+
+@pytest.fixture
+def big(db: gg.Database, rng: np.random.Generator) -> gg.Collection:
+    docs = db.create_collection(
+        "big", fields={"body": gg.Text(bm25=True)}, vectors={"dense": gg.Dense(256, dtype="float16")}
+    )
+    words = np.array([f"w{i}" for i in range(50)])
+    for start in range(0, 60_000, 10_000):
+        texts = [" ".join(row) for row in rng.choice(words, (10_000, 8))]
+        vectors = rng.standard_normal((10_000, 256), dtype=np.float32)
+        docs.upsert(ids=list(range(start, start + 10_000)), vectors={"dense": vectors}, fields={"body": texts})
+    return docs
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda docs: docs.search(np.ones((4000, 256)), timeout=0.02),
+        lambda docs: docs.search(np.ones(256), k=None, radius=-1.0, timeout=1e-5),
+        lambda docs: docs.search([" ".join(f"w{i}" for i in range(40))] * 3000, using="body", timeout=0.02),
+        lambda docs: docs.query([fuse(near("dense", np.ones(256)), match("body", "w1 w2"))] * 500, timeout=0.02),
+        lambda docs: docs.facets("body", query=match("body", "w1"), timeout=1e-5),
+    ],
+)
+def test_a_search_ends_soon_after_its_time(big: gg.Collection, call: Any) -> None:
+    big.search("w1", using="body")
+    started = time.perf_counter()
+    with pytest.raises(DeadlineExceeded, match="timeout"):
+        call(big)
+    assert time.perf_counter() - started < 1.5
+    assert len(big.search(np.ones(256), timeout=60)) == 10
+
+
+def test_a_timeout_that_is_no_time_is_refused(big: gg.Collection) -> None:
+    for wrong in (0, -1, float("nan"), "soon"):
+        with pytest.raises(InvalidArgument, match="timeout"):
+            big.search(np.ones(256), timeout=wrong)
