@@ -196,12 +196,12 @@ def test_a_scan_left_early_gives_its_session_back(path: Path) -> None:
                 break
             async with contextlib.aclosing(db["docs"].scan(batch_size=10)) as batches:
                 await anext(batches)
-                assert store._mapped.in_use()
+                assert store._current().in_use()
             for _ in range(200):
                 await asyncio.sleep(0.01)
-                if not store._mapped.in_use():
+                if not store._current().in_use():
                     return
-            raise AssertionError("sessions are still open")
+            raise AssertionError("a session is still open")
 
     drive(main)
 
@@ -254,7 +254,7 @@ def test_cancelling_ends_the_work_before_the_task_ends_and_the_database_closes(
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(error) for error in ended} == {asyncio.CancelledError}
-        assert not db._sync._store._mapped.in_use()
+        assert not db._sync._store._current().in_use()
         await db.close()
         assert time.monotonic() - started < 2
 

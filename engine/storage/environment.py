@@ -41,7 +41,7 @@ READER_SLOTS = 1024
 _LITTLE_BYTES = 64 << 20
 _TOLD = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,
-    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
 )  # fmt: skip
 """What the system says in errors of LMDB, which carry the words without the number."""
 DATA_FILE = "data.mdb"
@@ -237,8 +237,6 @@ def _raise_system(where: object, error: Exception) -> None:
         raise NotAStore(f"a part of {where} is a file where a folder is expected, or the reverse; check it") from error
     if code in (errno.ENAMETOOLONG, errno.ELOOP):
         raise InvalidArgument(f"the system cannot use the path {where} ({error}); choose another") from error
-    if code in (errno.EMFILE, errno.ENFILE):
-        raise ResourceExhausted(f"no descriptor is left to open {where}; close files or raise the limit") from error
     if "already open in this process" in text:
         raise NotReady(f"{where} is still in use in this process; wait until the searches in it have ended") from error
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""The maintenance thread of a writing process: seals, merges, sweeps, expires, syncs."""
+"""The maintenance thread of a writing process: seals, merges, sweeps, syncs."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Maintenance:
         self._swept = False
         self._last_write = 0.0
         self._hurry = False
-        self._retry_at = 0.0
-        self._retry_seconds = SYNC_INTERVAL_SECONDS
-        self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
         self._pausing = False
         self._working = threading.Lock()
         self.lease = FileLock(store.root / generation.MAINTENANCE_LOCK)
+        self._retry_at = 0.0
+        self._retry_seconds = SYNC_INTERVAL_SECONDS
+        self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
         self.last_error: GinghamError | None = None
 
     def wake(self, *, hurry: bool = False) -> None:
@@ -121,13 +121,12 @@ class Maintenance:
             self._wake.set()
 
     def _run(self) -> None:
-        lease = self.lease
         while not self._stop.is_set():
-            self._wake.wait(SYNC_INTERVAL_SECONDS)
+            woken = self._wake.wait(SYNC_INTERVAL_SECONDS)
             self._wake.clear()
             asked = self._asked
             try:
-                self._round(lease, work=asked > self._done or time.monotonic() >= self._retry_at)
+                self._round(work=woken or time.monotonic() >= self._retry_at)
             except Stopped:
                 if self._stop.is_set():
                     break
@@ -139,7 +138,7 @@ class Maintenance:
                 self._failed(error)
             self._done = max(self._done, asked)
             self._stop.wait(PAUSE_SECONDS)
-        lease.close()
+        self.lease.close()
 
     def _failed(self, error: Exception) -> None:
         """Remember what went wrong, and try again at the next write, or after ever longer pauses."""
@@ -156,18 +155,18 @@ class Maintenance:
         self.last_error.__cause__ = error
         logger.error("maintenance of %s stopped", self._store.root, exc_info=error)
 
-    def _round(self, lease: FileLock, *, work: bool) -> None:
+    def _round(self, *, work: bool) -> None:
         """Sync, and do what is due where no other process does it."""
         if self._store.options.durability == "interval" and time.monotonic() >= self._sync_due:
             self._store.sync()
             self._sync_due = time.monotonic() + SYNC_INTERVAL_SECONDS
         if work:
-            if lease.try_acquire():
+            if self.lease.try_acquire():
                 try:
                     with self._working:
                         self._pass()
                 finally:
-                    lease.release()
+                    self.lease.release()
             self.last_error, self._retry_seconds = None, SYNC_INTERVAL_SECONDS
 
     def _pass(self) -> None:
