@@ -107,9 +107,7 @@ def test_maintenance_outlives_any_error_and_says_what_it_was(
     caplog.clear()
 
 
-@pytest.mark.parametrize(
-    ("code", "error"), [(errno.ENOSPC, errors.StoreFull), (errno.EMFILE, errors.Unavailable)]
-)
+@pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, errors.StoreFull), (errno.EMFILE, errors.Unavailable)])
 @pytest.mark.parametrize("call", ["open", "pwrite"])
 def test_a_lock_file_that_cannot_be_used_is_a_typed_error_and_stays_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, error: type[Exception]
