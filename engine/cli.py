@@ -47,8 +47,23 @@ def main() -> None:
     except GinghamError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except BrokenPipeError:
-        sys.exit(0)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from gingham import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version
 
 
 @app.command()
@@ -124,10 +139,10 @@ def ingest(
     from gingham.connect import open as open_database
     from gingham.files import infer_schema, read_rows
 
+    inferred = infer_schema(files[0], metric)
     with open_database(db) as database:
         if collection not in database:
-            schema = infer_schema(files[0], metric)
-            database.create_collection(collection, fields=schema.fields, vectors=schema.vectors)
+            database.create_collection(collection, fields=inferred.fields, vectors=inferred.vectors)
         started = time.perf_counter()
         rows = 0
         with _progress("Ingesting") as progress:
@@ -231,7 +246,8 @@ def stats(db: PathArgument, as_json: JsonOption = False) -> None:
 def evaluate_command(
     ctx: typer.Context,
     qrels: Annotated[
-        Path, typer.Option(help="Tab-separated query, document, grade; one header line.", show_default=False)
+        Path,
+        typer.Option(help="Tab-separated query, document, grade; a header line may stand first.", show_default=False),
     ],
     db: Annotated[Path | None, typer.Option(help="Folder of the database to search.")] = None,
     queries: Annotated[Path | None, typer.Option(help="JSON lines with id and vector, or id and text.")] = None,
@@ -329,35 +345,40 @@ def compact(db: PathArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def backup(
-    db: PathArgument, target: Annotated[Path, typer.Argument(help="Where nothing is.", show_default=False)]
+    db: PathArgument,
+    target: Annotated[Path, typer.Argument(help="Where nothing is.", show_default=False)],
+    as_json: JsonOption = False,
 ) -> None:
     """Write a copy of the newest commit; it is a database of its own."""
     from gingham.connect import open as open_database
 
     with open_database(db, mode="r") as database:
-        typer.echo(f"written to {database.backup(target)}")
+        written = database.backup(target)
+    _report({"path": str(written)}, f"written to {written}", as_json)
 
 
 @app.command()
 def restore(
     source: Annotated[Path, typer.Argument(help="The backup.", show_default=False)],
     target: Annotated[Path, typer.Argument(help="Where nothing is.", show_default=False)],
+    as_json: JsonOption = False,
 ) -> None:
     """Verify a backup and copy it to a new place."""
     from gingham.connect import restore as restore_database
 
     restore_database(source, target)
-    typer.echo(f"restored to {target}")
+    _report({"path": str(target)}, f"restored to {target}", as_json)
 
 
 @app.command()
-def warmup() -> None:
+def warmup(as_json: JsonOption = False) -> None:
     """Compile all kernels now, so that no first query waits: for images and installations."""
     from gingham.index.warmup import warmup as compile_kernels
 
     started = time.perf_counter()
     count = compile_kernels(lambda name: typer.echo(name, err=True))
-    typer.echo(f"{count} kernel modules ready in {time.perf_counter() - started:.1f} s")
+    seconds = time.perf_counter() - started
+    _report({"modules": count, "seconds": seconds}, f"{count} kernel modules ready in {seconds:.1f} s", as_json)
 
 
 @contextlib.contextmanager

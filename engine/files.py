@@ -38,7 +38,7 @@ def read_rows(path: Path) -> Iterator[pa.RecordBatch]:
             yield from _read_json_lines(path)
         else:
             raise InvalidArgument(f"ingest expects .parquet or .jsonl files, found {path}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         if isinstance(error, InvalidArgument):
             raise
         raise InvalidArgument(f"ingest expects readable files, found {path}: {error}") from error
@@ -48,6 +48,9 @@ def _read_json_lines(path: Path) -> Iterator[pa.RecordBatch]:
     with path.open(encoding="utf-8") as file:
         while chunk := list(islice(file, _CHUNK_ROWS)):
             rows = [json.loads(line) for line in chunk if line.strip()]
+            wrong = next((row for row in rows if not isinstance(row, dict)), None)
+            if wrong is not None:
+                raise InvalidArgument(f"ingest expects one JSON object on each line of {path}, found {wrong!r:.60}")
             if rows:
                 names = dict.fromkeys(name for row in rows for name in row)
                 yield pa.record_batch({name: pa.array([row.get(name) for row in rows]) for name in names})
@@ -116,11 +119,13 @@ def read_queries(path: Path) -> tuple[list[str], np.ndarray[Any, Any] | list[str
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Judgements of a tab-separated file with a header line: query, document, grade."""
+    """Judgements of a tab-separated file: query, document, grade; a first line without a grade is its header."""
     out: dict[str, dict[str, int]] = {}
     try:
-        for line in path.read_text("utf-8").splitlines()[1:]:
+        for number, line in enumerate(path.read_text("utf-8").splitlines()):
             query, document, grade = line.split("\t")
+            if number == 0 and not grade.strip().lstrip("-").isdigit():
+                continue
             out.setdefault(query, {})[document] = int(grade)
     except (OSError, ValueError) as error:
         raise InvalidArgument(f"eval expects lines of query, document, grade, found {path}: {error}") from error

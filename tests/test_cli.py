@@ -132,6 +132,29 @@ def test_damage_found_by_verify_is_code_three(tmp_path: Path, rows: Path) -> Non
     assert report["damage"]
 
 
+def test_words_are_searched_and_pipes_may_close(tmp_path: Path, rows: Path) -> None:
+    db = tmp_path / "db"
+    run("ingest", rows, "--db", db)
+    assert len(json.loads(run("search", "--db", db, "--text", "LONG", "--using", "text", "--json"))) == 10
+    queries, qrels = tmp_path / "q.jsonl", tmp_path / "r.tsv"
+    queries.write_text(json.dumps({"id": "q", "text": "long"}))
+    qrels.write_text("q\td3\t1\n")
+    report = json.loads(run("eval", "--db", db, "--queries", queries, "--qrels", qrels, "--using", "text", "--json"))
+    assert report["queries"] == 1
+    run("search", "--db", db, code=2)
+    command = f"{sys.executable} -m gingham search --db {db} --text long -k 30 | true"
+    assert subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True).stderr == ""
+    assert run("--version").strip() == gg.__version__
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "[{}]\n", '{"a": "s"}\n{"a": 1}\n', '{"a": 99999999999999999999}\n', "{"])
+def test_a_file_that_cannot_be_read_makes_no_database(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(text)
+    assert "error: ingest expects" in run("ingest", file, "--db", tmp_path / "db", code=1)
+    assert not (tmp_path / "db").exists()
+
+
 def test_the_demo_reports_the_published_quality(tmp_path: Path) -> None:
     report = json.loads(run("demo", "--json", "--db", tmp_path / "demo"))
     assert report["documents"] == 5183

@@ -94,10 +94,10 @@ class Expression(Arithmetic):
         self.node = node
 
     def __and__(self, other: Expression) -> Expression:
-        return Expression(And((self.node, _node(other))))
+        return Expression(And((*_args(And, self.node), *_args(And, _node(other)))))
 
     def __or__(self, other: Expression) -> Expression:
-        return Expression(Or((self.node, _node(other))))
+        return Expression(Or((*_args(Or, self.node), *_args(Or, _node(other)))))
 
     def __invert__(self) -> Expression:
         return Expression(Not(self.node))
@@ -228,6 +228,11 @@ def _values(values: tuple[object, ...]) -> tuple[Value, ...]:
     if len(values) == 1 and isinstance(values[0], Iterable) and not isinstance(values[0], str):
         values = tuple(values[0])
     return tuple(to_value(value) for value in values)
+
+
+def _args(kind: type[And | Or], node: Node) -> tuple[Node, ...]:
+    """The conditions of a node of this kind, so that a long chain of ``&`` or ``|`` does not nest."""
+    return node.args if isinstance(node, kind) and node.args else (node,)
 
 
 def _node(other: object) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
@@ -88,6 +89,7 @@ class Hits(Sequence[Hit]):
         complete: Completeness,
         explanation: Explanation,
         highlighters: Mapping[str, Callable[[str], list[Span]]] | None = None,
+        json_fields: Sequence[str] = (),
     ) -> None:
         self.ids = ids
         self.scores = scores
@@ -95,6 +97,7 @@ class Hits(Sequence[Hit]):
         self._table = table
         self._explanation = explanation
         self._highlighters = highlighters or {}
+        self._json = json_fields
         self._rows: list[dict[str, Any]] | None = None
 
     def __len__(self) -> int:
@@ -109,6 +112,9 @@ class Hits(Sequence[Hit]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if self._rows is None:
             self._rows = self._table.to_pylist() if self._table.num_columns else [{} for _ in self.ids]
+            for name in self._json:
+                for row in self._rows:
+                    row[name] = None if row[name] is None else json.loads(row[name])
         return Hit(self.ids[index], float(self.scores[index]), self._rows[index])
 
     def __iter__(self) -> Iterator[Hit]:
@@ -119,7 +125,7 @@ class Hits(Sequence[Hit]):
         return f"<Hits {len(self)} {{{shown}{', …' if len(self) > 5 else ''}}}>"
 
     def arrow(self) -> pa.Table:
-        """Columns ``id``, ``score`` and the payload."""
+        """Columns ``id``, ``score`` and the payload; JSON as its text."""
         import pyarrow as pa
 
         from gingham.query.ids import id_column
@@ -195,13 +201,21 @@ class BatchHits(Sequence[Hits]):
 
     def arrow(self) -> pa.Table:
         """All hits in one table with a column ``query``."""
+        import numpy as np
         import pyarrow as pa
 
-        tables = []
-        for number, hits in enumerate(self._results):
-            table = hits.arrow()
-            tables.append(table.add_column(0, "query", pa.array([number] * len(table), pa.int64())))
-        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+        from gingham.query.ids import id_column
+
+        if not self._results:
+            return pa.table({})
+        numbers = np.repeat(np.arange(len(self)), [len(hits) for hits in self])
+        head = {
+            "query": pa.array(numbers, pa.int64()),
+            "id": id_column([user_id for hits in self for user_id in hits.ids]),
+            "score": pa.array(np.concatenate([hits.scores for hits in self]), pa.float32()),
+        }
+        rest = pa.concat_tables([hits._table for hits in self])
+        return pa.table({**head, **{name: rest[name] for name in rest.column_names}})
 
     def pandas(self) -> pd.DataFrame:
         """The same as a data frame; raises MissingExtra where pandas is not installed."""

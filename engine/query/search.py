@@ -15,7 +15,7 @@ from gingham.query.hits import BatchHits, Completeness, Hits
 from gingham.query.near import search_near
 from gingham.query.nodes import Limited, Query
 from gingham.query.select import candidates
-from gingham.schema import Dense, Sparse, Text
+from gingham.schema import Dense, Json, Sparse, Text
 from gingham.types import decode_id
 
 if TYPE_CHECKING:
@@ -150,11 +150,12 @@ def _collect(
         step.rows = len(rows)
         ids, table = fetch(session, record, rows.astype(np.uint64), fields)
     explanation: Explanation = trace.finish(len(rows))
+    json_fields = [name for name in fields if isinstance(record.schema.fields[name], Json)]
     out, start = [], 0
     for (scores, mine), why, find in zip(found, whys, highlighters, strict=True):
         stop = start + len(mine)
         users = [decode_id(encoded) for encoded in ids[start:stop]]
-        out.append(Hits(users, scores, table.slice(start, stop - start), why, explanation, find))
+        out.append(Hits(users, scores, table.slice(start, stop - start), why, explanation, find, json_fields))
         start = stop
     return BatchHits(out)
 

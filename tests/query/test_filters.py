@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -210,3 +212,10 @@ def test_sliced_lists_are_read_at_their_own_offsets() -> None:
     found = evaluate(Contains("ks", ("a",)), lambda name: column, 4)
     assert found.tolist() == [False, False, True, False]
     assert np.array_equal(found, [False, False, True, False])
+
+
+def test_a_long_chain_of_conditions_does_not_nest() -> None:
+    some = functools.reduce(operator.or_, [F.year == year for year in range(3000)])
+    schema = gg.Schema.of({"year": gg.Int()})
+    assert len(bind(some, schema).args) == 3000
+    assert bind(functools.reduce(operator.and_, [F.year != y for y in range(3000)]), schema) is not None

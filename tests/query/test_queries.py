@@ -491,6 +491,18 @@ def test_a_query_that_cannot_be_made_is_refused_at_once(make: Any) -> None:
         make()
 
 
+def test_hits_give_json_as_values_and_batches_as_one_table(db: gg.Database) -> None:
+    docs = db.create_collection("j", fields={"j": gg.Json(), "body": gg.Text(bm25=True)})
+    docs.upsert([{"id": 1, "j": {"a": [1]}, "body": "one"}, {"id": 2, "body": "two"}])
+    assert docs.search("one")[0]["j"] == {"a": [1]}
+    assert docs.search("two")[0]["j"] is None
+    batch = docs.search(["nothing", "one", "two one"])
+    table = batch.arrow()
+    assert table["query"].to_pylist() == [1, 2, 2]
+    assert table["id"].to_pylist() == [i for hits in batch for i in hits.ids]
+    assert docs.search(["nothing"]).arrow().num_rows == 0
+
+
 def test_queries_of_the_wrong_kind_say_so(library: Library) -> None:
     for call in (
         lambda: library.docs.query([1]),

@@ -1,0 +1,5 @@
+"""``python -m gingham``: the command line."""
+
+from gingham.cli import main
+
+main()
