@@ -44,3 +44,14 @@ def test_a_schema_that_could_not_be_read_back_is_refused(db: gg.Database) -> Non
     db.close()
     with gg.open(path) as again:
         assert again["p"].schema.fields["a"] == gg.Text(bm25=True, k1=1.2, b=1.0)
+
+
+def test_a_transaction_keeps_the_rows_as_they_were_given(db: gg.Database) -> None:
+    docs = db.create_collection("c", fields={"n": gg.Int()}, vectors={"v": gg.Dense(2)})
+    vectors, numbers = np.ones((3000, 2), np.float32), np.ones(3000, np.int64)
+    with db.transaction() as change:
+        change["c"].upsert(ids=list(range(3000)), vectors={"v": vectors}, fields={"n": numbers})
+        change["c"].update(ids=[0], vectors={"v": vectors[:1]}, fields={"n": numbers[:1]})
+        vectors[:], numbers[:] = np.nan, 7
+    assert docs.count(where="n = 1") == 3000
+    assert len(docs.search([1.0, 1.0], k=3000)) == 3000
