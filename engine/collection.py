@@ -10,7 +10,7 @@ import pyarrow as pa
 from gingham.embed.rows import changed_sources, embed_rows
 from gingham.errors import GinghamError, InvalidArgument, NotReady, SchemaMismatch
 from gingham.query import read, select
-from gingham.query.bind import bind
+from gingham.query.bind import bind, filter_node
 from gingham.schema import unknown_name
 from gingham.storage import schema_moves, writes
 from gingham.types import RowBatch, UserId, WriteResult, decode_id, encode_id
@@ -226,11 +226,13 @@ def delete_change(cid: int, ids: Any, where: Where) -> Callable[[WriteSession], 
         raise InvalidArgument("delete() expects either ids= or where=, found both or neither")
     encoded = None if ids is None else [encode_id(i) for i in ([ids] if is_id(ids) else ids)]
 
+    node = filter_node(where)
+
     def change(session: WriteSession) -> WriteResult:
         chosen = encoded
         if chosen is None:
             record = session.collection_by_id(cid)
-            chosen = select.selected_ids(session, record, bind(where, record.schema))
+            chosen = select.selected_ids(session, record, bind(node, record.schema))
         return writes.delete_ids(session, cid, chosen)
 
     return change

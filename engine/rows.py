@@ -120,6 +120,16 @@ def _last_wins(batch: RowBatch) -> RowBatch:
     )
 
 
+def owned(batch: RowBatch) -> RowBatch:
+    """Copy of rows that shares no memory with the caller, who may change his arrays before they are written."""
+    every = pa.array(np.arange(len(batch)))
+    return RowBatch(
+        batch.ids,
+        {name: matrix.copy() for name, matrix in batch.vectors.items()},
+        {name: column.take(every) for name, column in batch.fields.items()},
+    )
+
+
 def batches(source: Any, schema: Schema, *, chunk_rows: int = CHUNK_ROWS) -> Iterator[RowBatch]:
     """Check rows of any kind.
 

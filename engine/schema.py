@@ -7,6 +7,7 @@ it is written and compared by value.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -14,8 +15,6 @@ import msgspec
 from gingham.errors import InvalidArgument, SchemaMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pyarrow as pa
 
 Metric = Literal["cosine", "dot", "l2"]
@@ -24,6 +23,7 @@ VectorDtype = Literal["float32", "float16"]
 MAX_DIM = 65_535
 """Largest vector width: the smallest limit among the peers read is 16,000 (pgvector); codes index by uint16."""
 
+_MAX_K1 = 1e6
 RESERVED_NAMES = frozenset({"id", "score"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
@@ -37,10 +37,25 @@ class _Field(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         raise TypeError(f"{type(self).__name__} has no Arrow type")
 
 
+def _check_flag(what: str, value: object) -> None:
+    # msgspec checks types when it decodes, not when a struct is made: what passes here is written to the file.
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{what} expects True or False, found {value!r:.60}")
+
+
+def _number(what: str, value: object, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+        raise InvalidArgument(f"{what} expects a number from 0 to {most:g}, found {value!r:.60}")
+    return float(value)
+
+
 class Int(_Field, frozen=True, tag="int"):
     """Signed 64-bit integers; ``many=True`` stores a list of them per row."""
 
     many: bool = False
+
+    def __post_init__(self) -> None:
+        _check_flag("Int(many=)", self.many)
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -77,6 +92,9 @@ class Keyword(_Field, frozen=True, tag="keyword"):
 
     many: bool = False
 
+    def __post_init__(self) -> None:
+        _check_flag("Keyword(many=)", self.many)
+
     @property
     def arrow_type(self) -> pa.DataType:
         """``string`` or ``list<string>``."""
@@ -94,7 +112,7 @@ class Text(_Field, frozen=True, tag="text"):
     language : ``"english"`` (default) or another Snowball stemmer, with its stop words where there is a list;
         ``"none"`` only lower-cases
     positions : also keep where each word stands, for phrases; about 4 bytes a word
-    k1, b : parameters of BM25, from 0 and from 0 to 1; 0.9 and 0.4 as in Anserini
+    k1, b : parameters of BM25, from 0 to 1e6 and from 0 to 1; 0.9 and 0.4 as in Anserini
 
     Raises
     ------
@@ -108,10 +126,12 @@ class Text(_Field, frozen=True, tag="text"):
     b: float = 0.4
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.k1, (int, float)) and 0 <= self.k1 < float("inf")):
-            raise InvalidArgument(f"Text(k1=) expects a finite number from 0, found {self.k1!r}")
-        if not (isinstance(self.b, (int, float)) and 0 <= self.b <= 1):
-            raise InvalidArgument(f"Text(b=) expects a number from 0 to 1, found {self.b!r}")
+        _check_flag("Text(bm25=)", self.bm25)
+        _check_flag("Text(positions=)", self.positions)
+        if not isinstance(self.language, str):
+            raise InvalidArgument(f"Text(language=) expects a name such as 'english', found {self.language!r:.60}")
+        msgspec.structs.force_setattr(self, "k1", _number("Text(k1=)", self.k1, _MAX_K1))
+        msgspec.structs.force_setattr(self, "b", _number("Text(b=)", self.b, 1.0))
         if self.positions and not self.bm25:
             raise InvalidArgument("Text(positions=True) keeps positions of an index; it expects bm25=True too")
 
@@ -177,6 +197,11 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
             raise InvalidArgument(f"Dense(metric=) expects 'cosine', 'dot' or 'l2', found {self.metric!r}")
         if self.dtype not in ("float32", "float16"):
             raise InvalidArgument(f"Dense(dtype=) expects 'float32' or 'float16', found {self.dtype!r}")
+        names = (self.source,) if isinstance(self.source, (str, type(None))) else self.source
+        if not isinstance(names, tuple) or not all(isinstance(name, (str, type(None))) for name in names):
+            raise InvalidArgument(
+                f"Dense(source=) expects a text field's name or a tuple of them, found {self.source!r:.60}"
+            )
 
 
 class Sparse(msgspec.Struct, frozen=True, tag="sparse"):
@@ -250,6 +275,9 @@ class Schema(msgspec.Struct, frozen=True):
         ------
         InvalidArgument : a name is malformed, reserved or used twice, or a value is no field
         """
+        for what, given in (("fields", fields), ("vectors", vectors)):
+            if not isinstance(given, (Mapping, type(None))):
+                raise InvalidArgument(f"{what}= expects a dict of names and types, found {type(given).__name__}")
         fields, vectors = dict(fields or {}), dict(vectors or {})
         for name, field in fields.items():
             check_name(name, "field")
@@ -267,14 +295,25 @@ class Schema(msgspec.Struct, frozen=True):
             for text in (source,) if isinstance(source, str) else source:
                 if not isinstance(fields.get(text), Text):
                     raise InvalidArgument(f"Dense(source=) of {name!r} expects text fields, found {text!r}")
-        return cls(fields, vectors)
+        schema = cls(fields, vectors)
+        schema._check_stored_form()
+        return schema
+
+    def _check_stored_form(self) -> None:
+        """Raise InvalidArgument unless the schema can be read back: one that cannot would lock its database."""
+        try:
+            if msgspec.msgpack.decode(msgspec.msgpack.encode(self), type=Schema) == self:
+                return
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError):
+            pass
+        raise InvalidArgument(f"a schema expects plain field and vector types, found {self!r:.200}")
 
     def field(self, name: str) -> Field:
         """Field of this name; raises SchemaMismatch with the nearest names otherwise."""
-        try:
-            return self.fields[name]
-        except KeyError:
-            raise SchemaMismatch(unknown_name("field", name, self.fields)) from None
+        _check_named(name)
+        if name not in self.fields:
+            raise SchemaMismatch(unknown_name("field", name, self.fields))
+        return self.fields[name]
 
     def vector(self, name: str | None) -> tuple[str, Dense]:
         """Dense vector of this name, or the only one where ``name`` is None."""
@@ -282,6 +321,7 @@ class Schema(msgspec.Struct, frozen=True):
             if len(self.dense) != 1:
                 raise InvalidArgument(f"expected using= with one of the vectors {sorted(self.dense)}, found none named")
             return next(iter(self.dense.items()))
+        _check_named(name)
         if name not in self.dense:
             raise SchemaMismatch(unknown_name("dense vector", name, self.dense))
         return name, self.dense[name]
@@ -296,6 +336,7 @@ class Schema(msgspec.Struct, frozen=True):
                     f"the query expects the name of one {what}, found none named and {sorted(known)} in the collection"
                 )
             return next(iter(known.items()))
+        _check_named(name)
         if name not in known:
             raise SchemaMismatch(unknown_name(what, name, known))
         return name, known[name]
@@ -307,6 +348,11 @@ def check_name(name: str, what: str) -> None:
         raise InvalidArgument(f"a {what} name expects letters, digits and underscores, at most 64, found {name!r}")
     if name in RESERVED_NAMES:
         raise InvalidArgument(f"the {what} name {name!r} is reserved; choose another")
+
+
+def _check_named(name: object) -> None:
+    if not isinstance(name, str):
+        raise InvalidArgument(f"the name of a field or vector expects text, found {name!r:.60}")
 
 
 def unknown_name(what: str, name: str, known: Mapping[str, object]) -> str:

@@ -101,7 +101,8 @@ class TransactionCollection(CollectionView):
         else:
             batches = list(source.batches(rows, schema))
         for batch in batches:
-            self._add(writes.prepare_rows(embed_rows(batch, schema, self._embedder), schema))
+            mine = embed_rows(source.owned(batch), schema, self._embedder)
+            self._add(writes.prepare_rows(mine, schema))
 
     def _add(self, prepared: writes.PreparedRows) -> None:
         self._transaction.add(lambda session: writes.upsert(session, self._cid, prepared))
@@ -117,8 +118,8 @@ class TransactionCollection(CollectionView):
         from gingham import rows as source
 
         schema = check_embedder_attached(self._reader, self._cid, self._embedder)
-        changes = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        changes, seen = embed_changes(self, changes, schema, self._embedder)
+        given = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
+        changes, seen = embed_changes(self, source.owned(given), schema, self._embedder)
         if seen:
             raise InvalidArgument(
                 "update() in a transaction expects all texts that a vector is made from, "

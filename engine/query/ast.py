@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NoReturn
 
+import numpy as np
+
 from gingham.errors import InvalidArgument
 from gingham.query.values import Arithmetic, FieldValue, Recency, Truth, ValueExpression, ValueNode
 
@@ -94,10 +96,10 @@ class Expression(Arithmetic):
         self.node = node
 
     def __and__(self, other: Expression) -> Expression:
-        return Expression(And((*_args(And, self.node), *_args(And, _node(other)))))
+        return Expression(_joined(And, self.node, _node(other)))
 
     def __or__(self, other: Expression) -> Expression:
-        return Expression(Or((*_args(Or, self.node), *_args(Or, _node(other)))))
+        return Expression(_joined(Or, self.node, _node(other)))
 
     def __invert__(self) -> Expression:
         return Expression(Not(self.node))
@@ -209,36 +211,64 @@ F = _FieldFactory()
 
 
 def to_value(value: object) -> Value:
-    """A value as the tree holds it: NumPy scalars become Python's, dates and naive datetimes UTC."""
+    """A value as the tree holds it: NumPy and Arrow scalars become Python's, dates and naive datetimes UTC.
+
+    Raises
+    ------
+    InvalidArgument : NaN, NaT, an instant outside the years 1 to 9999, or another type
+    """
+    if value is not None and hasattr(value, "as_py"):
+        value = value.as_py()
+    if isinstance(value, np.datetime64) and not np.isnat(value):
+        value = value.astype("datetime64[us]").item()
+    elif isinstance(value, np.generic):
+        value = value.item()
+    if type(value).__name__ in ("NaTType", "NAType") or value != value:
+        raise InvalidArgument(
+            f"a filter value expects a value that compares, found {value!r}; use IS NULL or is_null()"
+        )
     if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return as_utc(value)
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    if isinstance(value, (bool, int, float, str)):
-        return value
-    item = getattr(value, "item", None)
-    if item is not None:
-        plain = item()
-        if isinstance(plain, (bool, int, float, str, datetime)):
-            return to_value(plain)
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, str):
+        return str.__str__(value)
     raise InvalidArgument(f"a filter value expects a number, text, bool or datetime, found {value!r:.80}")
 
 
+def as_utc(value: datetime) -> datetime:
+    """An instant in UTC, naive ones taken as such; raises InvalidArgument outside the years 1 to 9999."""
+    try:
+        value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise InvalidArgument(f"an instant expects the years 1 to 9999 in UTC, found {value!s}") from None
+    if getattr(value, "nanosecond", 0):
+        raise InvalidArgument(f"an instant expects whole microseconds, found {value!s}; round it")
+    # Of a subclass such as pandas' a plain datetime, which prints as the grammar reads it.
+    return datetime(
+        value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, UTC
+    )  # fmt: skip
+
+
 def _values(values: tuple[object, ...]) -> tuple[Value, ...]:
-    if len(values) == 1 and isinstance(values[0], Iterable) and not isinstance(values[0], str):
+    if len(values) == 1 and isinstance(values[0], Iterable) and not isinstance(values[0], (str, bytes, FieldRef)):
         values = tuple(values[0])
     return tuple(to_value(value) for value in values)
-
-
-def _args(kind: type[And | Or], node: Node) -> tuple[Node, ...]:
-    """The conditions of a node of this kind, so that a long chain of ``&`` or ``|`` does not nest."""
-    return node.args if isinstance(node, kind) and node.args else (node,)
 
 
 def _node(other: object) -> Node:
     if isinstance(other, Expression):
         return other.node
     raise InvalidArgument(f"a filter combines with another filter, found {other!r:.80}; add parentheses around it")
+
+
+def _joined(kind: type[And | Or], left: Node, right: Node) -> Node:
+    """Both in one node of a kind: a tree of many filters stays flat, where Python's stack would not hold it."""
+    args = [arg for node in (left, right) for arg in (node.args if isinstance(node, kind) else (node,))]
+    return kind(tuple(args))
 
 
 def fields_of(node: Node) -> set[str]:
@@ -287,6 +317,9 @@ def _literal(value: Value) -> str:
         return f"TIMESTAMP '{value.isoformat()}'"
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, float):
+        # The grammar has no word for infinity: a number beyond float64 is read as it.
+        return repr(float(value)).replace("inf", "1e999")
     return repr(value)
 
 
@@ -315,6 +348,8 @@ def from_json(value: object) -> Node:
     """Invert :func:`to_json`; raises InvalidArgument."""
     try:
         return _from_json(value)
+    except RecursionError:
+        raise InvalidArgument("a JSON filter expects fewer nested conditions; use in for many values") from None
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidArgument(f"a JSON filter expects what to_json() makes, found {value!r:.120}") from error
 
@@ -345,4 +380,4 @@ def _plain(value: Value) -> Any:
 
 
 def _value(value: Any) -> Value:
-    return datetime.fromisoformat(value["timestamp"]) if isinstance(value, dict) else to_value(value)
+    return to_value(datetime.fromisoformat(value["timestamp"]) if isinstance(value, dict) else value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from gingham.errors import InvalidArgument, SchemaMismatch
@@ -19,6 +19,7 @@ from gingham.query.ast import (
     Or,
     StartsWith,
     Value,
+    as_utc,
     from_json,
     to_sql,
 )
@@ -49,22 +50,28 @@ def bind(where: Where, schema: Schema) -> Node | None:
     FilterSyntaxError : a string is not in the grammar
     SchemaMismatch : a field is unknown or compared with a value of another type
     """
-    if where is None:
+    node = filter_node(where)
+    if node is None:
         return None
-    if isinstance(where, str):
-        node = parse(where)
-    elif isinstance(where, Expression):
-        node = where.node
-    elif isinstance(where, _NODES):
-        node = where
-    elif isinstance(where, Mapping):
-        node = from_json(where)
-    else:
-        raise InvalidArgument(f"where= expects a filter string or an expression of F, found {where!r:.80}")
     try:
         return _bind(node, schema)
     except RecursionError:
         raise InvalidArgument("a filter expects fewer nested conditions; use IN for many values") from None
+
+
+def filter_node(where: Where) -> Node | None:
+    """The tree of a filter in any of its forms, not yet checked against a schema."""
+    if where is None:
+        return None
+    if isinstance(where, str):
+        return parse(where)
+    if isinstance(where, Expression):
+        return where.node
+    if isinstance(where, _NODES):
+        return where
+    if isinstance(where, Mapping):
+        return from_json(where)
+    raise InvalidArgument(f"where= expects a filter string or an expression of F, found {where!r:.80}")
 
 
 def _bind(node: Node, schema: Schema) -> Node:
@@ -87,12 +94,12 @@ def _bind(node: Node, schema: Schema) -> Node:
         case IsNull(name):
             schema.field(name)
             return node
-        case StartsWith(name, _):
+        case StartsWith(name, prefix):
             if not isinstance(_single(name, schema), (Keyword, Text)):
                 raise SchemaMismatch(
                     f"LIKE expects a keyword or text field, found {_kind(schema.field(name))} {name!r}"
                 )
-            return node
+            return StartsWith(name, _as_text(name, prefix))
         case Contains(name, values):
             field = schema.field(name)
             if not getattr(field, "many", False):
@@ -136,20 +143,28 @@ def _value(name: str, field: Field, value: Value) -> Value:
     if isinstance(field, Bool) and isinstance(value, bool):
         return value
     if isinstance(field, (Keyword, Text)) and isinstance(value, str):
-        return value
+        return _as_text(name, value)
     if isinstance(field, Timestamp):
         if isinstance(value, str):
             value = _as_time(name, value)
         if isinstance(value, datetime):
-            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+            return as_utc(value)
     raise SchemaMismatch(f"the {_kind(field)} field {name!r} expects a value of its type, found {value!r:.80}")
 
 
 def _as_float(value: Any) -> float:
     try:
-        return float(value)
+        return float(value) + 0.0  # -0.0 becomes 0.0, so that filters of equal meaning are equal
     except OverflowError:
         return float("inf") if value > 0 else float("-inf")
+
+
+def _as_text(name: str, text: Any) -> str:
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise SchemaMismatch(f"the field {name!r} expects text that UTF-8 can hold, found {text!r:.80}") from None
+    return str(text)
 
 
 def _as_time(name: str, text: str) -> datetime:

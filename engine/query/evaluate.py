@@ -120,6 +120,8 @@ def _is_in(column: pa.Array, values: tuple[Value, ...]) -> pa.BooleanArray:
     kind = column.type
     if pa.types.is_integer(kind):
         values = tuple(v for v in values if isinstance(v, int) and v in _INT64)
+    if pa.types.is_floating(kind) and 0.0 in values:
+        values = (*values, -0.0)  # equal as numbers, two keys to a hash set
     hits = pc.is_in(column, value_set=pa.array(values, kind))
     return pc.if_else(pc.is_valid(column), hits, pa.scalar(None, pa.bool_()))
 

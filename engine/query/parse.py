@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.resources
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import lark
 
 from gingham.errors import FilterSyntaxError
-from gingham.query.ast import OPERATORS, And, Compare, Contains, In, IsNull, Node, Not, Or, StartsWith, Value
+from gingham.query.ast import OPERATORS, And, Compare, Contains, In, IsNull, Node, Not, Or, StartsWith, Value, as_utc
 
 MAX_CHARS = 100_000
 MAX_DEPTH = 200
@@ -120,13 +120,12 @@ class _Builder(lark.Transformer[Any, Node]):
     def timestamp(self, children: list[lark.Token]) -> datetime:
         text = _text(children[0])
         try:
-            value = datetime.fromisoformat(text)
+            return as_utc(datetime.fromisoformat(text))
         except ValueError:
             position = children[0].start_pos or 0
             raise FilterSyntaxError(
                 f"a TIMESTAMP expects ISO 8601 such as '2024-01-31T12:00:00Z', found {text!r}", pos=position
             ) from None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
     def values(self, children: list[Value]) -> tuple[Value, ...]:
         return tuple(children)
