@@ -118,7 +118,7 @@ def _print_demo(report: DemoReport) -> None:
         )  # fmt: skip
     console.print(table)
     console.print(
-        f"ingest {report.ingest_rows_per_s:,.0f} rows/s, synced and indexed; "
+        f"ingest {report.ingest_rows_per_s:,.0f} rows/s, synced; "
         f"all {report.queries} vectors in one call {report.batch_queries_per_s:,.0f} queries/s; "
         f"{report.file_bytes:,} bytes on disk",
         soft_wrap=True,
