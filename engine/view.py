@@ -13,6 +13,7 @@ from gingham.embed.rows import embed_queries
 from gingham.errors import InvalidArgument, NotReady, SchemaMismatch
 from gingham.query import read, select
 from gingham.query.bind import bind
+from gingham.query.export import write_parquet
 from gingham.query.nodes import Query
 from gingham.query.search import Request, query_rows, run_query, search
 from gingham.schema import Dense, Json, Sparse, Text
@@ -243,28 +244,22 @@ class CollectionView:
             self._reader.unpin(pin)
 
     def to_parquet(self, path: str | os.PathLike[str], *, where: Where = None) -> int:
-        """Write all rows with their vectors to a Parquet file; returns the number of rows."""
-        import pyarrow.parquet as pq
+        """Write all rows with their vectors to a Parquet file; nothing is at ``path`` until all of it is.
 
-        rows = 0
-        writer = None
-        try:
-            for batch in self.scan(where=where, include_vectors=True, batch_size=10_000):
-                writer = writer or pq.ParquetWriter(path, batch.schema)
-                writer.write_batch(batch)
-                rows += batch.num_rows
-            if writer is None:
-                with self._reader.session() as session:
-                    record = session.collection_by_id(self._cid)
-                    nothing = np.empty(0, np.uint64)
-                    batch = read.read_batch(
-                        session, record, nothing, tuple(record.schema.fields), tuple(record.schema.vectors)
-                    )
-                writer = pq.ParquetWriter(path, batch.schema)
-        finally:
-            if writer is not None:
-                writer.close()
-        return rows
+        Returns
+        -------
+        int : rows written
+
+        Raises
+        ------
+        InvalidArgument : the folder cannot be written to, or ids are of several kinds
+        """
+        batches = self.scan(where=where, include_vectors=True, batch_size=10_000)
+        with self._reader.session() as session:
+            record = session.collection_by_id(self._cid)
+            nothing = np.empty(0, np.uint64)
+            empty = read.read_batch(session, record, nothing, tuple(record.schema.fields), tuple(record.schema.vectors))
+        return write_parquet(path, batches, empty)
 
     def facets(
         self,

@@ -518,3 +518,14 @@ def test_backup_and_restore_refuse_a_taken_path_and_a_damaged_source(
     with pytest.raises(errors.Corrupt):
         gg.restore(backup, tmp_path / "x")
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "x"))) == []
+
+
+def test_an_export_that_fails_leaves_no_file(tmp_path: Path, db: gg.Database) -> None:
+    mixed = db.create_collection("mixed", fields={"n": gg.Int()})
+    mixed.upsert([{"id": i, "n": i} for i in range(10_000)] + [{"id": "text", "n": 1}])
+    (tmp_path / "out").mkdir()
+    for path in (tmp_path / "out" / "rows.parquet", tmp_path / "missing" / "rows.parquet"):
+        with pytest.raises(errors.InvalidArgument, match="to_parquet"):
+            mixed.to_parquet(path)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert mixed.to_parquet(tmp_path / "out" / "rows.parquet", where="n < 5 AND n > 1") == 3

@@ -1,0 +1,56 @@
+"""Rows as a Parquet file."""
+
+from __future__ import annotations
+
+import uuid
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from gingham.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+
+def write_parquet(path: str | os.PathLike[str], batches: Iterator[pa.RecordBatch], empty: pa.RecordBatch) -> int:
+    """Write record batches under a temporary name that is renamed last; ``empty`` is written where there are none.
+
+    Returns
+    -------
+    int : rows written
+
+    Raises
+    ------
+    InvalidArgument : the folder cannot be written to, or the batches have ids of several kinds
+    """
+    target = Path(path)
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        rows = _write(unfinished, batches, empty)
+        unfinished.replace(target)
+    except OSError as error:
+        raise InvalidArgument(f"to_parquet() expects a path that can be written, found {target} ({error})") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return rows
+
+
+def _write(path: Path, batches: Iterator[pa.RecordBatch], empty: pa.RecordBatch) -> int:
+    first = next(batches, empty)
+    rows = 0
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for batch in chain([first], batches):
+            if batch.schema != first.schema:
+                raise InvalidArgument(
+                    f"to_parquet() expects ids of one kind, found {first.schema.field('id').type} and "
+                    f"{batch.schema.field('id').type}; read the rows with scan()"
+                )
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
