@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from gingham.columns import field_column, null_column, vector_column
 from gingham.errors import DimensionMismatch, InvalidArgument, SchemaMismatch
+from gingham.index.flat import row_norms, unusable_rows
 from gingham.schema import Dense, Schema, Sparse, unknown_name
 from gingham.sparse_vectors import sparse_column
 from gingham.types import MAX_ID_BYTES, RowBatch, encode_id
@@ -272,6 +273,12 @@ def query_matrix(query: Any, dense: Dense) -> tuple[Array, bool]:
     if not np.isfinite(matrix).all():
         row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
         raise InvalidArgument(f"query {row} expects finite numbers, found NaN or infinity")
+    unusable = unusable_rows(row_norms(matrix, dense.metric), dense.metric)
+    if len(unusable):
+        raise InvalidArgument(
+            f"query {int(unusable[0])} expects a length that float32 can square and, for cosine, divide by, "
+            "from 1e-38 to 1e19, found another; scale it"
+        )
     return matrix, single
 
 

@@ -175,7 +175,8 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     ----------
     dim : width, 1 to 65,535
     metric : ``"cosine"`` (default), ``"dot"`` or ``"l2"``; a greater score is better for all three,
-        L2 scores are negative squared distances
+        L2 scores are negative squared distances. A vector's squared length has to fit float32: lengths
+        up to 1.8e19, and under cosine 0 or from 1e-38; others are refused by row
     dtype : ``"float32"`` (default) or ``"float16"``, the stored precision
     source : text field, or several, that the collection's embedder makes this vector from; None means all text
         fields that there are when the embedder comes, where this is the only dense vector

@@ -41,6 +41,8 @@ ROW_BYTES = 64
 NUMPY_VALUES = 1 << 22
 """Values that NumPy takes to float64 at once while kernels are cold."""
 SLACK = 16
+_LONGEST = float(np.sqrt(np.finfo(np.float32).max))
+"""Longest vector whose squared length float32 holds, 1.8e19."""
 
 _METRICS: dict[str, int] = {"dot": 0, "cosine": 1, "l2": 2}
 
@@ -64,6 +66,18 @@ def row_norms(vectors: Array, metric: Metric) -> Array:
         with np.errstate(over="ignore"):
             out[start : start + 4096] = squares
     return out
+
+
+def unusable_rows(norms: Array, metric: Metric) -> Array:
+    """Rows whose length float32 cannot compute with: too long to be squared, or, for cosine, too short to divide by.
+
+    Parameters
+    ----------
+    norms : of :func:`row_norms`; NaN, where there is no vector, is usable
+    """
+    if metric == "cosine":
+        return np.flatnonzero(np.isinf(norms) | ((norms > 0) & (norms < _LONGEST**-1)))
+    return np.flatnonzero(np.isinf(norms))
 
 
 def search_flat(

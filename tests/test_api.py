@@ -529,3 +529,18 @@ def test_an_export_that_fails_leaves_no_file(tmp_path: Path, db: gg.Database) ->
             mixed.to_parquet(path)
     assert list((tmp_path / "out").iterdir()) == []
     assert mixed.to_parquet(tmp_path / "out" / "rows.parquet", where="n < 5 AND n > 1") == 3
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_lengths_that_float32_cannot_hold_are_refused_by_row(db: gg.Database, metric: Any) -> None:
+    docs = db.create_collection("far", vectors={"v": gg.Dense(2, metric)})
+    docs.upsert(ids=[0, 1, 2], vectors={"v": [[0, 0], [1e-15, 0], [1e15, 1e15]]})
+    assert len(docs.search([1.0, 1.0])) == 3
+    assert np.isfinite(docs.search([1e10, 1.0]).scores).all()
+    wrong = [[3e38, 3e38], [1e25, 0.0]] + ([[1e-40, 0.0]] if metric == "cosine" else [])
+    for vector in wrong:
+        with pytest.raises(errors.InvalidArgument, match="row 1"):
+            docs.upsert(ids=[7, 8], vectors={"v": [[1.0, 1.0], vector]})
+        with pytest.raises(errors.InvalidArgument, match="query 0"):
+            docs.search(vector)
+    assert docs.count() == 3

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from gingham.errors import Corrupt, SchemaMismatch
-from gingham.index.flat import row_norms
+from gingham.errors import Corrupt, InvalidArgument, SchemaMismatch
+from gingham.index.flat import row_norms, unusable_rows
 from gingham.storage.blobs import PendingBlobs
 from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
 from gingham.storage.columns import concat, no_vectors
@@ -72,6 +72,7 @@ def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
     """
     column = pa.array(batch.ids, pa.binary())
     norms = {name: row_norms(m, schema.dense[name].metric) for name, m in batch.vectors.items()}
+    _check_lengths(norms, schema)
     if len(batch) < DIRECT_ROWS and _nbytes(batch) < DIRECT_BYTES:
         return PreparedRows(batch, schema, column, norms, [])
     step = _segment_rows(len(batch), [column, *batch.fields.values()])
@@ -88,6 +89,16 @@ def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
         )
         segments.append((record, blobs))
     return PreparedRows(batch, schema, column, norms, segments)
+
+
+def _check_lengths(norms: dict[str, np.ndarray[Any, Any]], schema: Schema) -> None:
+    for name, values in norms.items():
+        unusable = unusable_rows(values, schema.dense[name].metric)
+        if len(unusable):
+            raise InvalidArgument(
+                f"vector {name!r} expects lengths that float32 can square and, for cosine, divide by, from 1e-38 to "
+                f"1e19, found another in row {int(unusable[0])}; scale the vectors"
+            )
 
 
 def _segment_rows(rows: int, columns: Sequence[pa.Array]) -> int:
