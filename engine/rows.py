@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -143,17 +145,16 @@ def batches(source: Any, schema: Schema, *, chunk_rows: int = CHUNK_ROWS) -> Ite
     if isinstance(source, (str, os.PathLike)):
         yield from _parquet(source, schema, chunk_rows)
     elif isinstance(source, Mapping):
-        yield _from_dicts([source], schema, 0)
+        yield _from_dicts([source], schema)
     elif (table := _as_table(source)) is not None:
         yield from_table(table, schema)
     elif isinstance(source, pa.RecordBatchReader):
-        for batch in source:
-            yield from _slices(pa.Table.from_batches([batch]), schema, chunk_rows)
+        yield from _chunks(source, schema, chunk_rows)
     elif isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray)):
         if source and isinstance(source[0], pa.RecordBatch):
             yield from_table(pa.Table.from_batches(source), schema)
         else:
-            yield _from_dicts(source, schema, 0)
+            yield _from_dicts(source, schema)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, np.ndarray)):
         yield from _stream(iter(source), schema, chunk_rows)
     else:
@@ -161,6 +162,29 @@ def batches(source: Any, schema: Schema, *, chunk_rows: int = CHUNK_ROWS) -> Ite
             f"upsert() expects dicts, an Arrow table, a frame, a Parquet path or an iterable, "
             f"found {type(source).__name__}"
         )
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    """A frame with its named indexes as columns, so that an index ``id`` gives the ids."""
+    if not hasattr(frame, "columns"):
+        raise InvalidArgument(f"upsert() expects a frame, found a {type(frame).__name__}; put it in a frame or columns")
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        raise InvalidArgument(f"upsert() expects a frame with columns of one type each, found {error}") from error
+
+
+@contextlib.contextmanager
+def _rows_from(start: int) -> Iterator[None]:
+    """Have errors of a chunk name the row of the whole stream, which has ``start`` rows before it."""
+    try:
+        yield
+    except InvalidArgument as error:
+        text = re.sub(r"(?<=^row )\d+|(?<=in row )\d+(?=$)", lambda m: str(int(m.group()) + start), str(error))
+        error.args = (text,)
+        raise
 
 
 def _parquet(source: str | os.PathLike[str], schema: Schema, chunk_rows: int) -> Iterator[RowBatch]:
@@ -173,8 +197,21 @@ def _parquet(source: str | os.PathLike[str], schema: Schema, chunk_rows: int) ->
             f"upsert() expects the path of a Parquet file, found {os.fspath(source)!r}: {error}"
         ) from error
     with file:
-        for batch in file.iter_batches(batch_size=chunk_rows):
-            yield from_table(pa.Table.from_batches([batch]), schema)
+        yield from _chunks(file.iter_batches(batch_size=chunk_rows), schema, chunk_rows)
+
+
+def _chunks(source: Iterable[Any], schema: Schema, chunk_rows: int) -> Iterator[RowBatch]:
+    """Record batches and tables of a stream, cut into chunks."""
+    start = 0
+    for item in source:
+        table = _as_table(item)
+        if table is None:
+            raise InvalidArgument(f"the stream expects record batches, found {type(item).__name__}")
+        for at in range(0, len(table), chunk_rows):
+            with _rows_from(start):
+                batch = from_table(table.slice(at, chunk_rows), schema)
+            yield batch
+            start += len(table.slice(at, chunk_rows))
 
 
 def _as_table(source: Any) -> pa.Table | None:
@@ -184,15 +221,10 @@ def _as_table(source: Any) -> pa.Table | None:
         return pa.Table.from_batches([source])
     package = type(source).__module__.partition(".")[0]
     if package == "pandas":
-        return pa.Table.from_pandas(source, preserve_index=False)
+        return _from_pandas(source)
     if package == "polars":
         return source.collect().to_arrow() if hasattr(source, "collect") else source.to_arrow()
     return None
-
-
-def _slices(table: pa.Table, schema: Schema, chunk_rows: int) -> Iterator[RowBatch]:
-    for start in range(0, len(table), chunk_rows):
-        yield from_table(table.slice(start, chunk_rows), schema)
 
 
 def from_table(table: pa.Table, schema: Schema) -> RowBatch:
@@ -224,23 +256,21 @@ def _stream(source: Iterator[Any], schema: Schema, chunk_rows: int) -> Iterator[
         return
     source = chain([first], source)
     if isinstance(first, (pa.RecordBatch, pa.Table)):
-        for item in source:
-            table = _as_table(item)
-            if table is None:
-                raise InvalidArgument(f"the stream expects record batches, found {type(item).__name__}")
-            yield from _slices(table, schema, chunk_rows)
+        yield from _chunks(source, schema, chunk_rows)
         return
     start = 0
     while chunk := list(islice(source, chunk_rows)):
-        yield _from_dicts(chunk, schema, start)
+        with _rows_from(start):
+            batch = _from_dicts(chunk, schema)
+        yield batch
         start += len(chunk)
 
 
-def _from_dicts(rows: Sequence[Any], schema: Schema, start: int) -> RowBatch:
+def _from_dicts(rows: Sequence[Any], schema: Schema) -> RowBatch:
     names: dict[str, None] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise InvalidArgument(f"row {start + number} expects a dict, found {type(row).__name__} {row!r:.60}")
+            raise InvalidArgument(f"row {number} expects a dict, found {type(row).__name__} {row!r:.60}")
         names.update(dict.fromkeys(row))
     names.pop("id", None)
     ids = _fill_ids([row.get("id") for row in rows])

@@ -544,3 +544,32 @@ def test_lengths_that_float32_cannot_hold_are_refused_by_row(db: gg.Database, me
         with pytest.raises(errors.InvalidArgument, match="query 0"):
             docs.search(vector)
     assert docs.count() == 3
+
+
+def test_errors_in_a_stream_name_the_row_of_the_stream(tmp_path: Path, db: gg.Database) -> None:
+    docs = db.create_collection("stream", fields={"n": gg.Int()})
+    rows: list[Any] = [{"id": i, "n": i} for i in range(12_000)]
+    for wrong in ({"id": 1, "n": "x"}, {"id": 1.5}, "no dict"):
+        rows[11_003] = wrong
+        with pytest.raises(errors.InvalidArgument, match="row 11003") as caught:
+            docs.upsert(row for row in rows)
+        assert caught.value.durable_rows == 10_000  # type: ignore[attr-defined]
+    table = pa.table({"id": list(range(12_000)), "n": pa.array([0.0] * 11_500 + [0.5] * 500)})
+    assert docs.count() == 10_000
+    with pytest.raises(errors.InvalidArgument):
+        docs.upsert(table.to_reader())
+
+
+def test_a_frame_brings_its_ids_in_a_column_or_as_its_index(db: gg.Database) -> None:
+    pandas = pytest.importorskip("pandas")
+    docs = db.create_collection("frame", fields={"n": gg.Int()})
+    frame = pandas.DataFrame({"id": ["a", "b"], "n": [1, 2]})
+    docs.upsert(frame)
+    docs.upsert(frame.set_index("id"))
+    assert docs.count() == 2
+    with pytest.raises(errors.SchemaMismatch, match="other"):
+        docs.upsert(frame.rename(columns={"id": "other"}).set_index("other"))
+    for wrong in (frame["n"], pandas.DataFrame({"id": ["a", 1], "n": [1, 2]}), pandas.DataFrame({"n": [1, "x"]})):
+        with pytest.raises(errors.InvalidArgument):
+            docs.upsert(wrong)
+    assert docs.count() == 2
