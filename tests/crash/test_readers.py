@@ -92,7 +92,8 @@ def write_while_others_read(tmp_path: Path, *, readers: int, seconds: float) -> 
             assert report["last"] > report["first"]
         assert stamp > 100
         assert ask(idle)[0] == a.stats().version
-        assert db.stats().file_bytes <= 1.3 * size, "about 200 commits would fill the difference"
+        # Merges in flight take a few MB of a file this small; a page held back by each of 1,000 commits takes more.
+        assert db.stats().file_bytes <= 1.3 * size + (4 << 20), "about 400 commits would fill the difference"
         assert db.verify().ok
 
 
