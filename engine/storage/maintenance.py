@@ -122,11 +122,11 @@ class Maintenance:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            woken = self._wake.wait(SYNC_INTERVAL_SECONDS)
+            self._wake.wait(SYNC_INTERVAL_SECONDS)
             self._wake.clear()
             asked = self._asked
             try:
-                self._round(work=woken or time.monotonic() >= self._retry_at)
+                self._round(work=asked > self._done or time.monotonic() >= self._retry_at)
             except Stopped:
                 if self._stop.is_set():
                     break
