@@ -52,10 +52,13 @@ def open(  # noqa: A001
     FormatTooNew : a newer Gingham wrote it
     Corrupt : it is damaged
     PermissionDenied : the system refuses access
+    InvalidArgument : a setting cannot be used, or another handle of this process writes with other settings
+    NotReady : a search of a closed database still runs here, or a snapshot is open where ``mode`` changes to ``"w"``
 
     Notes
     -----
-    O(1) in the number of rows: the file is mapped, not read.
+    O(1) in the number of rows: the file is mapped, not read. Handles of one process on one folder share the map;
+    ``snapshot_timeout`` is that of each handle, the rest that of the first one that writes.
     """
     if isinstance(path, str) and path.startswith(("grpc://", "grpcs://")):
         raise MissingExtra("remote databases need the server extra; run: pip install 'gingham[server]'")
