@@ -13,7 +13,7 @@ from gingham.query import read, select
 from gingham.query.bind import bind, filter_node
 from gingham.schema import unknown_name
 from gingham.storage import schema_moves, writes
-from gingham.types import RowBatch, UserId, WriteResult, decode_id, encode_id
+from gingham.types import RowBatch, UserId, WriteResult, decode_id
 from gingham.view import CollectionView, Reader, is_id
 
 if TYPE_CHECKING:
@@ -224,7 +224,9 @@ def delete_change(cid: int, ids: Any, where: Where) -> Callable[[WriteSession], 
     """The change that a delete makes in a write session."""
     if (ids is None) == (where is None):
         raise InvalidArgument("delete() expects either ids= or where=, found both or neither")
-    encoded = None if ids is None else [encode_id(i) for i in ([ids] if is_id(ids) else ids)]
+    from gingham.rows import encode_ids
+
+    encoded = None if ids is None else encode_ids([ids] if is_id(ids) else ids)
 
     node = filter_node(where)
 

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from gingham.columns import field_column, null_column, vector_column
-from gingham.errors import DimensionMismatch, InvalidArgument, SchemaMismatch
-from gingham.index.flat import row_norms, unusable_rows
+from gingham.columns import check_lengths, field_column, null_column, plain, shown, vector_column
+from gingham.errors import DimensionMismatch, GinghamError, InvalidArgument, SchemaMismatch
 from gingham.schema import Dense, Schema, Sparse, unknown_name
 from gingham.sparse_vectors import sparse_column
 from gingham.types import MAX_ID_BYTES, RowBatch, encode_id
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CHUNK_ROWS = 10_000
 """Rows of one commit where rows arrive as a stream."""
@@ -36,6 +31,7 @@ def from_columns(
     vectors: Mapping[str, Any] | None = None,
     fields: Mapping[str, Any] | None = None,
     partial: bool = False,
+    first: int = 0,
 ) -> RowBatch:
     """Check columns.
 
@@ -45,6 +41,7 @@ def from_columns(
     vectors : per name an array-like of shape (n, dim), or a sequence with None where a row has no vector
     fields : per name n values
     partial : leave columns out that are not given; otherwise they are filled with null
+    first : number of row 0 in messages, where the rows are part of a stream
 
     Raises
     ------
@@ -56,18 +53,24 @@ def from_columns(
     -----
     Of several rows with the same id the last wins.
     """
-    encoded = encode_ids(ids)
+    for what, given in (("vectors", vectors), ("fields", fields)):
+        if not isinstance(given, (Mapping, type(None))):
+            raise InvalidArgument(f"{what}= expects a dict of names and columns, found {type(given).__name__}")
+    encoded = encode_ids(ids, first)
     n = len(encoded)
     given_vectors, given_fields = dict(vectors or {}), dict(fields or {})
     _check_known(schema, given_vectors, given_fields)
     vector_columns, field_columns = {}, {}
     for name, value in given_vectors.items():
         kind = schema.vectors[name]
-        if isinstance(kind, Sparse):
-            field_columns[name] = sparse_column(name, value, n)
-        else:
-            vector_columns[name] = vector_column(name, value, kind, n)
-    field_columns |= {name: field_column(name, v, schema.fields[name], n) for name, v in given_fields.items()}
+        with _door(f"vector {name!r}"):
+            if isinstance(kind, Sparse):
+                field_columns[name] = sparse_column(name, value, n, first)
+            else:
+                vector_columns[name] = vector_column(name, value, kind, n, first)
+    for name, value in given_fields.items():
+        with _door(f"field {name!r}"):
+            field_columns[name] = field_column(name, value, schema.fields[name], n, first)
     if not partial:
         vector_columns = {
             name: vector_columns[name] if name in vector_columns else np.full((n, d.dim), np.nan, d.dtype)
@@ -89,14 +92,29 @@ def _check_known(schema: Schema, vectors: Mapping[str, Any], fields: Mapping[str
             raise SchemaMismatch(unknown_name("field", name, schema.fields))
 
 
-def encode_ids(ids: Any) -> list[bytes]:
-    """Encode a column of user ids."""
-    if isinstance(ids, (pa.Array, pa.ChunkedArray)):
+@contextlib.contextmanager
+def _door(what: str) -> Iterator[None]:
+    """Make one typed error of whatever a library raises about a value that nothing here has foreseen."""
+    try:
+        yield
+    except GinghamError:
+        raise
+    except (pa.ArrowException, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError,
+            ValueError, BufferError) as error:  # fmt: skip
+        reason = str(error).partition("\n")[0]
+        raise InvalidArgument(
+            f"{what} expects values that can be read, found {type(error).__name__}: {reason}"
+        ) from error
+
+
+def encode_ids(ids: Any, first: int = 0) -> list[bytes]:
+    """Encode a column of user ids; ``first`` is the number of row 0 in messages."""
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise InvalidArgument(f"ids= expects a sequence of ids, found {shown(ids)}; put a single id in a list")
+    if hasattr(ids, "to_pylist"):
         ids = ids.to_pylist()
-    elif isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise InvalidArgument(f"ids= expects a sequence of ids, found {ids!r:.60}; put a single id in a list")
     out: list[bytes] = []
-    for row, user_id in enumerate(ids):
+    for row, user_id in enumerate(ids, first):
         if type(user_id) is str and 0 < len(user_id) < MAX_ID_BYTES // 4:
             try:
                 out.append(b"s" + user_id.encode())
@@ -133,6 +151,19 @@ def owned(batch: RowBatch) -> RowBatch:
     )
 
 
+def given_rows(
+    schema: Schema, rows: Any, *, ids: Any, vectors: Mapping[str, Any] | None, fields: Mapping[str, Any] | None
+) -> Iterator[RowBatch]:
+    """Check what an upsert is given: rows of any kind, or columns."""
+    if rows is None:
+        if ids is None:
+            raise InvalidArgument("upsert() expects rows, or ids= with vectors= and fields=, found neither")
+        return iter([from_columns(schema, ids=ids, vectors=vectors, fields=fields)])
+    if ids is not None or vectors is not None or fields is not None:
+        raise InvalidArgument("upsert() expects either rows or ids=, vectors= and fields=, found both")
+    return batches(rows, schema)
+
+
 def batches(source: Any, schema: Schema, *, chunk_rows: int = CHUNK_ROWS) -> Iterator[RowBatch]:
     """Check rows of any kind.
 
@@ -143,18 +174,20 @@ def batches(source: Any, schema: Schema, *, chunk_rows: int = CHUNK_ROWS) -> Ite
     chunk_rows : rows of each batch where the source is a stream; anything else is one batch
     """
     if isinstance(source, (str, os.PathLike)):
-        yield from _parquet(source, schema, chunk_rows)
+        yield from _tables(_parquet(source, chunk_rows), schema, chunk_rows)
     elif isinstance(source, Mapping):
-        yield _from_dicts([source], schema)
-    elif (table := _as_table(source)) is not None:
-        yield from_table(table, schema)
+        yield _from_dicts([source], schema, 0)
+    elif (columns := _columns_of(source)) is not None:
+        yield _from_named(columns, schema, 0)
     elif isinstance(source, pa.RecordBatchReader):
-        yield from _chunks(source, schema, chunk_rows)
+        yield from _tables(source, schema, chunk_rows)
     elif isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray)):
         if source and isinstance(source[0], pa.RecordBatch):
-            yield from_table(pa.Table.from_batches(source), schema)
+            with _door("a list of record batches"):
+                table = pa.Table.from_batches(source)
+            yield _from_named(_columns_of(table) or [], schema, 0)
         else:
-            yield _from_dicts(source, schema)
+            yield _from_dicts(source, schema, 0)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, np.ndarray)):
         yield from _stream(iter(source), schema, chunk_rows)
     else:
@@ -164,79 +197,76 @@ def batches(source: Any, schema: Schema, *, chunk_rows: int = CHUNK_ROWS) -> Ite
         )
 
 
-def _from_pandas(frame: Any) -> pa.Table:
-    """A frame with its named indexes as columns, so that an index ``id`` gives the ids."""
-    if not hasattr(frame, "columns"):
-        raise InvalidArgument(f"upsert() expects a frame, found a {type(frame).__name__}; put it in a frame or columns")
-    if any(name is not None for name in frame.index.names):
-        frame = frame.reset_index()
-    try:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
-        raise InvalidArgument(f"upsert() expects a frame with columns of one type each, found {error}") from error
-
-
-@contextlib.contextmanager
-def _rows_from(start: int) -> Iterator[None]:
-    """Have errors of a chunk name the row of the whole stream, which has ``start`` rows before it."""
-    try:
-        yield
-    except InvalidArgument as error:
-        text = re.sub(r"(?<=^row )\d+|(?<=in row )\d+(?=$)", lambda m: str(int(m.group()) + start), str(error))
-        error.args = (text,)
-        raise
-
-
-def _parquet(source: str | os.PathLike[str], schema: Schema, chunk_rows: int) -> Iterator[RowBatch]:
+def _parquet(source: str | os.PathLike[str], chunk_rows: int) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(source)
-    except (FileNotFoundError, pa.ArrowInvalid, IsADirectoryError) as error:
-        raise InvalidArgument(
-            f"upsert() expects the path of a Parquet file, found {os.fspath(source)!r}: {error}"
-        ) from error
-    with file:
-        yield from _chunks(file.iter_batches(batch_size=chunk_rows), schema, chunk_rows)
+    what = f"the Parquet file {os.fspath(source)!r}"
+    with contextlib.ExitStack() as stack:
+        with _door(what):
+            file = stack.enter_context(pq.ParquetFile(source))
+            read = file.iter_batches(batch_size=chunk_rows)
+        while True:
+            with _door(what):
+                batch = next(read, None)
+            if batch is None:
+                return
+            yield batch
 
 
-def _chunks(source: Iterable[Any], schema: Schema, chunk_rows: int) -> Iterator[RowBatch]:
-    """Record batches and tables of a stream, cut into chunks."""
+def _columns_of(source: Any) -> list[tuple[str, Any]] | None:
+    """Names and columns of a table or frame, or None where it is neither."""
+    if isinstance(source, (pa.Table, pa.RecordBatch)):
+        return list(zip(source.schema.names, source.columns, strict=True))
+    package = type(source).__module__.partition(".")[0]
+    if package not in ("pandas", "polars"):
+        return None
+    if hasattr(source, "collect"):
+        with _door("a lazy frame"):
+            source = source.collect()
+    if not hasattr(source, "columns"):
+        raise InvalidArgument(f"upsert() expects a frame, found a {type(source).__name__}; call to_frame() or name it")
+    columns = [(name, source[name] if package == "polars" else source.iloc[:, at])
+               for at, name in enumerate(source.columns)]  # fmt: skip
+    named = [] if package == "polars" else [name for name in source.index.names if name is not None]
+    if named == ["id"]:
+        return [("id", source.index), *columns]
+    if named:
+        raise SchemaMismatch(f"upsert() expects an index named 'id' or none, found {named}; call reset_index()")
+    return columns
+
+
+def _tables(source: Iterable[Any], schema: Schema, chunk_rows: int) -> Iterator[RowBatch]:
+    """Check a stream of record batches or tables."""
     start = 0
     for item in source:
-        table = _as_table(item)
-        if table is None:
+        if not isinstance(item, (pa.RecordBatch, pa.Table)):
             raise InvalidArgument(f"the stream expects record batches, found {type(item).__name__}")
-        for at in range(0, len(table), chunk_rows):
-            with _rows_from(start):
-                batch = from_table(table.slice(at, chunk_rows), schema)
-            yield batch
-            start += len(table.slice(at, chunk_rows))
+        for offset in range(0, len(item), chunk_rows):
+            part = item.slice(offset, chunk_rows)
+            yield _from_named(_columns_of(part) or [], schema, start)
+            start += len(part)
 
 
-def _as_table(source: Any) -> pa.Table | None:
-    if isinstance(source, pa.Table):
-        return source
-    if isinstance(source, pa.RecordBatch):
-        return pa.Table.from_batches([source])
-    package = type(source).__module__.partition(".")[0]
-    if package == "pandas":
-        return _from_pandas(source)
-    if package == "polars":
-        return source.collect().to_arrow() if hasattr(source, "collect") else source.to_arrow()
-    return None
-
-
-def from_table(table: pa.Table, schema: Schema) -> RowBatch:
+def _from_named(columns: Sequence[tuple[str, Any]], schema: Schema, first: int) -> RowBatch:
     """Check a table with a column ``id`` and columns named like fields and vectors."""
-    columns = {name: table[name] for name in table.column_names}
-    ids = columns.pop("id", None)
-    encoded: Any = [uuid.uuid4() for _ in range(len(table))] if ids is None else _fill_ids(ids.to_pylist())
-    vectors, fields = _split(columns, schema)
-    return from_columns(schema, ids=encoded, vectors=vectors, fields=fields)
+    names = [name for name, _ in columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidArgument(f"a table expects each column once, found {twice!r} twice; rename or drop one")
+    named = dict(columns)
+    n = len(columns[0][1]) if columns else 0
+    given = named.pop("id", None)
+    with _door("the column 'id'"):
+        column = None if given is None else plain(given)
+        values = [None] * n if column is None else column.to_pylist() if hasattr(column, "to_pylist") else list(column)
+    kinds = sorted({type(value).__name__ for value in values if value is not None})
+    if len(kinds) > 1:
+        raise InvalidArgument(f"the column 'id' expects ids of one kind, found {kinds}; give rows as dicts")
+    vectors, fields = _split(named, schema)
+    return from_columns(schema, ids=_fill_ids(values), vectors=vectors, fields=fields, first=first)
 
 
-def _fill_ids(ids: list[Any]) -> list[Any]:
+def _fill_ids(ids: Sequence[Any]) -> list[Any]:
     return [uuid.uuid4() if user_id is None else user_id for user_id in ids]
 
 
@@ -256,26 +286,24 @@ def _stream(source: Iterator[Any], schema: Schema, chunk_rows: int) -> Iterator[
         return
     source = chain([first], source)
     if isinstance(first, (pa.RecordBatch, pa.Table)):
-        yield from _chunks(source, schema, chunk_rows)
+        yield from _tables(source, schema, chunk_rows)
         return
     start = 0
     while chunk := list(islice(source, chunk_rows)):
-        with _rows_from(start):
-            batch = _from_dicts(chunk, schema)
-        yield batch
+        yield _from_dicts(chunk, schema, start)
         start += len(chunk)
 
 
-def _from_dicts(rows: Sequence[Any], schema: Schema) -> RowBatch:
+def _from_dicts(rows: Sequence[Any], schema: Schema, start: int) -> RowBatch:
     names: dict[str, None] = {}
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, start):
         if not isinstance(row, Mapping):
-            raise InvalidArgument(f"row {number} expects a dict, found {type(row).__name__} {row!r:.60}")
+            raise InvalidArgument(f"row {number} expects a dict, found {type(row).__name__} {shown(row)}")
         names.update(dict.fromkeys(row))
     names.pop("id", None)
     ids = _fill_ids([row.get("id") for row in rows])
     vectors, fields = _split({name: [row.get(name) for row in rows] for name in names}, schema)
-    return from_columns(schema, ids=ids, vectors=vectors, fields=fields)
+    return from_columns(schema, ids=ids, vectors=vectors, fields=fields, first=start)
 
 
 def query_matrix(query: Any, dense: Dense) -> tuple[Array, bool]:
@@ -286,10 +314,9 @@ def query_matrix(query: Any, dense: Dense) -> tuple[Array, bool]:
     DimensionMismatch : another width than the field
     InvalidArgument : NaN, infinity, or no numbers
     """
-    try:
-        matrix = _array_of(query)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"a query expects an array of numbers, found {type(query).__name__} ({error})") from error
+    with _door("a query vector"):
+        value = plain(query)
+        matrix = np.asarray(value.to_pylist() if isinstance(value, pa.Array) else value)
     if matrix.dtype.kind not in "fiu" or matrix.ndim not in (1, 2):
         raise InvalidArgument(
             f"a query expects numbers of shape ({dense.dim},) or (n, {dense.dim}), found {matrix.dtype} {matrix.shape}"
@@ -298,26 +325,7 @@ def query_matrix(query: Any, dense: Dense) -> tuple[Array, bool]:
     matrix = matrix.reshape(1, -1) if single else matrix
     if matrix.shape[1] != dense.dim:
         raise DimensionMismatch(f"a query expects {dense.dim} dimensions, found {matrix.shape[1]}")
-    with np.errstate(over="ignore"):
-        matrix = np.ascontiguousarray(matrix, np.float32)
-    if not np.isfinite(matrix).all():
-        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-        raise InvalidArgument(f"query {row} expects finite numbers, found NaN or infinity")
-    unusable = unusable_rows(row_norms(matrix, dense.metric), dense.metric)
-    if len(unusable):
-        raise InvalidArgument(
-            f"query {int(unusable[0])} expects a length that float32 can square and, for cosine, divide by, "
-            "from 1e-38 to 1e19, found another; scale it"
-        )
-    return matrix, single
-
-
-def _array_of(value: Any) -> Array:
-    if isinstance(value, (pa.Array, pa.ChunkedArray)):
-        return np.array(value.to_pylist())
-    convert: Callable[[Any], Any] = np.from_dlpack if _only_dlpack(value) else np.asarray
-    return np.asarray(convert(value))
-
-
-def _only_dlpack(value: Any) -> bool:
-    return hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+    with np.errstate(all="ignore"):
+        queries = np.ascontiguousarray(matrix, np.float32)
+    check_lengths("a query vector", queries, matrix, dense, present=None, row="in query", first=0)
+    return queries, single

@@ -66,7 +66,7 @@ class Int(_Field, frozen=True, tag="int"):
 
 
 class Float(_Field, frozen=True, tag="float"):
-    """64-bit floating point numbers; NaN is refused, null is not."""
+    """64-bit floating point numbers, finite; an integer that they do not hold exactly is refused."""
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -144,7 +144,7 @@ class Text(_Field, frozen=True, tag="text"):
 
 
 class Timestamp(_Field, frozen=True, tag="timestamp"):
-    """Instants in UTC with microsecond precision; a naive datetime is taken as UTC."""
+    """Instants in UTC in whole microseconds, others are refused; a naive datetime is taken as UTC."""
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -175,8 +175,8 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     ----------
     dim : width, 1 to 65,535
     metric : ``"cosine"`` (default), ``"dot"`` or ``"l2"``; a greater score is better for all three,
-        L2 scores are negative squared distances. A vector's squared length has to fit float32: lengths
-        up to 1.8e19, and under cosine 0 or from 1e-38; others are refused by row
+        L2 scores are negative squared distances. Squared distances of two vectors have to fit float32:
+        lengths up to 6.5e18, and under cosine 0 or from 1.1e-19; others are refused by row
     dtype : ``"float32"`` (default) or ``"float16"``, the stored precision
     source : text field, or several, that the collection's embedder makes this vector from; None means all text
         fields that there are when the embedder comes, where this is the only dense vector

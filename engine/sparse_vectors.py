@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from gingham.columns import MAX_SQUARE, plain, shown
 from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.schema import Sparse
 
@@ -17,26 +18,27 @@ if TYPE_CHECKING:
 MAX_DIMENSION = (1 << 32) - 1
 
 
-def sparse_column(name: str, values: Any, n: int) -> pa.Array:
+def sparse_column(name: str, values: Any, n: int, first: int = 0) -> pa.Array:
     """Sparse vectors as an Arrow column.
 
     Parameters
     ----------
     values : n vectors as :class:`gingham.Sparse` takes them, None where a row has none; a SciPy sparse matrix of
         n rows; or an Arrow column as ``scan`` returns it
+    first : number of row 0 in messages
 
     Raises
     ------
     SchemaMismatch : something else, the row is named
     InvalidArgument : another number of rows, a dimension or weight out of range, a dimension twice
     """
-    rows = _rows_of(values)
+    rows = _rows_of(values if hasattr(values, "tocsr") else plain(values))
     if len(rows) != n:
         raise InvalidArgument(f"vector {name!r} expects {n} rows, one for each id, found {len(rows)}")
     dimensions, weights, counts = [], [], np.zeros(n, np.int64)
     for number, row in enumerate(rows):
         if row is not None:
-            found, weight = _pair(f"vector {name!r}", row, number)
+            found, weight = _pair(f"vector {name!r}", row, first + number)
             dimensions.append(found)
             weights.append(weight)
             counts[number] = len(found)
@@ -82,6 +84,8 @@ def _pair(what: str, value: Any, row: int) -> tuple[Array, Array]:
         raise InvalidArgument(f"{what} expects each dimension once, found one twice in row {row}")
     if not (np.isfinite(weights).all() and np.all(weights >= 0)):
         raise InvalidArgument(f"{what} expects finite weights above 0, found others in row {row}")
+    if np.square(weights, dtype=np.float64).sum() > MAX_SQUARE:
+        raise InvalidArgument(f"{what} expects a length up to 6.5e18, found a greater one in row {row}")
     return dimensions[weights > 0], weights[weights > 0]
 
 
@@ -104,7 +108,7 @@ def _parts(what: str, value: Any, row: int) -> tuple[Array, Array]:
     numbers = [a if len(a) else a.astype(np.int64) for a in (np.atleast_1d(a) for a in arrays)]
     if arrays[0].dtype == object or numbers[0].dtype.kind not in "iu" or numbers[1].dtype.kind not in "iuf":
         raise SchemaMismatch(
-            f"{what} expects a dict of dimension to weight or (dimensions, weights), found {value!r:.60} in row {row}"
+            f"{what} expects a dict of dimension to weight or (dimensions, weights), found {shown(value)} in row {row}"
         )
     return numbers[0], numbers[1]
 

@@ -19,7 +19,6 @@ from gingham.query.search import Request, query_rows, run_query, search
 from gingham.schema import Dense, Json, Sparse, Text
 from gingham.sparse_vectors import sparse_query
 from gingham.storage import writes
-from gingham.types import UserId, encode_id
 
 if TYPE_CHECKING:
     import os
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from gingham.storage.session import Session
     from gingham.storage.snapshot import Pin
     from gingham.storage.store import Store
+    from gingham.types import UserId
 
 _ID_KINDS = (str, int, bytes)
 
@@ -141,8 +141,10 @@ class CollectionView:
         -------
         dict or None for one id; a list of these in the order asked for several
         """
+        from gingham.rows import encode_ids
+
         single = is_id(ids)
-        encoded = [encode_id(i) for i in ([ids] if single else ids)]
+        encoded = encode_ids([ids] if single else ids)
         with self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             vectors = tuple(record.schema.vectors) if include_vectors else ()
