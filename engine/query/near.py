@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.index.flat import merge_topk, range_flat, search_flat
+from gingham.index.exact import merge_topk, range_exact, search_exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ def search_near(
     n_queries = len(queries)
     pieces = [(np.full((n_queries, 0), -np.inf, np.float32), np.full((n_queries, 0), -1, np.int64))]
     for row_ids, chunk, allow in _chunks(candidates, name):
-        scores, offsets = search_flat(
+        scores, offsets = search_exact(
             queries,
             chunk.vectors,
             chunk.norms,
@@ -75,7 +75,7 @@ def _search_range(
 ) -> tuple[Array, Array]:
     scores, rows = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
     for row_ids, chunk, allow in _chunks(candidates, name):
-        found, offsets = range_flat(
+        found, offsets = range_exact(
             query,
             chunk.vectors,
             chunk.norms,

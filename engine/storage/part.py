@@ -25,7 +25,7 @@ class Chunk:
     ----------
     start : offset of the first row in the part
     vectors : array of shape (rows, dim), read-only, possibly on the map
-    norms : float32 (rows,) as :func:`gingham.index.flat.row_norms` makes them
+    norms : float32 (rows,) as :func:`gingham.index.exact.row_norms` makes them
     """
 
     start: int

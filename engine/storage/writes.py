@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gingham.errors import Corrupt, InvalidArgument, SchemaMismatch
-from gingham.index.flat import row_norms, unusable_rows
+from gingham.index.exact import row_norms, unusable_rows
 from gingham.storage.blobs import PendingBlobs
 from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
 from gingham.storage.columns import concat, no_vectors

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-KERNELS = "gingham.index.flat_kernels"
+KERNELS = "gingham.index.exact_kernels"
 DIRECT_QUERIES = 4
 """Up to this many queries the scan kernel beats BLAS, which reads the rows once but writes all products."""
 BLOCK_ROWS = 1024
@@ -80,7 +80,7 @@ def unusable_rows(norms: Array, metric: Metric) -> Array:
     return np.flatnonzero(np.isinf(norms))
 
 
-def search_flat(
+def search_exact(
     queries: Array,
     vectors: Array,
     norms: Array,
@@ -138,7 +138,7 @@ def prepare_queries(queries: Array, metric: Metric) -> Array:
     return np.ascontiguousarray(queries * norms[:, None])
 
 
-def range_flat(
+def range_exact(
     query: Array,
     vectors: Array,
     norms: Array,

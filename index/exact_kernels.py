@@ -26,8 +26,8 @@ from gingham.codecs.intrinsics import (
     total,
     zeros,
 )
-from gingham.index.topk_kernels import sift
-from gingham.index.topk_kernels import sort_heaps as sort_heaps
+from gingham.codecs.topk_kernels import sift
+from gingham.codecs.topk_kernels import sort_heaps as sort_heaps
 
 
 @inline
