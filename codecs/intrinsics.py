@@ -310,6 +310,12 @@ load_bf16 = _load(
     "Eight bfloat16, widened to float32.",
     lambda b, v: b.bitcast(b.shl(b.zext(v, _INTS), _constant(_INTS, 16)), _F32),
 )
+load_one_bf16 = _load(
+    types.float32,
+    ir.IntType(16),
+    "One bfloat16, widened to float32.",
+    lambda b, v: b.bitcast(b.shl(b.zext(v, _I32), _I32(16)), ir.FloatType()),
+)
 load_one_u16 = _load(types.uint16, ir.IntType(16), "One uint16 from an address.")
 load_one_i16 = _load(types.int16, ir.IntType(16), "One int16 from an address.")
 load_one_u64 = _load(types.uint64, _I64, "One uint64 from an address.")
@@ -398,6 +404,7 @@ sub_words = _operation(words16, (words16, words16), lambda b, x, y: b.sub(x, y),
 add_ints = _operation(ints8, (ints8, ints8), lambda b, x, y: b.add(x, y), "Lane by lane ``a + b``.")
 zero_words = _operation(words16, (), lambda b: _constant(_WORDS, 0), "16 zeros.")
 one_words = _operation(words16, (), lambda b: _constant(_WORDS, 1), "16 ones.")
+zero_bytes = _operation(bytes32, (), lambda b: _constant(_BYTES, 0), "32 zeros.")
 zero_ints = _operation(ints8, (), lambda b: _constant(_INTS, 0), "8 zeros.")
 words_of_bytes = _operation(words16, (bytes32,), lambda b, v: b.bitcast(v, _WORDS), "The same bits as words.")
 words_right_8 = _operation(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-KERNELS = "gingham.index.exact_kernels"
+KERNELS = "gingham.codecs.float_kernels"
 DIRECT_QUERIES = 4
 """Up to this many queries the scan kernel beats BLAS, which reads the rows once but writes all products."""
 BLOCK_ROWS = 1024
@@ -187,38 +187,35 @@ class _Rows:
         self.vectors = vectors
         self.norms = norms
         self.metric = _METRICS[metric]
-        self.half = int(vectors.dtype == np.float16)
+        self.kind = int(vectors.dtype == np.float16)
         self.address = vectors.ctypes.data
         self.norms_address = norms.ctypes.data
         self.dim = vectors.shape[1]
 
     def score(self, query: Array, rows: Array) -> Array:
-        out = np.empty(len(rows), np.float32)
-        for part in _slices(0, len(rows), _rows_per_call(self.vectors)):
-            self.kernels.score_rows(
-                self.address, self.half, query.ctypes.data, self.dim, self.metric, self.norms_address,
-                rows[part], out[part],
-            )  # fmt: skip
-        return out
+        out = np.empty((1, len(rows)), np.float32)
+        self.score_candidates(query.reshape(1, -1), rows.reshape(1, -1), out)
+        return out[0]
 
     def score_candidates(self, queries: Array, rows: Array, scores: Array) -> None:
         """Score the listed rows of each query: several queries a call, or several calls a query."""
-        wide = rows.shape[1]
+        wide = max(rows.shape[1], 1)
+        biases = np.zeros(len(queries), np.float32)
         n_rows = _rows_per_call(self.vectors)
         for block in _slices(0, len(queries), max(1, n_rows // wide)):
             for part in _slices(0, wide, n_rows):
                 self.kernels.score_candidates(
-                    self.address, self.half, queries[block].ctypes.data, self.dim, self.metric, self.norms_address,
-                    rows[block, part], scores[block, part],
+                    self.address, self.kind, queries[block].ctypes.data, self.dim, self.metric, self.norms_address,
+                    biases[block], rows[block, part], scores[block, part],
                 )  # fmt: skip
 
     def scan(self, queries: Array, start: int, stop: int, k: int, allow: int) -> tuple[Array, Array]:
         scores, rows = _heaps(len(queries), k)
-        address = queries.ctypes.data
+        address, biases = queries.ctypes.data, np.zeros(len(queries), np.float32)
         for part in _slices(start, stop, _rows_per_call(self.vectors, len(queries))):
             self.kernels.scan_rows(
-                self.address, self.half, part.start, part.stop, address, self.dim, self.metric,
-                self.norms_address, allow, scores, rows,
+                self.address, self.kind, part.start, part.stop, address, self.dim, self.metric,
+                self.norms_address, biases, allow, scores, rows,
             )  # fmt: skip
         for block in _slices(0, len(queries), BLOCK_QUERIES):
             self.kernels.sort_heaps(scores[block], rows[block])
@@ -317,7 +314,7 @@ def _collect(data: _Rows, queries: Array, start: int, stop: int, mask: int, scor
     limits = scores[:, 0].copy()
     for part in _slices(start, stop, BLOCK_ROWS):
         block = data.vectors[part]
-        if data.half:
+        if data.kind:
             block = block.astype(np.float32)
         np.dot(block, turned, out=products[: len(block)])
         data.kernels.collect(

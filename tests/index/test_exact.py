@@ -152,7 +152,7 @@ def test_merging_orders_by_score_and_then_by_row() -> None:
 
 def test_a_second_process_loads_every_kernel_from_the_cache() -> None:
     code = (
-        "import gingham.index.exact_kernels as k\n"
+        "import gingham.codecs.float_kernels as k\n"
         "found = [f for f in vars(k).values() if hasattr(f, 'stats')]\n"
         "print(sum(sum(f.stats.cache_misses.values()) for f in found if f.signatures),"
         " sum(sum(f.stats.cache_hits.values()) for f in found))"
