@@ -191,7 +191,7 @@ def _score(x, kind, q, dim, metric, norms, row):
 
 
 @kernel(
-    "void(uint64, int64, int64, int64, uint64, int64, int64, uint64, float32[::1], uint64, float32[:,::1], int64[:,::1])"
+    "void(uint64, int64, int64, int64, uint64, int64, int64, uint64, float32[::1], uint64,float32[:,::1], int64[:,::1])"
 )
 def scan_rows(vectors, kind, start, stop, queries, dim, metric, norms, biases, allow, scores, rows):
     """Put the best of rows start to stop into the heaps of all queries; ``allow`` 0 allows all."""
