@@ -49,7 +49,7 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
     """Compile a kernel for one signature, or load it from the cache; it runs without the GIL."""
 
     def compiled(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+        dispatcher: Any = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
         if not config.DISABLE_JIT:  # type: ignore[attr-defined]
             dispatcher._cache = KernelCache(function, CACHE_FOLDER)
             dispatcher.compile(signature)

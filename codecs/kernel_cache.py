@@ -23,14 +23,13 @@ import shutil
 import sys
 import tempfile
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import llvmlite
 import numba
 from numba.core import compiler, config, serialize
-
-from gingham import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +73,9 @@ def cache_folder(lowering: str) -> Path | None:
             content.update(Path(__file__).with_name(name).read_bytes())
     except OSError:
         return None
-    return base and base / "gingham" / __version__ / f"kernels-{content.hexdigest()[:16]}-{lowering}"
+    # By name: the root imports every layer lazily, and an import from it would turn the layers upside down.
+    version = import_module("gingham").__version__
+    return base and base / "gingham" / version / f"kernels-{content.hexdigest()[:16]}-{lowering}"
 
 
 def _base() -> Path | None:
@@ -155,7 +156,7 @@ class KernelCache:
         path = self._path(signature, compiled.codegen)
         if path is None or compiled.library.has_dynamic_globals or not can_write(path.parent):
             return
-        content = serialize.dumps(compiled._reduce())
+        content = serialize.dumps(compiled._reduce())  # type: ignore[no-untyped-call]
         part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             part.write_bytes(hashlib.sha256(content).digest() + content)
@@ -181,4 +182,4 @@ def _read(path: Path, target: Any) -> Any:
     digest, content = stored[:_DIGEST], stored[_DIGEST:]
     if hashlib.sha256(content).digest() != digest:
         return None
-    return compiler.CompileResult._rebuild(target, *pickle.loads(content))
+    return compiler.CompileResult._rebuild(target, *pickle.loads(content))  # type: ignore[no-untyped-call]

@@ -59,12 +59,12 @@ def run_words(a, b, out, floats):
 @njit(types.void(types.uintp, types.uintp))
 def widen_halves(halves, out):
     for i in range(0, 1 << 16, 8):
-        simd.store_f32(out + np.uint64(4 * i), simd.load_f16(halves + np.uint64(2 * i)))
+        simd.store_f32(out + np.uint64(4 * i), simd.load_f16(halves + np.uint64(2 * i)))  # pyright: ignore
 
 
 @njit(types.float32(types.uintp))
 def widen_one_half(half):
-    return simd.load_one_f16(half)
+    return simd.load_one_f16(half)  # pyright: ignore
 
 
 def check_halves() -> None:
