@@ -42,16 +42,20 @@ def search_near(
     -----
     Time O(n_queries * rows * dim); rows a filter excludes are not scored.
     """
-    if k is None:
+    if k is None or (radius is not None and k >= sum(candidate.eligible for candidate in candidates)):
+        # A heap as deep as all rows would cost far more than the rows that reach the radius.
         return [_search_range(candidates, name, dense, query, radius) for query in queries]
     n_queries = len(queries)
     pieces = [(np.full((n_queries, 0), -np.inf, np.float32), np.full((n_queries, 0), -1, np.int64))]
     for row_ids, chunk, allow in _chunks(candidates, name):
+        depth = min(k, len(chunk.vectors) if allow is None else int(np.count_nonzero(allow)))
+        if not depth:
+            continue
         scores, offsets = search_flat(
             queries,
             chunk.vectors,
             chunk.norms,
-            min(k, len(chunk.vectors)),
+            depth,
             metric=dense.metric,
             allow=allow,
             base=chunk.start,
