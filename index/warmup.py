@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-KERNEL_MODULES = ("gingham.codecs.float_kernels", "gingham.index.inverted_kernels")
+KERNEL_MODULES = (
+    "gingham.codecs.float_kernels",
+    "gingham.codecs.fast_scan_kernels",
+    "gingham.codecs.hamming_kernels",
+    "gingham.index.inverted_kernels",
+)
 """Modules whose import compiles their kernels, or loads them from the cache."""
 
 _lock = threading.Lock()
