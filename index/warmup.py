@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 KERNEL_MODULES = (
     "gingham.codecs.float_kernels",
+    "gingham.index.inverted_kernels",
+    "gingham.codecs.affine_kernels",
+    "gingham.codecs.scalar_kernels",
+    "gingham.codecs.rotation_kernels",
     "gingham.codecs.fast_scan_kernels",
     "gingham.codecs.hamming_kernels",
-    "gingham.index.inverted_kernels",
 )
 """Modules whose import compiles their kernels, or loads them from the cache."""
 
