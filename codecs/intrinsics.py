@@ -472,3 +472,52 @@ store_as_bytes = _operation(
     types.none, (types.uintp, float32x8), _store_as_bytes, "Store eight float32 from 0 to below 256 as bytes, cut down."
 )
 count_ones = _operation(types.int64, (types.uint64,), lambda b, v: b.ctpop(v), "Number of set bits of 64.")
+
+
+def _hadamard(builder: Any, value: Any) -> Any:
+    for step in (1, 2, 4):
+        swapped = _lanes(builder, value, [lane ^ step for lane in range(LANES)])
+        signs = ir.Constant(_F32, [-1.0 if lane & step else 1.0 for lane in range(LANES)])
+        value = builder.fadd(swapped, builder.fmul(value, signs))
+    return value
+
+
+hadamard = _operation(float32x8, (float32x8,), _hadamard, "Walsh-Hadamard transform of the lanes, not normalised.")
+
+longs4: Any = _Vector("longs4", _LONGS)
+"""4 integers of 64 bits."""
+load_longs = _load(longs4, _LONGS, "4 integers of 64 bits.")
+store_longs = _operation(types.none, (types.uintp, longs4), _store, "Store 4 longs at an address of any alignment.")
+zero_longs = _operation(longs4, (), lambda b: _constant(_LONGS, 0), "4 zeros.")
+splat_longs = _operation(
+    longs4, (types.int64,),
+    lambda b, v: _lanes(b, b.insert_element(ir.Constant(_LONGS, ir.Undefined), v, _I32(0)), [0] * 4),
+    "One long in all lanes.",
+)  # fmt: skip
+add_longs = _operation(longs4, (longs4, longs4), lambda b, x, y: b.add(x, y), "Lane by lane ``a + b``.")
+mask_longs = _operation(longs4, (longs4, longs4), lambda b, x, y: b.and_(x, y), "Bitwise and.")
+count_differences = _operation(
+    longs4, (longs4, longs4), lambda b, x, y: _called(b, "llvm.ctpop.v4i64", _LONGS, b.xor(x, y)),
+    "Number of bits that differ, lane by lane.",
+)  # fmt: skip
+
+
+def _pair_sums(builder: Any, a: Any, b: Any) -> Any:
+    return builder.add(_lanes(builder, a, [0, 4, 2, 6], b), _lanes(builder, a, [1, 5, 3, 7], b))
+
+
+add_neighbours = _operation(longs4, (longs4, longs4), _pair_sums, "``a0 + a1, b0 + b1, a2 + a3, b2 + b3``.")
+
+
+def _half_sums(builder: Any, a: Any, b: Any) -> Any:
+    return builder.add(_lanes(builder, a, [0, 1, 4, 5], b), _lanes(builder, a, [2, 3, 6, 7], b))
+
+
+add_long_halves = _operation(longs4, (longs4, longs4), _half_sums, "The two halves of a added, then those of b.")
+
+
+def _less_longs(builder: Any, a: Any, b: Any) -> Any:
+    return builder.zext(builder.bitcast(builder.icmp_signed("<", a, b), ir.IntType(4)), _I32)
+
+
+less_longs = _operation(types.uint32, (longs4, longs4), _less_longs, "Bit i is set where lane i of a is below that of b.")

@@ -178,6 +178,8 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
         L2 scores are negative squared distances. Squared distances of two vectors have to fit float32:
         lengths up to 6.5e18, and under cosine 0 or from 1.1e-19; others are refused by row
     dtype : ``"float32"`` (default) or ``"float16"``, the stored precision
+    codec : codes that searches scan in place of the vectors, such as ``"LVQ8"`` or ``"RaBitQ4"``; the table of all
+        stands in the README. The best rows by code are scored again from the vectors. None (default) scans the vectors
     source : text field, or several, that the collection's embedder makes this vector from; None means all text
         fields that there are when the embedder comes, where this is the only dense vector
 
@@ -190,6 +192,7 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     metric: Metric = msgspec.field(default="cosine")
     dtype: VectorDtype = msgspec.field(default="float32")
     source: str | tuple[str, ...] | None = None
+    codec: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
@@ -198,6 +201,8 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
             raise InvalidArgument(f"Dense(metric=) expects 'cosine', 'dot' or 'l2', found {self.metric!r}")
         if self.dtype not in ("float32", "float16"):
             raise InvalidArgument(f"Dense(dtype=) expects 'float32' or 'float16', found {self.dtype!r}")
+        if not isinstance(self.codec, (str, type(None))):
+            raise InvalidArgument(f"Dense(codec=) expects a name such as 'LVQ8', found {self.codec!r:.60}")
         names = (self.source,) if isinstance(self.source, (str, type(None))) else self.source
         if not isinstance(names, tuple) or not all(isinstance(name, (str, type(None))) for name in names):
             raise InvalidArgument(
@@ -311,7 +316,7 @@ class Schema(msgspec.Struct, frozen=True):
 
     def field(self, name: str) -> Field:
         """Field of this name; raises SchemaMismatch with the nearest names otherwise."""
-        _check_named(name)
+        check_named(name)
         if name not in self.fields:
             raise SchemaMismatch(unknown_name("field", name, self.fields))
         return self.fields[name]
@@ -322,7 +327,7 @@ class Schema(msgspec.Struct, frozen=True):
             if len(self.dense) != 1:
                 raise InvalidArgument(f"expected using= with one of the vectors {sorted(self.dense)}, found none named")
             return next(iter(self.dense.items()))
-        _check_named(name)
+        check_named(name)
         if name not in self.dense:
             raise SchemaMismatch(unknown_name("dense vector", name, self.dense))
         return name, self.dense[name]
@@ -337,7 +342,7 @@ class Schema(msgspec.Struct, frozen=True):
                     f"the query expects the name of one {what}, found none named and {sorted(known)} in the collection"
                 )
             return next(iter(known.items()))
-        _check_named(name)
+        check_named(name)
         if name not in known:
             raise SchemaMismatch(unknown_name(what, name, known))
         return name, known[name]
@@ -351,7 +356,8 @@ def check_name(name: str, what: str) -> None:
         raise InvalidArgument(f"the {what} name {name!r} is reserved; choose another")
 
 
-def _check_named(name: object) -> None:
+def check_named(name: object) -> None:
+    """Raise InvalidArgument unless a name that a user gave is text."""
     if not isinstance(name, str):
         raise InvalidArgument(f"the name of a field or vector expects text, found {name!r:.60}")
 

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-KERNEL_MODULES = ("gingham.codecs.float_kernels", "gingham.index.inverted_kernels")
+KERNEL_MODULES = (
+    "gingham.codecs.float_kernels",
+    "gingham.index.inverted_kernels",
+    "gingham.codecs.affine_kernels",
+    "gingham.codecs.scalar_kernels",
+    "gingham.codecs.rotation_kernels",
+    "gingham.codecs.fast_scan_kernels",
+    "gingham.codecs.hamming_kernels",
+)
 """Modules whose import compiles their kernels, or loads them from the cache; the first are compiled first."""
 NICE = 10
 
