@@ -16,7 +16,7 @@ from gingham.columns import check_lengths, field_column, null_column, plain, vec
 from gingham.errors import DimensionMismatch, GinghamError, InvalidArgument, SchemaMismatch
 from gingham.schema import Dense, Schema, Sparse, unknown_name
 from gingham.sparse_vectors import sparse_column
-from gingham.types import MAX_ID_BYTES, RowBatch, encode_id, shown
+from gingham.types import MAX_ID_BYTES, UUID_IDS, RowBatch, encode_id, shown
 
 CHUNK_ROWS = 10_000
 """Rows of one commit where rows arrive as a stream."""
@@ -216,7 +216,10 @@ def _parquet(source: str | os.PathLike[str], chunk_rows: int) -> Iterator[pa.Rec
 def _columns_of(source: Any) -> list[tuple[str, Any]] | None:
     """Names and columns of a table or frame, or None where it is neither."""
     if isinstance(source, (pa.Table, pa.RecordBatch)):
-        return list(zip(source.schema.names, source.columns, strict=True))
+        return [
+            (field.name, _uuids(column) if field.name == "id" and _holds_uuids(field) else column)
+            for field, column in zip(source.schema, source.columns, strict=True)
+        ]
     package = type(source).__module__.partition(".")[0]
     if package not in ("pandas", "polars"):
         return None
@@ -233,6 +236,16 @@ def _columns_of(source: Any) -> list[tuple[str, Any]] | None:
     if named:
         raise SchemaMismatch(f"upsert() expects an index named 'id' or none, found {named}; call reset_index()")
     return columns
+
+
+def _holds_uuids(field: pa.Field) -> bool:
+    # Parquet adds metadata of its own.
+    return UUID_IDS.items() <= (field.metadata or {}).items()
+
+
+def _uuids(column: pa.Array) -> list[uuid.UUID | None]:
+    with _door("the column 'id'"):
+        return [None if value is None else uuid.UUID(bytes=value) for value in column.to_pylist()]
 
 
 def _tables(source: Iterable[Any], schema: Schema, chunk_rows: int) -> Iterator[RowBatch]:
