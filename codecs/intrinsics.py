@@ -473,3 +473,14 @@ store_as_bytes = _operation(
     types.none, (types.uintp, float32x8), _store_as_bytes, "Store eight float32 from 0 to below 256 as bytes, cut down."
 )
 count_ones = _operation(types.int64, (types.uint64,), lambda b, v: b.ctpop(v), "Number of set bits of 64.")
+
+
+def _hadamard(builder: Any, value: Any) -> Any:
+    for step in (1, 2, 4):
+        swapped = _lanes(builder, value, [lane ^ step for lane in range(LANES)])
+        signs = ir.Constant(_F32, [-1.0 if lane & step else 1.0 for lane in range(LANES)])
+        value = builder.fadd(swapped, builder.fmul(value, signs))
+    return value
+
+
+hadamard = _operation(float32x8, (float32x8,), _hadamard, "Walsh-Hadamard transform of the lanes, not normalised.")
