@@ -139,9 +139,9 @@ class LVQ:
         centered = queries - mean
         constant = np.zeros(len(queries)) if bias is None else bias.astype(np.float64)
         if self.metric == "l2":
-            constant = constant - np.square(centered, dtype=np.float64).sum(axis=1)
+            constant = constant - np.square(centered.astype(np.float64)).sum(axis=1)
         else:
-            constant = constant + (queries * mean).sum(axis=1, dtype=np.float64)
+            constant = constant + (queries.astype(np.float64) * mean).sum(axis=1)
         coarse = self._coarse.prepare(centered, self.metric, constant)
         if not self.fine_bits:
             return LVQQueries(coarse, None, None)
@@ -170,6 +170,9 @@ class LVQ:
     def bound(self, prepared: LVQQueries, codes: Codes, rows: Array) -> Array | None:
         """None: LVQ bounds the error of a coordinate, not that of a score."""
         return None
+
+    def optimistic(self, prepared: LVQQueries) -> None:
+        """None."""
 
     def arrays(self) -> dict[str, Array]:
         """The mean."""

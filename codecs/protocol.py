@@ -180,6 +180,10 @@ class Codec(Protocol):
         """How far the score of listed rows may be off, float32 (n_queries, m), where theory says so; else None."""
         ...
 
+    def optimistic(self, prepared: Any) -> Any:
+        """Queries under which rows score the most that :meth:`bound` allows, or None where there is no bound."""
+        ...
+
     def arrays(self) -> dict[str, Array]:
         """What training learned, to be stored."""
         ...

@@ -111,7 +111,7 @@ class Rotate:
 
 def _factors(signs: Array, span: int) -> Array:
     """Signs with the scales that make every step of the rotation orthonormal, float32 (rounds, width)."""
-    rounds, width = signs.shape
+    width = signs.shape[1]
     factors = signs.astype(np.float64)
     factors[0::2, :span] /= np.sqrt(span)
     factors[1::2, width - span :] /= np.sqrt(span)

@@ -139,6 +139,9 @@ class Float:
         """None."""
         return None
 
+    def optimistic(self, prepared: FloatQueries) -> None:
+        """None."""
+
     def arrays(self) -> dict[str, Array]:
         """Nothing."""
         return {}
@@ -233,9 +236,9 @@ class SQ8:
         """Scale by the steps and round."""
         lows, steps = self._learned()
         constant = np.zeros(len(queries)) if bias is None else bias.astype(np.float64)
-        along = (queries * lows).sum(axis=1, dtype=np.float64)
+        along = (queries.astype(np.float64) * lows).sum(axis=1)
         if self.metric == "l2":
-            constant = constant + 2 * along - np.square(queries, dtype=np.float64).sum(axis=1)
+            constant = constant + 2 * along - np.square(queries.astype(np.float64)).sum(axis=1)
         else:
             constant = constant + along
         prepared = self._layout.prepare(queries * steps, self.metric, constant)
@@ -260,6 +263,9 @@ class SQ8:
     def bound(self, prepared: PackedQueries, codes: Codes, rows: Array) -> Array | None:
         """None."""
         return None
+
+    def optimistic(self, prepared: PackedQueries) -> None:
+        """None."""
 
     def arrays(self) -> dict[str, Array]:
         """The extremes."""

@@ -11,8 +11,10 @@ import numpy as np
 from gingham.deadline import within
 from gingham.embed.rows import embed_queries
 from gingham.errors import InvalidArgument, NotReady, SchemaMismatch
+from gingham.index.two_stage import OVERSAMPLE
 from gingham.query import read, select
 from gingham.query.bind import bind
+from gingham.query.effort import Effort
 from gingham.query.export import write_parquet
 from gingham.query.nodes import Query
 from gingham.query.search import Request, query_rows, run_query, search
@@ -298,7 +300,8 @@ class CollectionView:
         using: str | None = None,
         radius: float | None = None,
         fields: Sequence[str] | None = None,
-        exact: bool = True,
+        exact: bool = False,
+        oversample: float = OVERSAMPLE,
         timeout: float | None = None,
     ) -> Any:
         """Find the nearest rows, or those with the words of a text.
@@ -313,7 +316,8 @@ class CollectionView:
         using : field to search; may be left out where there is one
         radius : smallest score returned
         fields : payload to return; None returns all
-        exact : scan all rows; every search is exact while there is no index
+        exact : scan the vectors even where they have codes
+        oversample : candidates of the codes that are scored from the vectors, times k; more finds more
         timeout : seconds after which the search gives up; None waits
 
         Returns
@@ -328,12 +332,12 @@ class CollectionView:
         DeadlineExceeded : ``timeout`` has passed
         """
         _check_search(k, radius)
-        del exact
+        effort = Effort(exact=exact, oversample=oversample)
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             name, kind, queries, single = self._query_of(record, query, using)
             request = Request(
-                name, kind, queries, None if k is None else int(k), bind(where, record.schema), radius,
+                name, kind, queries, None if k is None else int(k), bind(where, record.schema), radius, effort,
                 _fields(record, fields),
             )  # fmt: skip
             results = search(session, record, request)

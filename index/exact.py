@@ -166,6 +166,26 @@ def score_rows(query: Array, vectors: Array, norms: Array, rows: Array, *, metri
     return _Rows(kernels, vectors, norms, metric).score(prepared[0], np.ascontiguousarray(rows, np.int64))
 
 
+def score_listed(queries: Array, vectors: Array, rows: Array, *, norms: Array, metric: Metric) -> Array:
+    """Score listed rows of several queries.
+
+    Parameters
+    ----------
+    queries : of :func:`prepare_queries`
+    rows : int64 (n_queries, m), C-contiguous; -1 scores -inf
+    norms : of :func:`row_norms`; only cosine reads them
+
+    Returns
+    -------
+    numpy.ndarray : float32 (n_queries, m)
+    """
+    from gingham.codecs import float_kernels
+
+    out = np.empty(rows.shape, np.float32)
+    _Rows(float_kernels, vectors, norms, metric).score_candidates(queries, rows, out)
+    return out
+
+
 def merge_topk(pieces: Sequence[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
     """Merge (scores, rows) of shape (n_queries, k_i) into the k best: by score, then by row."""
     scores = np.concatenate([s for s, _ in pieces], axis=1)
@@ -195,7 +215,8 @@ class _Rows:
     def score(self, query: Array, rows: Array) -> Array:
         out = np.empty((1, len(rows)), np.float32)
         self.score_candidates(query.reshape(1, -1), rows.reshape(1, -1), out)
-        return out[0]
+        scores: Array = out[0]
+        return scores
 
     def score_candidates(self, queries: Array, rows: Array, scores: Array) -> None:
         """Score the listed rows of each query: several queries a call, or several calls a query."""

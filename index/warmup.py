@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-KERNEL_MODULES = ("gingham.codecs.float_kernels", "gingham.index.inverted_kernels")
+KERNEL_MODULES = (
+    "gingham.codecs.float_kernels",
+    "gingham.index.inverted_kernels",
+    "gingham.codecs.affine_kernels",
+    "gingham.codecs.scalar_kernels",
+    "gingham.codecs.rotation_kernels",
+)
 """Modules whose import compiles their kernels, or loads them from the cache."""
 
 _lock = threading.Lock()

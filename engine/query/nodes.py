@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gingham.errors import InvalidArgument
+from gingham.index.two_stage import OVERSAMPLE
+from gingham.query.effort import Effort
 from gingham.query.values import value_node
 from gingham.types import encode_id
 
@@ -77,6 +79,7 @@ class Near(Query):
     query: Any
     k: int | None
     radius: float | None
+    effort: Effort
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +234,15 @@ class Limited(Query):
         )
 
 
-def near(field: str | None, query: Any, *, k: int | None = None, radius: float | None = None) -> Near:
+def near(
+    field: str | None,
+    query: Any,
+    *,
+    k: int | None = None,
+    radius: float | None = None,
+    exact: bool = False,
+    oversample: float = OVERSAMPLE,
+) -> Near:
     """Rows whose vector is near a query.
 
     Parameters
@@ -240,10 +251,12 @@ def near(field: str | None, query: Any, *, k: int | None = None, radius: float |
     query : one vector of shape (dim,), or text where the collection has an embedder
     k : rows found at most; by default what the steps above ask for
     radius : smallest score found
+    exact : scan the vectors even where they have codes
+    oversample : candidates of the codes that are scored from the vectors, times k
     """
     if radius is not None and not np.isfinite(radius):
         raise InvalidArgument(f"near(radius=) expects a finite score, found {radius!r}")
-    return Near(field, query, _count("near(k=)", k), radius)
+    return Near(field, query, _count("near(k=)", k), radius, Effort(exact=exact, oversample=oversample))
 
 
 def match(field: str | None, text: str, *, op: MatchOperator = "any", k: int | None = None) -> Match:
