@@ -96,7 +96,7 @@ class FastScan:
         """Learn the codebooks by k-means in each sub-space."""
         from gingham.codecs.product import train_codebooks
 
-        return replace(self, codebooks=train_codebooks(sample, self.m, CENTROIDS, seed))
+        return replace(self, codebooks=train_codebooks(sample, self.m, CENTROIDS, seed=seed))
 
     def encode(self, vectors: Array) -> Codes:
         """Encode rows by the nearest centroid of each sub-space."""

@@ -18,8 +18,10 @@ import numpy as np
 from numba import float32, float64, int64, uint8, uint16, uint32, uint64
 
 from gingham.codecs.intrinsics import (
+    WIDE,
     add,
     add_halves,
+    add_wide_words,
     add_words,
     floats_of_high_words,
     floats_of_low_words,
@@ -33,13 +35,16 @@ from gingham.codecs.intrinsics import (
     load_f32,
     load_one_f32,
     load_one_u8,
+    load_wide_bytes,
     low_nibbles,
     lowest_bit,
     maximum,
     minimum,
     mul,
     multiply_add,
+    prefetch,
     shuffle_bytes,
+    shuffle_wide_bytes,
     splat,
     splat_words,
     store_as_bytes,
@@ -47,14 +52,22 @@ from gingham.codecs.intrinsics import (
     store_one_u8,
     sub,
     sub_words,
+    sum_of_halves,
+    wide_high_nibbles,
+    wide_low_nibbles,
+    wide_words_of_bytes,
+    wide_words_right_8,
     words_left_8,
     words_of_bytes,
     words_right_8,
+    zero_wide_words,
     zero_words,
     zeros,
 )
 from gingham.codecs.topk_kernels import sift
 
+_AHEAD = 8192
+"""Bytes ahead of the scan of one query that are asked for: hardware stops at the end of a page."""
 _ALL = 0xFFFFFFFF
 _TILE_BYTES = 96 << 10
 """Blocks that stay in the second-level cache while all queries pass over them."""
@@ -74,15 +87,20 @@ def _folded(even, odd):
 
 
 @inline
-def _one_query(block, table, pairs):
-    a, b, c, d = zero_words(), zero_words(), zero_words(), zero_words()
-    for p in range(pairs):
+def _rest_of_one(block, table, done, pairs, a, b, c, d):
+    for p in range(done, pairs):
         o = uint64(32 * p)
         codes = load_bytes(block + o)
         entries = load_bytes(table + o)
         a, b = _gather(entries, low_nibbles(codes), a, b)
         c, d = _gather(entries, high_nibbles(codes), c, d)
     return _folded(a, b), _folded(c, d)
+
+
+@inline
+def _one_query(block, table, pairs):
+    """Sums of 32 rows in order."""
+    return _rest_of_one(block, table, 0, pairs, zero_words(), zero_words(), zero_words(), zero_words())
 
 
 @inline
@@ -102,6 +120,58 @@ def _two_queries(block, table, pairs):
         e, f = _gather(entries, low, e, f)
         g, h = _gather(entries, high, g, h)
     return _folded(a, b), _folded(c, d), _folded(e, f), _folded(g, h)
+
+
+@inline
+def _wide_gather(table, nibbles, even, odd):
+    """As :func:`_gather`, two pairs of codes at once."""
+    found = wide_words_of_bytes(shuffle_wide_bytes(table, nibbles))
+    return add_wide_words(even, found), add_wide_words(odd, wide_words_right_8(found))
+
+
+@inline
+def _wide_one_query(block, table, pairs):
+    a, b, c, d = zero_wide_words(), zero_wide_words(), zero_wide_words(), zero_wide_words()
+    for p in range(pairs >> 1):
+        o = uint64(64 * p)
+        prefetch(block + o + uint64(_AHEAD))
+        codes = load_wide_bytes(block + o)
+        entries = load_wide_bytes(table + o)
+        a, b = _wide_gather(entries, wide_low_nibbles(codes), a, b)
+        c, d = _wide_gather(entries, wide_high_nibbles(codes), c, d)
+    return _rest_of_one(
+        block, table, pairs & ~1, pairs, sum_of_halves(a), sum_of_halves(b), sum_of_halves(c), sum_of_halves(d)
+    )
+
+
+@inline
+def _wide_two_queries(block, table, pairs):
+    a, b, c, d = zero_wide_words(), zero_wide_words(), zero_wide_words(), zero_wide_words()
+    e, f, g, h = zero_wide_words(), zero_wide_words(), zero_wide_words(), zero_wide_words()
+    other = table + uint64(32 * pairs)
+    for p in range(pairs >> 1):
+        o = uint64(64 * p)
+        codes = load_wide_bytes(block + o)
+        low, high = wide_low_nibbles(codes), wide_high_nibbles(codes)
+        entries = load_wide_bytes(table + o)
+        a, b = _wide_gather(entries, low, a, b)
+        c, d = _wide_gather(entries, high, c, d)
+        entries = load_wide_bytes(other + o)
+        e, f = _wide_gather(entries, low, e, f)
+        g, h = _wide_gather(entries, high, g, h)
+    done = pairs & ~1
+    first = _rest_of_one(
+        block, table, done, pairs, sum_of_halves(a), sum_of_halves(b), sum_of_halves(c), sum_of_halves(d)
+    )
+    second = _rest_of_one(
+        block, other, done, pairs, sum_of_halves(e), sum_of_halves(f), sum_of_halves(g), sum_of_halves(h)
+    )
+    return first[0], first[1], second[0], second[1]
+
+
+# Another function, not a branch: the CPU may lack an instruction even where it is never reached.
+_one = _wide_one_query if WIDE else _one_query
+_two = _wide_two_queries if WIDE else _two_queries
 
 
 @inline
@@ -214,7 +284,7 @@ def _scan_one(codes, pairs, table, query, plus, times, error, start, stop, allow
                 continue
         elif row + 32 > stop:
             wanted = uint32(uint32(_ALL) >> uint32(32 - (stop - row)))
-        a, b = _one_query(codes + uint64(row >> 5) * stride, table, pairs)
+        a, b = _one(codes + uint64(row >> 5) * stride, table, pairs)
         if times == 0:
             mask = uint32(wanted & _by_sums(a, b, query, least, room))
             if mask != 0:
@@ -242,7 +312,7 @@ def _scan_two(codes, pairs, table, query, plus, times, error, start, stop, allow
                 continue
         elif row + 32 > stop:
             wanted = uint32(uint32(_ALL) >> uint32(32 - (stop - row)))
-        a, b, c, d = _two_queries(codes + uint64(row >> 5) * stride, table, pairs)
+        a, b, c, d = _two(codes + uint64(row >> 5) * stride, table, pairs)
         if times == 0:
             mask = uint32(wanted & _by_sums(a, b, query, least, room))
             if mask != 0:

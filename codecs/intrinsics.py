@@ -38,6 +38,12 @@ _WORDS = ir.VectorType(ir.IntType(16), 16)
 _INTS = ir.VectorType(_I32, LANES)
 
 
+def _features() -> str:
+    """Features of the CPU that numba compiles for: those that are set, else those of the host."""
+    chosen: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]
+    return binding.get_host_cpu_features().flatten() if chosen is None else chosen
+
+
 def _simd() -> Literal["avx2", "portable"]:
     """What the three special operations are lowered to; read once, before anything is compiled.
 
@@ -48,10 +54,7 @@ def _simd() -> Literal["avx2", "portable"]:
     asked = os.environ.get("GINGHAM_SIMD", "")
     if asked not in ("", "portable"):
         raise InvalidArgument(f"GINGHAM_SIMD expects 'portable' or nothing, found {asked!r}")
-    # numba compiles for these when they are set, and for the host otherwise.
-    chosen = config.CPU_FEATURES  # type: ignore[attr-defined]
-    features = binding.get_host_cpu_features().flatten() if chosen is None else chosen
-    return "avx2" if not asked and "+avx2" in features.split(",") else "portable"
+    return "avx2" if not asked and "+avx2" in _features().split(",") else "portable"
 
 
 SIMD = _simd()
@@ -522,3 +525,40 @@ def _less_longs(builder: Any, a: Any, b: Any) -> Any:
 
 
 less_longs = _operation(types.uint32, (longs4, longs4), _less_longs, "Bit i is set where lane i of a is below that of b.")
+
+WIDE = SIMD == "avx2" and "+avx512bw" in _features().split(",")
+"""Whether operations on 64 bytes are one instruction; where not, kernels use those on 32."""
+_WIDE_BYTES = ir.VectorType(_I8, 64)
+_WIDE_WORDS = ir.VectorType(ir.IntType(16), 32)
+bytes64: Any = _Vector("bytes64", _WIDE_BYTES)
+"""64 bytes."""
+words32: Any = _Vector("words32", _WIDE_WORDS)
+"""32 integers of 16 bits."""
+load_wide_bytes = _load(bytes64, _WIDE_BYTES, "64 bytes.")
+zero_wide_words = _operation(words32, (), lambda b: _constant(_WIDE_WORDS, 0), "32 zeros.")
+wide_low_nibbles = _operation(
+    bytes64, (bytes64,), lambda b, v: b.and_(v, _constant(_WIDE_BYTES, 15)), "The low four bits of each byte."
+)
+
+
+def _wide_high_nibbles(builder: Any, value: Any) -> Any:
+    shifted = builder.lshr(builder.bitcast(value, _WIDE_WORDS), _constant(_WIDE_WORDS, 4))
+    return builder.and_(builder.bitcast(shifted, _WIDE_BYTES), _constant(_WIDE_BYTES, 15))
+
+
+wide_high_nibbles = _operation(bytes64, (bytes64,), _wide_high_nibbles, "The high four bits of each byte.")
+shuffle_wide_bytes = _operation(
+    bytes64, (bytes64, bytes64), lambda b, x, y: _called(b, "llvm.x86.avx512.pshuf.b.512", _WIDE_BYTES, x, y),
+    "``table[index]`` in each quarter of 16 bytes on its own; only where :data:`WIDE`.",
+)  # fmt: skip
+wide_words_of_bytes = _operation(
+    words32, (bytes64,), lambda b, v: b.bitcast(v, _WIDE_WORDS), "The same bits as words."
+)
+add_wide_words = _operation(words32, (words32, words32), lambda b, x, y: b.add(x, y), "Lane by lane ``a + b``.")
+wide_words_right_8 = _operation(
+    words32, (words32,), lambda b, v: b.lshr(v, _constant(_WIDE_WORDS, 8)), "Words without sign divided by 256."
+)
+sum_of_halves = _operation(
+    words16, (words32,), lambda b, v: b.add(_lanes(b, v, [*range(16)]), _lanes(b, v, [*range(16, 32)])),
+    "The two halves added.",
+)  # fmt: skip
