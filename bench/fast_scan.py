@@ -7,6 +7,7 @@ takes the widest instructions of the CPU; FAISS_SIMD_LEVEL=AVX2 in the environme
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
@@ -17,7 +18,9 @@ import gingham as gg
 from gingham.codecs import topk_kernels
 from gingham.codecs.fast_scan import FastScan
 from gingham.codecs.intrinsics import SIMD, WIDE
-from gingham.codecs.protocol import Codes
+
+if TYPE_CHECKING:
+    from gingham.codecs.protocol import Codes
 
 
 def main() -> None:
@@ -73,9 +76,7 @@ def compared(vectors: np.ndarray, queries: np.ndarray, true: np.ndarray, m: int,
         topk_kernels.sort_heaps(scores, rows)
         return scores, rows
 
-    batch = interleaved(
-        {"gingham": lambda: ours(queries), "faiss": lambda: theirs.search(queries, k)}, options.repeats
-    )
+    batch = interleaved({"gingham": lambda: ours(queries), "faiss": lambda: theirs.search(queries, k)}, options.repeats)
     ones = [queries[i : i + 1] for i in range(8)]
     single = interleaved(
         {"gingham": lambda: [ours(q) for q in ones], "faiss": lambda: [theirs.search(q, k) for q in ones]},

@@ -40,7 +40,6 @@ from gingham.codecs.intrinsics import (
     lowest_bit,
     maximum,
     minimum,
-    mul,
     multiply_add,
     prefetch,
     shuffle_bytes,
@@ -353,13 +352,9 @@ def scan_blocks(codes, pairs, tables, parameters, plus, times, error, start, sto
         for i in range(0, n, 2):
             table, query = tables + uint64(i) * stride, parameters + uint64(16 * i)
             if i + 1 < n:
-                _scan_two(
-                    codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows
-                )
+                _scan_two(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
             else:
-                _scan_one(
-                    codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows
-                )
+                _scan_one(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
 
 
 @inline
@@ -405,7 +400,7 @@ def score_blocks(codes, pairs, tables, parameters, plus, times, error, rows, out
 
 @kernel("void(uint8[:,::1], int64, uint8[:,:,::1])")
 def pack_rows(values, at, blocks):
-    """Write codes (n, M) below 16 to the rows of blocks from ``at``, which hold zeros; M is that of the blocks, or less."""
+    """Write codes (n, M) below 16 to the rows of blocks from ``at``, which hold zeros."""
     for i in range(values.shape[0]):
         row = at + i
         place, shift = _place(row), uint8(4 * ((row >> 4) & 1))

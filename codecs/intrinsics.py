@@ -524,7 +524,9 @@ def _less_longs(builder: Any, a: Any, b: Any) -> Any:
     return builder.zext(builder.bitcast(builder.icmp_signed("<", a, b), ir.IntType(4)), _I32)
 
 
-less_longs = _operation(types.uint32, (longs4, longs4), _less_longs, "Bit i is set where lane i of a is below that of b.")
+less_longs = _operation(
+    types.uint32, (longs4, longs4), _less_longs, "Bit i is set where lane i of a is below that of b."
+)
 
 WIDE = SIMD == "avx2" and "+avx512bw" in _features().split(",")
 """Whether operations on 64 bytes are one instruction; where not, kernels use those on 32."""
@@ -551,9 +553,7 @@ shuffle_wide_bytes = _operation(
     bytes64, (bytes64, bytes64), lambda b, x, y: _called(b, "llvm.x86.avx512.pshuf.b.512", _WIDE_BYTES, x, y),
     "``table[index]`` in each quarter of 16 bytes on its own; only where :data:`WIDE`.",
 )  # fmt: skip
-wide_words_of_bytes = _operation(
-    words32, (bytes64,), lambda b, v: b.bitcast(v, _WIDE_WORDS), "The same bits as words."
-)
+wide_words_of_bytes = _operation(words32, (bytes64,), lambda b, v: b.bitcast(v, _WIDE_WORDS), "The same bits as words.")
 add_wide_words = _operation(words32, (words32, words32), lambda b, x, y: b.add(x, y), "Lane by lane ``a + b``.")
 wide_words_right_8 = _operation(
     words32, (words32,), lambda b, v: b.lshr(v, _constant(_WIDE_WORDS, 8)), "Words without sign divided by 256."

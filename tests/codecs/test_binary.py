@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def found(codec, codes, queries, k, allow=None, cuts=(), bias=None):
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     edges = [0, *cuts, codes.n]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         codec.scan(prepared, codes, start, stop, 0 if allow is None else allow.ctypes.data, scores, rows)
     topk_kernels.sort_heaps(scores, rows)
     return scores, rows
