@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 import gingham as gg
 from gingham.codecs import topk_kernels
 from gingham.codecs.fast_scan import FastScan
-from gingham.codecs.intrinsics import SIMD, WIDE
+from gingham.codecs.jit import SIMD, WIDE
 
 if TYPE_CHECKING:
     from gingham.codecs.protocol import Codes

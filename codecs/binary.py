@@ -64,12 +64,13 @@ class Binary:
 
     Notes
     -----
-    With h of D bits that differ the angle of two vectors is estimated as pi h / D, so their cosine as cos(pi h / D).
-    Codes keep no lengths. With R the mean length of x - mean in the sample, <q - mean, x - mean> is taken as
-    p = |q - mean| R cos(pi h / D). Dot and cosine score <q, mean> + p, leaving out <mean, x - mean>, whose mean is zero;
-    l2 scores 2 p - |q - mean|^2 - S, with S the mean of |x - mean|^2. So rows are ranked by the bits that differ under
-    every metric, and scores are estimates that want rescoring: the root mean square error of the cosine is 0.043 at 768
-    dimensions. With ITQ, |q - mean| and R are lengths in the projection. Array of codes: "signs" uint64 (n, words), dimension 64 w + b in bit b of word w.
+    With h of D bits that differ the angle of two vectors is estimated as pi h / D, so their cosine as cos(pi h /
+    D). Codes keep no lengths. With R the mean length of x - mean in the sample, <q - mean, x - mean> is taken as p
+    = |q - mean| R cos(pi h / D). Dot and cosine score <q, mean> + p, which leaves out <mean, x - mean>, zero in the
+    mean; l2 scores 2 p - |q - mean|^2 - S, with S the mean of |x - mean|^2. So rows are ranked by the bits that
+    differ under every metric, and scores are estimates that want rescoring: the root mean square error of the
+    cosine is 0.043 at 768 dimensions. With ITQ, |q - mean| and R are lengths in the projection. Array of codes:
+    "signs" uint64 (n, words), dimension 64 w + b in bit b of word w.
     """
 
     dim: int

@@ -8,25 +8,27 @@ import numpy as np
 from numba import float32, int64, uint32, uint64
 
 from gingham.codecs.intrinsics import (
+    count_ones,
+    inline,
+    kernel,
+    load_one_u8,
+    load_one_u64,
+    lowest_bit,
+    prefetch,
+)
+from gingham.codecs.topk_kernels import sift
+from gingham.codecs.wide_intrinsics import (
     add_long_halves,
     add_longs,
     add_neighbours,
     count_differences,
-    count_ones,
-    inline,
-    kernel,
     less_longs,
     load_longs,
-    load_one_u8,
-    load_one_u64,
-    lowest_bit,
     mask_longs,
-    prefetch,
     splat_longs,
     store_longs,
     zero_longs,
 )
-from gingham.codecs.topk_kernels import sift
 
 _AHEAD = 8192
 """Bytes ahead of the scan of one query that are asked for: hardware stops at the end of a page."""
