@@ -30,6 +30,7 @@ KERNEL_MODULES = (
     "gingham.codecs.scalar_kernels",
     "gingham.codecs.rotation_kernels",
     "gingham.codecs.fast_scan_kernels",
+    "gingham.codecs.table_kernels",
     "gingham.codecs.hamming_kernels",
     "gingham.codecs.projection_kernels",
 )
