@@ -138,7 +138,7 @@ def train_kmeans(sample: Array, k: int, *, seed: int, iterations: int = 25, fast
     if k < 1:
         raise InvalidArgument(f"k-means expects at least 1 centroid, found {k}")
     rng = np.random.default_rng(seed)
-    return _fit(_drawn(sample, k, rng), k, rng, _schedule(iterations, fast), run_blocks)
+    return _fit(_drawn(sample, k, rng), k, rng, _schedule(iterations, fast), run_blocks, spread=True)
 
 
 def train_subspaces(
@@ -153,7 +153,8 @@ def train_subspaces(
 
     Notes
     -----
-    As :func:`train_kmeans`, one sub-space a thread.
+    As :func:`train_kmeans`, one sub-space a thread, and from any sampled rows: in few dimensions a start of rows far
+    from each other gave the same error (within 0.2 %) in twice the time.
     """
     dim = sample.shape[1]
     dsub = -(-dim // m)
@@ -162,9 +163,8 @@ def train_subspaces(
     def one(s: int) -> Array:
         own = np.zeros((len(rows), dsub), np.float32)
         own[:, : max(0, min(dsub, dim - s * dsub))] = rows[:, s * dsub : (s + 1) * dsub]
-        return _fit(
-            own, k, np.random.default_rng([seed, s]), [(1.0, iterations)], _in_turn, None if start is None else start[s]
-        )
+        rng = np.random.default_rng([seed, s])
+        return _fit(own, k, rng, [(1.0, iterations)], _in_turn, start=None if start is None else start[s])
 
     return np.stack(run_blocks(one, range(m)))
 
@@ -209,9 +209,17 @@ def _fit(
     rng: np.random.Generator,
     schedule: Sequence[tuple[float, int]],
     run: Callable[..., Any],
+    *,
+    spread: bool = False,
     start: Array | None = None,
 ) -> Array:
-    """Centroids of all rows of a sample, which are shifted and scaled first."""
+    """Centroids of all rows of a sample, which are shifted and scaled first.
+
+    Parameters
+    ----------
+    spread : start from rows far from each other, not from any
+    start : float32 (k, d) to start from
+    """
     if len(sample) <= k:
         return np.ascontiguousarray(sample[np.arange(k) % len(sample)], np.float32)
     shift = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -220,7 +228,9 @@ def _fit(
     rows *= scale.astype(np.float32)
     order = rng.permutation(len(rows))
     if start is None:
-        centroids = _spread(rows[order[: START_ROWS * k]], k, rng)
+        centroids = rows[order[:k]]
+        if spread:
+            centroids = _spread(rows[order[: START_ROWS * k]], k, rng)
     else:
         centroids = ((start - shift) * scale).astype(np.float32)
     for share, iterations in schedule:
@@ -236,7 +246,7 @@ def _iterate(rows: Array, centroids: Array, iterations: int, run: Callable[..., 
 
     n, dim = rows.shape
     clusters, previous = np.empty((n, 1), np.int32), np.inf
-    best = np.empty((n, 1), np.float32)
+    best, squares = np.empty((n, 1), np.float32), np.einsum("ij,ij->i", rows, rows)
     sums, counts = np.empty((len(centroids), dim)), np.empty(len(centroids), np.int64)
     for _ in range(iterations):
         known = Centroids.of(centroids[None], shifted=False)
@@ -244,7 +254,7 @@ def _iterate(rows: Array, centroids: Array, iterations: int, run: Callable[..., 
             lambda part, known=known: known.nearest(rows[part], out=clusters[part], best=best[part]),
             _parts(n, known.rows_per_call()),
         )
-        distances = _distances(rows, best[:, 0])
+        distances = np.maximum(squares - 2.0 * best[:, 0], 0)
         error = float(distances.sum())
         if error >= previous * (1 - TOLERANCE):
             break
@@ -261,11 +271,6 @@ def _iterate(rows: Array, centroids: Array, iterations: int, run: Callable[..., 
         if len(empty):
             centroids[empty] = rows[np.argsort(-distances, kind="stable")[: len(empty)]]
     return centroids
-
-
-def _distances(rows: Array, best: Array) -> Array:
-    """Squared distances of rows to their nearest centroids."""
-    return np.maximum(np.einsum("ij,ij->i", rows, rows) - 2.0 * best, 0)
 
 
 def _spread(rows: Array, k: int, rng: np.random.Generator) -> Array:

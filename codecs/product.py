@@ -6,13 +6,23 @@ and III. Where the number of sub-spaces does not divide the dimensions, vectors 
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gingham.codecs.kmeans import Centroids, train_subspaces
+from gingham.codecs.protocol import Codes, join_rows
+from gingham.codecs.tables import Codebooks, TableQueries, TableRows
+from gingham.errors import InvalidArgument
 
-Array = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gingham.schema import Metric
+
+    Array = np.ndarray[Any, Any]
 
 
 def train_codebooks(sample: Array, m: int, k: int, *, seed: int) -> Array:
@@ -34,4 +44,130 @@ def encode_nearest(known: Centroids, vectors: Array) -> Array:
     """As :func:`encode_with`, from centroids made ready."""
     out = np.empty((len(vectors), known.m), np.uint8 if known.k <= 256 else np.uint16)
     known.nearest(vectors, out=out)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class ProductQuantizer:
+    """Product quantization with a table of float32 for each query.
+
+    Attributes
+    ----------
+    dim : dimensions
+    metric : what scores estimate
+    m : sub-spaces, at most dim
+    bits : of a code: 8, 12 or 16; there are 2^bits centroids in a sub-space
+    codebooks : float32 (m, 2^bits, ceil(dim / m)), learned
+
+    Notes
+    -----
+    A score is that of the decoded vector. Tables of a query take 4 m 2^bits bytes. Array of codes: "rows" (n, bytes),
+    codes of 12 bits packed two in three bytes, of 16 bits least byte first.
+    """
+
+    dim: int
+    metric: Metric
+    m: int
+    bits: int = 8
+    codebooks: Array | None = None
+
+    def __post_init__(self) -> None:
+        if self.bits not in (8, 12, 16):
+            raise InvalidArgument(f"PQ expects 8, 12 or 16 bits a code, found {self.bits}")
+        if not 1 <= self.m <= self.dim:
+            raise InvalidArgument(f"PQ expects 1 to {self.dim} sub-spaces, one a dimension at most, found {self.m}")
+
+    @property
+    def spec(self) -> str:
+        """``"PQ48x8"``."""
+        return f"PQ{self.m}x{self.bits}"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the codebooks are known."""
+        return self.codebooks is not None
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a vector."""
+        return self._layout.stride
+
+    @property
+    def levels(self) -> int:
+        """1."""
+        return 1
+
+    @property
+    def _layout(self) -> TableRows:
+        return TableRows(self.m, self.bits)
+
+    @property
+    def _learned(self) -> Array:
+        if self.codebooks is None:
+            raise InvalidArgument(f"{self.spec} expects to be trained before it is used; call train() first")
+        return self.codebooks
+
+    @cached_property
+    def _centroids(self) -> Centroids:
+        return Centroids.of(self._learned)
+
+    @cached_property
+    def _books(self) -> Codebooks:
+        return Codebooks.of(self._learned)
+
+    def train(self, sample: Array, *, queries: Array | None = None, seed: int = 0) -> ProductQuantizer:
+        """Learn the codebooks by k-means; fewer rows than centroids are repeated."""
+        return replace(self, codebooks=train_codebooks(sample, self.m, 2**self.bits, seed=seed))
+
+    def encode(self, vectors: Array) -> Codes:
+        """Encode rows."""
+        return Codes(len(vectors), {"rows": self._layout.pack(encode_nearest(self._centroids, vectors))})
+
+    def decode(self, codes: Codes) -> Array:
+        """The vectors that codes stand for."""
+        return decode_with(self._learned, self._layout.unpack(codes.arrays["rows"]))[:, : self.dim]
+
+    def join(self, parts: Sequence[Codes]) -> Codes:
+        """Codes of all rows of several parts."""
+        return join_rows(parts)
+
+    def prepare(self, queries: Array, bias: Array | None = None) -> TableQueries:
+        """Tables of partial scores."""
+        biases = np.zeros(len(queries), np.float32) if bias is None else bias
+        return self._books.tables(queries, biases, times=0.0 if self.metric == "l2" else 1.0)
+
+    def scan(
+        self, prepared: TableQueries, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array
+    ) -> None:
+        """Offer rows to heaps."""
+        self._layout.scan(prepared, codes.arrays["rows"], start, stop, allow, scores, rows)
+
+    def score(self, prepared: TableQueries, codes: Codes, rows: Array, out: Array) -> None:
+        """Score listed rows."""
+        self._layout.score(prepared, codes.arrays["rows"], rows, out)
+
+    def refine(self, prepared: TableQueries, codes: Codes, rows: Array, out: Array) -> None:
+        """As :meth:`score`."""
+        self.score(prepared, codes, rows, out)
+
+    def bound(self, prepared: TableQueries, codes: Codes, rows: Array) -> Array | None:
+        """None: product quantization bounds no score."""
+        return None
+
+    def optimistic(self, prepared: TableQueries) -> None:
+        """None."""
+
+    def arrays(self) -> dict[str, Array]:
+        """The codebooks."""
+        return {"codebooks": self._learned}
+
+    def with_arrays(self, arrays: Mapping[str, Array]) -> ProductQuantizer:
+        """A trained copy."""
+        return replace(self, codebooks=np.ascontiguousarray(arrays["codebooks"], np.float32))
+
+
+def decode_with(codebooks: Array, codes: Array) -> Array:
+    """Centroids of codes (n, m) side by side: float32 (n, m * dsub)."""
+    m, _, dsub = codebooks.shape
+    out: Array = codebooks[np.arange(m), codes].reshape(len(codes), m * dsub)
     return out

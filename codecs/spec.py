@@ -60,6 +60,11 @@ def _rabitq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec
     return codec
 
 
+def _pq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec:
+    codec: Codec = _class("product", "ProductQuantizer")(dim, metric, int(match[1]), int(match[2]))
+    return codec
+
+
 _CODECS = (
     _Name("F32", "F32", _float),
     _Name("F16", "F16", _float),
@@ -67,6 +72,7 @@ _CODECS = (
     _Name("SQ8", "SQ8", _sq),
     _Name("LVQ4, LVQ8, LVQ4x8", r"LVQ([48])(?:x([48]))?", _lvq),
     _Name("RaBitQ1 to RaBitQ8", r"RaBitQ([1-8])", _rabitq),
+    _Name("PQ48x8, PQ{M}x{8|12|16}", r"PQ([1-9]\d{0,4})x(8|12|16)", _pq),
 )
 _TRANSFORMS: tuple[_Name, ...] = (_Name("Rotate", "Rotate", lambda dim, *_: _class("rotation", "Rotate")(dim)),)
 
