@@ -283,13 +283,9 @@ def scan_blocks(codes, pairs, tables, parameters, plus, times, error, start, sto
         for i in range(0, n, 2):
             table, query = tables + uint64(i) * stride, parameters + uint64(16 * i)
             if i + 1 < n:
-                _scan_two(
-                    codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows
-                )
+                _scan_two(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
             else:
-                _scan_one(
-                    codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows
-                )
+                _scan_one(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
 
 
 @inline

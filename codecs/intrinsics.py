@@ -520,4 +520,6 @@ def _less_longs(builder: Any, a: Any, b: Any) -> Any:
     return builder.zext(builder.bitcast(builder.icmp_signed("<", a, b), ir.IntType(4)), _I32)
 
 
-less_longs = _operation(types.uint32, (longs4, longs4), _less_longs, "Bit i is set where lane i of a is below that of b.")
+less_longs = _operation(
+    types.uint32, (longs4, longs4), _less_longs, "Bit i is set where lane i of a is below that of b."
+)

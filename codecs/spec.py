@@ -74,7 +74,20 @@ _CODECS = (
     _Name("RaBitQ1 to RaBitQ8", r"RaBitQ([1-8])", _rabitq),
     _Name("PQ48x8, PQ{M}x{8|12|16}", r"PQ([1-9]\d{0,4})x(8|12|16)", _pq),
 )
-_TRANSFORMS: tuple[_Name, ...] = (_Name("Rotate", "Rotate", lambda dim, *_: _class("rotation", "Rotate")(dim)),)
+
+
+def _opq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Transform:
+    quantizer = re.fullmatch(r"PQ(\d{1,5})x(4fs|8|12|16).*", after, re.IGNORECASE | re.ASCII)
+    if quantizer is None:
+        raise InvalidArgument(f"OPQ expects a product quantizer after it, such as 'OPQ,PQ48x8', found {after!r:.40}")
+    transform: Transform = _class("opq", "OPQ")(dim, int(quantizer[1]), 16 if quantizer[2].lower() == "4fs" else 256)
+    return transform
+
+
+_TRANSFORMS: tuple[_Name, ...] = (
+    _Name("Rotate", "Rotate", lambda dim, *_: _class("rotation", "Rotate")(dim)),
+    _Name("OPQ", "OPQ", _opq),
+)
 
 
 def parse_codec(spec: str, dim: int, metric: Metric) -> Codec:
