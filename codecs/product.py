@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gingham.codecs.kmeans import Centroids, train_subspaces
-from gingham.codecs.protocol import Codes, join_rows
-from gingham.codecs.tables import Codebooks, TableQueries, TableRows
+from gingham.codecs.protocol import Codes
+from gingham.codecs.tables import Codebooks, TableCodec, TableQueries, TableRows
 from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from gingham.schema import Metric
 
@@ -48,7 +48,7 @@ def encode_nearest(known: Centroids, vectors: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class ProductQuantizer:
+class ProductQuantizer(TableCodec):
     """Product quantization with a table of float32 for each query.
 
     Attributes
@@ -88,17 +88,8 @@ class ProductQuantizer:
         return self.codebooks is not None
 
     @property
-    def code_size(self) -> int:
-        """Bytes of a vector."""
-        return self._layout.stride
-
-    @property
-    def levels(self) -> int:
-        """1."""
-        return 1
-
-    @property
-    def _layout(self) -> TableRows:
+    def layout(self) -> TableRows:
+        """The layout of rows."""
         return TableRows(self.m, self.bits)
 
     @property
@@ -121,41 +112,16 @@ class ProductQuantizer:
 
     def encode(self, vectors: Array) -> Codes:
         """Encode rows."""
-        return Codes(len(vectors), {"rows": self._layout.pack(encode_nearest(self._centroids, vectors))})
+        return Codes(len(vectors), {"rows": self.layout.pack(encode_nearest(self._centroids, vectors))})
 
     def decode(self, codes: Codes) -> Array:
         """The vectors that codes stand for."""
-        return decode_with(self._learned, self._layout.unpack(codes.arrays["rows"]))[:, : self.dim]
-
-    def join(self, parts: Sequence[Codes]) -> Codes:
-        """Codes of all rows of several parts."""
-        return join_rows(parts)
+        return decode_with(self._learned, self.layout.unpack(codes.arrays["rows"]))[:, : self.dim]
 
     def prepare(self, queries: Array, bias: Array | None = None) -> TableQueries:
         """Tables of partial scores."""
         biases = np.zeros(len(queries), np.float32) if bias is None else bias
         return self._books.tables(queries, biases, times=0.0 if self.metric == "l2" else 1.0)
-
-    def scan(
-        self, prepared: TableQueries, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array
-    ) -> None:
-        """Offer rows to heaps."""
-        self._layout.scan(prepared, codes.arrays["rows"], start, stop, allow, scores, rows)
-
-    def score(self, prepared: TableQueries, codes: Codes, rows: Array, out: Array) -> None:
-        """Score listed rows."""
-        self._layout.score(prepared, codes.arrays["rows"], rows, out)
-
-    def refine(self, prepared: TableQueries, codes: Codes, rows: Array, out: Array) -> None:
-        """As :meth:`score`."""
-        self.score(prepared, codes, rows, out)
-
-    def bound(self, prepared: TableQueries, codes: Codes, rows: Array) -> Array | None:
-        """None: product quantization bounds no score."""
-        return None
-
-    def optimistic(self, prepared: TableQueries) -> None:
-        """None."""
 
     def arrays(self) -> dict[str, Array]:
         """The codebooks."""

@@ -65,6 +65,14 @@ def _pq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec:
     return codec
 
 
+def _table(module: str, name: str) -> Callable[[int, Metric, re.Match[str], str], Codec]:
+    def make(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec:
+        codec: Codec = _class(module, name)(dim, metric, int(match[1]))
+        return codec
+
+    return make
+
+
 _CODECS = (
     _Name("F32", "F32", _float),
     _Name("F16", "F16", _float),
@@ -73,6 +81,9 @@ _CODECS = (
     _Name("LVQ4, LVQ8, LVQ4x8", r"LVQ([48])(?:x([48]))?", _lvq),
     _Name("RaBitQ1 to RaBitQ8", r"RaBitQ([1-8])", _rabitq),
     _Name("PQ48x8, PQ{M}x{8|12|16}", r"PQ([1-9]\d{0,4})x(8|12|16)", _pq),
+    _Name("FSQ48, FSQ{bytes}", r"FSQ([1-9]\d{0,4})", _table("mixed_radix", "MixedRadix")),
+    _Name("RQ16x8, RQ{M}x8", r"RQ([1-9]\d{0,2})x8", _table("residual", "ResidualQuantizer")),
+    _Name("GS48x8, GS{M}x8", r"GS([1-9]\d{0,4})x8", _table("gain_shape", "GainShape")),
 )
 
 

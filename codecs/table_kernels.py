@@ -42,23 +42,22 @@ def _code(codes, j, bits):
     return (pair >> uint64(4)) if j & 1 else (pair & uint64(4095))
 
 
-@kernel("void(uint64, int64, int64, int64, uint64, int64, int64, int64, float32, int64, uint64)")
-def fill_tables(queries, groups, lanes, dim, codebooks, m, k, dsub, times, step, tables):
+@kernel("void(uint64, int64, int64, uint64, int64, int64, int64, float32, uint64)")
+def fill_tables(queries, groups, lanes, codebooks, m, k, dsub, times, tables):
     """Partial scores of every centroid.
 
     Parameters
     ----------
-    queries : address of float32 (groups, dim, lanes)
+    queries : address of float32 (groups, m * dsub, lanes)
     codebooks : address of float32, by centroid (m, k, dsub) for 8 lanes and by dimension (m, dsub, k) for one, where k
         is a multiple of 8
     times : 0 for minus the squared distance, else a factor of inner products
-    step : dimensions from the sub-vector of one sub-space to the next; 0 where all see the whole vector
     """
     out = tables
     for group in range(groups):
-        query = queries + uint64(4 * group * dim * lanes)
+        query = queries + uint64(4 * group * m * dsub * lanes)
         for s in range(m):
-            q = query + uint64(4 * s * step * lanes)
+            q = query + uint64(4 * s * dsub * lanes)
             own = codebooks + uint64(4 * s * k * dsub)
             for c in range(0, k, 1 if lanes == 8 else 8):
                 a = zeros()

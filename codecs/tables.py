@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gingham import deadline
+from gingham.codecs.protocol import Codes, join_rows
 
-Array = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Array = np.ndarray[Any, Any]
 
 LANES = 8
 """Queries side by side in a table."""
@@ -54,22 +58,20 @@ class Codebooks:
         padded[:, :k] = centroids
         return cls(padded, np.ascontiguousarray(padded.swapaxes(1, 2)))
 
-    def tables(self, queries: Array, biases: Array, *, times: float, shared: bool = False) -> TableQueries:
+    def tables(self, queries: Array, biases: Array, *, times: float) -> TableQueries:
         """Partial scores of every centroid for every query.
 
         Parameters
         ----------
-        queries : float32 (n, at most m * dsub, or dsub where shared), padded with zeros
+        queries : float32 (n, at most m * dsub), padded with zeros
         biases : float32 (n,)
         times : factor of inner products; 0 for minus the squared distance
-        shared : every sub-space sees the whole query, not its own sub-vector
         """
         from gingham.codecs import table_kernels
 
         m, k, dsub = self.centroids.shape
-        n, dim = len(queries), dsub if shared else m * dsub
-        lanes = LANES if n > 1 and k <= WIDE_CENTROIDS else 1
-        groups = -(-n // lanes)
+        n, dim = len(queries), m * dsub
+        lanes, groups = _lanes(n, k)
         padded = np.zeros((groups * lanes, dim), np.float32)
         padded[:n, : queries.shape[1]] = queries
         laid = np.ascontiguousarray(padded.reshape(groups, lanes, dim).swapaxes(1, 2))
@@ -80,10 +82,23 @@ class Codebooks:
         for group in range(groups):
             deadline.check()
             table_kernels.fill_tables(
-                laid[group].ctypes.data, 1, lanes, dim, books.ctypes.data, m, k, dsub, times,
-                0 if shared else dsub, tables[group].ctypes.data,
-            )  # fmt: skip
+                laid[group].ctypes.data, 1, lanes, books.ctypes.data, m, k, dsub, times, tables[group].ctypes.data
+            )
         return TableQueries(tables, all_biases)
+
+
+def tables_of(partial: Array, biases: Array) -> TableQueries:
+    """Tables from partial scores float32 (n, m, k), k a multiple of 8, and float32 (n,)."""
+    n, m, k = partial.shape
+    lanes, groups = _lanes(n, k)
+    padded, all_biases = np.zeros((groups * lanes, m, k), np.float32), np.zeros(groups * lanes, np.float32)
+    padded[:n], all_biases[:n] = partial, biases
+    return TableQueries(np.ascontiguousarray(np.moveaxis(padded.reshape(groups, lanes, m, k), 1, 3)), all_biases)
+
+
+def _lanes(n: int, k: int) -> tuple[int, int]:
+    lanes = LANES if n > 1 and k <= WIDE_CENTROIDS else 1
+    return lanes, -(-n // lanes)
 
 
 @dataclass(frozen=True)
@@ -162,3 +177,47 @@ class TableRows:
             codes.ctypes.data, self.stride, 4 if self.header else 0, m, k, self.bits, prepared.tables.ctypes.data,
             lanes, prepared.biases, rows, out,
         )  # fmt: skip
+
+
+class TableCodec:
+    """What codecs scored by tables have in common: one array of codes, "rows", of the layout :attr:`layout`."""
+
+    @property
+    def layout(self) -> TableRows:
+        """The layout of rows."""
+        raise NotImplementedError
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a vector."""
+        return self.layout.stride
+
+    @property
+    def levels(self) -> int:
+        """1."""
+        return 1
+
+    def join(self, parts: Sequence[Codes]) -> Codes:
+        """Codes of all rows of several parts."""
+        return join_rows(parts)
+
+    def scan(
+        self, prepared: TableQueries, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array
+    ) -> None:
+        """Offer rows to heaps."""
+        self.layout.scan(prepared, codes.arrays["rows"], start, stop, allow, scores, rows)
+
+    def score(self, prepared: TableQueries, codes: Codes, rows: Array, out: Array) -> None:
+        """Score listed rows."""
+        self.layout.score(prepared, codes.arrays["rows"], rows, out)
+
+    def refine(self, prepared: TableQueries, codes: Codes, rows: Array, out: Array) -> None:
+        """As :meth:`score`."""
+        self.score(prepared, codes, rows, out)
+
+    def bound(self, prepared: TableQueries, codes: Codes, rows: Array) -> Array | None:
+        """None: no theory bounds these scores."""
+        return None
+
+    def optimistic(self, prepared: TableQueries) -> None:
+        """None."""
