@@ -20,6 +20,9 @@ UserId = str | int | uuid.UUID | bytes
 MAX_ID_BYTES = 480
 """Longest encoded id: LMDB keys end at 511 bytes and the key also carries the collection."""
 
+UUID_IDS = {b"gingham.id": b"uuid"}
+"""Metadata of an Arrow field ``id`` whose 16 bytes are UUIDs; bytes ids have none."""
+
 _INT_BYTES = 9
 _INT_BIAS = 1 << (8 * _INT_BYTES - 1)
 _INT, _STR, _UUID, _BYTES = b"i", b"s", b"u", b"x"

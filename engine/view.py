@@ -248,6 +248,8 @@ class CollectionView:
     def to_parquet(self, path: str | os.PathLike[str], *, where: Where = None) -> int:
         """Write all rows with their vectors to a Parquet file; nothing is at ``path`` until all of it is.
 
+        ``upsert(path)`` brings the rows back with ids of the type they had.
+
         Returns
         -------
         int : rows written
