@@ -60,6 +60,19 @@ def _rabitq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec
     return codec
 
 
+def _pq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec:
+    codec: Codec = _class("product", "ProductQuantizer")(dim, metric, int(match[1]), int(match[2]))
+    return codec
+
+
+def _table(module: str, name: str) -> Callable[[int, Metric, re.Match[str], str], Codec]:
+    def make(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec:
+        codec: Codec = _class(module, name)(dim, metric, int(match[1]))
+        return codec
+
+    return make
+
+
 _CODECS = (
     _Name("F32", "F32", _float),
     _Name("F16", "F16", _float),
@@ -67,8 +80,25 @@ _CODECS = (
     _Name("SQ8", "SQ8", _sq),
     _Name("LVQ4, LVQ8, LVQ4x8", r"LVQ([48])(?:x([48]))?", _lvq),
     _Name("RaBitQ1 to RaBitQ8", r"RaBitQ([1-8])", _rabitq),
+    _Name("PQ48x8, PQ{M}x{8|12|16}", r"PQ([1-9]\d{0,4})x(8|12|16)", _pq),
+    _Name("FSQ48, FSQ{bytes}", r"FSQ([1-9]\d{0,4})", _table("mixed_radix", "MixedRadix")),
+    _Name("RQ16x8, RQ{M}x8", r"RQ([1-9]\d{0,2})x8", _table("residual", "ResidualQuantizer")),
+    _Name("GS48x8, GS{M}x8", r"GS([1-9]\d{0,4})x8", _table("gain_shape", "GainShape")),
 )
-_TRANSFORMS: tuple[_Name, ...] = (_Name("Rotate", "Rotate", lambda dim, *_: _class("rotation", "Rotate")(dim)),)
+
+
+def _opq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Transform:
+    quantizer = re.fullmatch(r"PQ(\d{1,5})x(4fs|8|12|16).*", after, re.IGNORECASE | re.ASCII)
+    if quantizer is None:
+        raise InvalidArgument(f"OPQ expects a product quantizer after it, such as 'OPQ,PQ48x8', found {after!r:.40}")
+    transform: Transform = _class("opq", "OPQ")(dim, int(quantizer[1]), 16 if quantizer[2].lower() == "4fs" else 256)
+    return transform
+
+
+_TRANSFORMS: tuple[_Name, ...] = (
+    _Name("Rotate", "Rotate", lambda dim, *_: _class("rotation", "Rotate")(dim)),
+    _Name("OPQ", "OPQ", _opq),
+)
 
 
 def parse_codec(spec: str, dim: int, metric: Metric) -> Codec:

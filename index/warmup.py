@@ -29,10 +29,12 @@ KERNEL_MODULES = (
     "gingham.codecs.affine_kernels",
     "gingham.codecs.scalar_kernels",
     "gingham.codecs.rotation_kernels",
-    "gingham.codecs.fast_scan_kernels",
+    "gingham.codecs.kmeans_kernels",
     "gingham.codecs.table_kernels",
+    "gingham.codecs.fast_scan_kernels",
     "gingham.codecs.hamming_kernels",
     "gingham.codecs.projection_kernels",
+    "gingham.codecs.byte_table_kernels",
 )
 """Modules whose import compiles their kernels, or loads them from the cache; the first are compiled first."""
 NICE = 10
