@@ -34,6 +34,7 @@ KERNEL_MODULES = (
     "gingham.codecs.fast_scan_kernels",
     "gingham.codecs.hamming_kernels",
     "gingham.codecs.projection_kernels",
+    "gingham.codecs.byte_table_kernels",
 )
 """Modules whose import compiles their kernels, or loads them from the cache; the first are compiled first."""
 NICE = 10

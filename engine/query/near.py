@@ -118,6 +118,15 @@ def _present(chunk: Chunk, allow: Array | None) -> Array | None:
     return present
 
 
+def without_vector(candidates: Sequence[Candidates], name: str) -> int:
+    """How many rows that may be found have no vector in a field."""
+    with_vector = 0
+    for _, chunk, allow in _chunks(candidates, name):
+        present = ~np.isnan(chunk.norms)
+        with_vector += int(np.count_nonzero(present if allow is None else present & allow))
+    return sum(candidate.eligible for candidate in candidates) - with_vector
+
+
 def _chunks(candidates: Sequence[Candidates], name: str) -> Iterator[tuple[Array, Chunk, Array | None]]:
     for candidate in candidates:
         row_ids = candidate.part.row_ids.astype(np.int64)
