@@ -87,7 +87,7 @@ class ResidualQuantizer(TableCodec):
         return Projection(self._learned.reshape(-1, self.dim))
 
     def train(self, sample: Array, *, queries: Array | None = None, seed: int = 0) -> ResidualQuantizer:
-        """Learn the codebooks stage after stage, each from what the nearest centroids of the stages before leave over."""
+        """Learn the codebooks stage after stage, each from what the centroids of the stages before leave over."""
         limit = ROWS_PER_CENTROID * CENTROIDS
         rest = sample[np.linspace(0, len(sample) - 1, min(len(sample), limit)).astype(int)]
         books = []
