@@ -115,7 +115,9 @@ class Centroids:
             )  # fmt: skip
 
 
-def train_kmeans(sample: Array, k: int, *, seed: int, iterations: int = 25, fast: bool = False) -> Array:
+def train_kmeans(
+    sample: Array, k: int, *, seed: int, iterations: int = 25, fast: bool = False, start: Array | None = None
+) -> Array:
     """Centroids of a sample.
 
     Parameters
@@ -125,6 +127,7 @@ def train_kmeans(sample: Array, k: int, *, seed: int, iterations: int = 25, fast
     seed : of the rows drawn and of the start
     iterations : of Lloyd, at most; part of them on a quarter of the rows
     fast : 8 iterations, six of them on a quarter of the rows
+    start : float32 (k, d) to begin from, instead of rows far from each other
 
     Returns
     -------
@@ -138,7 +141,7 @@ def train_kmeans(sample: Array, k: int, *, seed: int, iterations: int = 25, fast
     if k < 1:
         raise InvalidArgument(f"k-means expects at least 1 centroid, found {k}")
     rng = np.random.default_rng(seed)
-    return _fit(_drawn(sample, k, rng), k, rng, _schedule(iterations, fast), run_blocks, spread=True)
+    return _fit(_drawn(sample, k, rng), k, rng, _schedule(iterations, fast), run_blocks, spread=True, start=start)
 
 
 def train_subspaces(
@@ -154,7 +157,7 @@ def train_subspaces(
     Notes
     -----
     As :func:`train_kmeans`, one sub-space a thread, and from any sampled rows: in few dimensions a start of rows far
-    from each other gave the same error (within 0.2 %) in twice the time.
+    from each other gave the same error (within 0.3 %) in twice the time.
     """
     dim = sample.shape[1]
     dsub = -(-dim // m)
