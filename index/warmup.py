@@ -66,6 +66,11 @@ def ready_kernels(name: str) -> ModuleType | None:
     return None
 
 
+def all_ready() -> bool:
+    """Whether every kernel module is loaded; the first call starts what is missing."""
+    return None not in [ready_kernels(name) for name in KERNEL_MODULES]
+
+
 def warmup(progress: Callable[[str], None] | None = None) -> int:
     """Compile every kernel, or load it from the cache; returns the number of kernel modules.
 

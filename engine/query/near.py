@@ -11,6 +11,7 @@ import numpy as np
 
 from gingham.index.exact import merge_topk, prepare_queries, range_exact, score_listed, search_exact
 from gingham.index.two_stage import search_codes
+from gingham.index.warmup import all_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,7 +82,7 @@ def _search_chunk(
 ) -> tuple[Array, Array]:
     """Scores and offsets in the part of the best rows of a chunk."""
     metric, base = dense.metric, chunk.start
-    if effort.exact or chunk.coded is None or not _codes_pay(chunk, chunk.coded, allow, k):
+    if effort.exact or chunk.coded is None or not _codes_pay(chunk, chunk.coded, allow, k) or not all_ready():
         return search_exact(
             queries, chunk.vectors, chunk.norms, k, metric=metric, allow=allow, base=base, min_score=radius
         )
