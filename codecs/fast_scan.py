@@ -55,7 +55,7 @@ class FastScan:
                 f"{self.spec} expects as many sub-spaces as divide the {self.dim} dimensions, found {self.m}; "
                 "choose a divisor"
             )
-        NibbleBlocks(self.m)
+        _ = self._layout
 
     @property
     def spec(self) -> str:
@@ -77,7 +77,7 @@ class FastScan:
         """1."""
         return 1
 
-    @property
+    @cached_property
     def _layout(self) -> NibbleBlocks:
         return NibbleBlocks(self.m)
 

@@ -7,6 +7,7 @@ nearest neighbor search", SIGMOD 2024.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class RaBitQBlocks:
         """1."""
         return 1
 
-    @property
+    @cached_property
     def _layout(self) -> NibbleBlocks:
         return NibbleBlocks(Rotate(self.dim).out_dim // SIGNS)
 
