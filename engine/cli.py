@@ -318,13 +318,18 @@ def _search_run(
 
 
 @app.command()
-def verify(db: PathArgument, as_json: JsonOption = False) -> None:
+def verify(
+    db: PathArgument,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Read this collection only.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Read every page, record and vector, and report all damage; exit code 3 where there is some."""
     from gingham.connect import open as open_database
 
     with open_database(db, mode="r") as database, _progress("Verifying") as progress:
         total = database.stats().used_bytes
-        report = database.verify(progress=lambda done: progress(done, max(total, done)))
+        what = database if collection is None else database[collection]
+        report = what.verify(progress=lambda done: progress(done, max(total, done)))
     found = [str(damage) for damage in report.damage]
     figures = {"ok": report.ok, "records": report.records, "blob_bytes": report.blob_bytes, "damage": found}
     text = f"healthy: {report.records:,} records and {report.blob_bytes:,} bytes of columns read"

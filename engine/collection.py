@@ -11,7 +11,7 @@ from gingham.embed.rows import changed_sources, embed_rows
 from gingham.errors import GinghamError, InvalidArgument, NotReady, SchemaMismatch
 from gingham.query import read, select
 from gingham.query.bind import bind, filter_node
-from gingham.schema import unknown_name
+from gingham.schema import check_named, unknown_name
 from gingham.storage import schema_moves, writes
 from gingham.types import RowBatch, UserId, WriteResult, decode_id, is_id
 from gingham.view import CollectionView, Reader
@@ -135,18 +135,20 @@ class Collection(CollectionView):
 
     def add_field(self, name: str, field: Field) -> None:
         """Add a payload field; rows that exist have null."""
-        self._add(name, fields={name: field}, vectors={})
+        self._add(name, field, "fields")
 
     def add_vector(self, name: str, vector: Vector) -> None:
         """Add a vector field; rows that exist have no vector until they are updated."""
-        self._add(name, fields={}, vectors={name: vector})
+        self._add(name, vector, "vectors")
 
-    def _add(self, name: str, *, fields: dict[str, Field], vectors: dict[str, Vector]) -> None:
+    def _add(self, name: str, column: Any, kind: str) -> None:
+        check_named(name)
+
         def change(session: WriteSession) -> None:
             schema = session.collection_by_id(self._cid).schema
             if name in schema.fields or name in schema.vectors:
                 raise InvalidArgument(f"the collection already has {name!r}; drop it first or choose another name")
-            schema_moves.add_columns(session, self._cid, fields=fields, vectors=vectors)
+            schema_moves.add_columns(session, self._cid, **{"fields": {}, "vectors": {}, kind: {name: column}})
 
         self._store.write(change)
 
@@ -159,6 +161,8 @@ class Collection(CollectionView):
         self._drop(name, "vectors")
 
     def _drop(self, name: str, kind: str) -> None:
+        check_named(name)
+
         def change(session: WriteSession) -> None:
             known = getattr(session.collection_by_id(self._cid).schema, kind)
             if name not in known:
@@ -199,10 +203,7 @@ class Collection(CollectionView):
 
     def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
         """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""
-        if not wait:
-            self._store.maintenance.wake()
-            return True
-        return self._store.maintenance.wait(timeout)
+        return self._store.maintenance.ask(wait=wait, timeout=timeout)
 
 
 def check_embedder_attached(reader: Reader, cid: int, embedder: Embedder | None) -> Schema:

@@ -263,11 +263,7 @@ class Database(_Closing):
 
     def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
         """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""
-        store = self._reader(write=True).store
-        if not wait:
-            store.maintenance.wake()
-            return True
-        return store.maintenance.wait(timeout)
+        return self._reader(write=True).store.maintenance.ask(wait=wait, timeout=timeout)
 
 
 class _HandleReader(Reader):

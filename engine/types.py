@@ -119,16 +119,21 @@ def whole(what: str, value: object, least: int = 1) -> int:
     return number
 
 
-def least_score(what: str, value: object) -> float:
-    """A bound of scores that a user gave, within float32; raises InvalidArgument unless it is a finite number."""
+def finite(what: str, value: object, kind: str = "number") -> float:
+    """A number that a user gave; raises InvalidArgument unless it is finite."""
     single = not _is_bool(value) and not isinstance(value, (str, bytes)) and not getattr(value, "ndim", 0)
     try:
         number = float(value) if single else math.nan  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidArgument(f"{what} expects a finite score, found {shown(value)}")
-    return max(-_LARGEST_SCORE, min(number, _LARGEST_SCORE))
+        raise InvalidArgument(f"{what} expects a finite {kind}, found {shown(value)}")
+    return number
+
+
+def least_score(what: str, value: object) -> float:
+    """A bound of scores that a user gave, within float32; raises InvalidArgument unless it is a finite number."""
+    return max(-_LARGEST_SCORE, min(finite(what, value, "score"), _LARGEST_SCORE))
 
 
 @dataclass(frozen=True, slots=True)

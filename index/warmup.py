@@ -29,8 +29,12 @@ KERNEL_MODULES = (
     "gingham.codecs.affine_kernels",
     "gingham.codecs.scalar_kernels",
     "gingham.codecs.rotation_kernels",
+    "gingham.codecs.kmeans_kernels",
+    "gingham.codecs.table_kernels",
     "gingham.codecs.fast_scan_kernels",
     "gingham.codecs.hamming_kernels",
+    "gingham.codecs.projection_kernels",
+    "gingham.codecs.byte_table_kernels",
 )
 """Modules whose import compiles their kernels, or loads them from the cache; the first are compiled first."""
 NICE = 10
@@ -60,6 +64,11 @@ def ready_kernels(name: str) -> ModuleType | None:
             _thread = threading.Thread(target=_make_ready, name="gingham-kernels", daemon=True)
             _thread.start()
     return None
+
+
+def all_ready() -> bool:
+    """Whether every kernel module is loaded; the first call starts what is missing."""
+    return None not in [ready_kernels(name) for name in KERNEL_MODULES]
 
 
 def warmup(progress: Callable[[str], None] | None = None) -> int:

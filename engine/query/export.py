@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gingham.errors import InvalidArgument
+from gingham.types import shown
 
 if TYPE_CHECKING:
     import os
@@ -29,7 +30,10 @@ def write_parquet(path: str | os.PathLike[str], batches: Iterator[pa.RecordBatch
     ------
     InvalidArgument : the folder cannot be written to, or the batches have ids of several kinds
     """
-    target = Path(path)
+    try:
+        target = Path(path)
+    except TypeError:
+        raise InvalidArgument(f"to_parquet() expects a path, found {shown(path)}") from None
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         rows = _write(unfinished, batches, empty)

@@ -146,7 +146,7 @@ class Hits(Sequence[Hit]):
         ------
         InvalidArgument : the query did not search the field by its words, or the field was not returned
         """
-        if field not in self._highlighters:
+        if not isinstance(field, str) or field not in self._highlighters:
             raise InvalidArgument(
                 f"highlights() expects a field that match() searched, one of {sorted(self._highlighters)}, "
                 f"found {field!r}"
