@@ -13,8 +13,8 @@ from gingham.query import read, select
 from gingham.query.bind import bind, filter_node
 from gingham.schema import unknown_name
 from gingham.storage import schema_moves, writes
-from gingham.types import RowBatch, UserId, WriteResult, decode_id
-from gingham.view import CollectionView, Reader, is_id
+from gingham.types import RowBatch, UserId, WriteResult, decode_id, is_id
+from gingham.view import CollectionView, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

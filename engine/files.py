@@ -189,13 +189,13 @@ def _parse_run(lines: Iterator[str]) -> dict[str, dict[str, float]]:
     return out
 
 
-def write_run(path: Path, run: Mapping[str, Ranking], *, tag: str = "gingham") -> None:
+def write_run(path: Path, run: Mapping[Any, Ranking], *, tag: str = "gingham") -> None:
     """Write a run so that :func:`read_run`, or trec_eval, finds the same rankings.
 
     Parameters
     ----------
     path : file to write, as JSON where it ends in ``.json``
-    run : as :func:`gingham.evaluate` takes it; ids in rank order get the scores n to 1
+    run : as :func:`gingham.evaluate` takes it, ids as their text; ids in rank order get the scores n to 1
     tag : name of the run, the last column
 
     Raises
@@ -206,7 +206,7 @@ def write_run(path: Path, run: Mapping[str, Ranking], *, tag: str = "gingham") -
     -----
     The columns have no form for a query that found nothing: it is left out, and counts 0 either way.
     """
-    scored = {query: _scores(found) for query, found in run.items()}
+    scored = {str(query): _scores(found) for query, found in run.items()}
     for query, found in scored.items():
         for document, score in found.items():
             if not math.isfinite(score):
@@ -223,8 +223,8 @@ def _scores(found: Ranking) -> dict[str, float]:
     """Score of each document, the best first."""
     order = rank(found)
     if isinstance(found, Mapping):
-        return {document: float(found[document]) for document in order}
-    return {document: float(len(order) - place) for place, document in enumerate(order)}
+        return {str(document): float(found[document]) for document in order}
+    return {str(document): float(len(order) - place) for place, document in enumerate(order)}
 
 
 def _run_lines(scored: dict[str, dict[str, float]], tag: str) -> Iterator[str]:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gingham.columns import check_lengths, field_column, null_column, plain, shown, vector_column
+from gingham.columns import check_lengths, field_column, null_column, plain, vector_column
 from gingham.errors import DimensionMismatch, GinghamError, InvalidArgument, SchemaMismatch
 from gingham.schema import Dense, Schema, Sparse, unknown_name
 from gingham.sparse_vectors import sparse_column
-from gingham.types import MAX_ID_BYTES, RowBatch, encode_id
+from gingham.types import MAX_ID_BYTES, RowBatch, encode_id, shown
 
 CHUNK_ROWS = 10_000
 """Rows of one commit where rows arrive as a stream."""

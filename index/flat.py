@@ -202,6 +202,8 @@ class Flat:
             bounded=bounded,
             allow=None if allow is None else self._allowed(allow),
         )
+        if k_found == k:
+            return scores, found
         missing = ((0, 0), (0, int(k) - k_found))
         return np.pad(scores, missing, constant_values=-np.inf), np.pad(found, missing, constant_values=-1)
 

@@ -49,12 +49,16 @@ def search_near(
     -----
     Time O(n_queries * rows * bytes of a vector or of a code); rows a filter excludes are not scored.
     """
-    if k is None:
+    if k is None or (radius is not None and k >= sum(candidate.eligible for candidate in candidates)):
+        # A heap as deep as all rows would cost far more than the rows that reach the radius.
         return [_search_range(candidates, name, dense, query, radius) for query in queries]
     n_queries = len(queries)
     pieces = [(np.full((n_queries, 0), -np.inf, np.float32), np.full((n_queries, 0), -1, np.int64))]
     for row_ids, chunk, allow in _chunks(candidates, name):
-        scores, offsets = _search_chunk(dense, queries, chunk, allow, min(k, len(chunk.vectors)), radius, effort)
+        depth = min(k, len(chunk.vectors) if allow is None else int(np.count_nonzero(allow)))
+        if not depth:
+            continue
+        scores, offsets = _search_chunk(dense, queries, chunk, allow, depth, radius, effort)
         pieces.append((scores, np.where(offsets < 0, -1, row_ids[offsets])))
     scores, rows = merge_topk(pieces, min(k, sum(s.shape[1] for s, _ in pieces)))
     return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, rows, strict=True)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.query.fetch import fetch
 from gingham.query.ids import id_column
 from gingham.query.select import allowed, selected
@@ -19,7 +21,7 @@ from gingham.storage.columns import concat, vector_list
 from gingham.storage.part import take_field, take_vectors
 from gingham.storage.records import open_row
 from gingham.storage.writes import find_rows, locate
-from gingham.types import UserId, decode_id
+from gingham.types import UserId, decode_id, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +33,36 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _ID_BLOCK = 10_000
+
+
+def payload(record: CollectionRecord, fields: Any) -> tuple[str, ...]:
+    """Checked names of the payload to read, each once; None is all of it.
+
+    Raises
+    ------
+    InvalidArgument : no list of names
+    SchemaMismatch : an unknown name
+    """
+    if fields is None:
+        return tuple(record.schema.fields)
+    if isinstance(fields, (str, bytes)) or not isinstance(fields, Iterable):
+        raise InvalidArgument(f"fields= expects a list of names, such as fields=['title'], found {shown(fields)}")
+    names = tuple(fields)
+    for name in names:
+        record.schema.field(name)
+    return tuple(dict.fromkeys(names))
+
+
+def check_order(record: CollectionRecord, order_by: str | None, *, descending: bool) -> None:
+    """Raise InvalidArgument unless rows can be read in this order."""
+    if order_by is not None:
+        kind = record.schema.field(order_by)
+        if isinstance(kind, Json) or getattr(kind, "many", False):
+            raise SchemaMismatch(
+                f"scan(order_by=) expects a field of single values, found {order_by!r}; choose another"
+            )
+    elif descending:
+        raise InvalidArgument("scan(descending=True) expects order_by= with a field, found none; name one")
 
 
 def get(

@@ -19,7 +19,8 @@ Array = np.ndarray[Any, Any]
 DIM, ROWS = 72, 500
 SPECS = [
     "F32", "F16", "BF16", "SQ8", "LVQ4", "LVQ8", "LVQ4x4", "LVQ4x8", "LVQ8x4", "LVQ8x8",
-    "RaBitQ2", "RaBitQ3", "RaBitQ4", "RaBitQ5", "RaBitQ6", "RaBitQ7", "RaBitQ8",
+    "RaBitQ1", "RaBitQ2", "RaBitQ3", "RaBitQ4", "RaBitQ5", "RaBitQ6", "RaBitQ7", "RaBitQ8",
+    "Center,F32", "Rotate,SQ8", "PCA72,RaBitQ4", "PCA50,LVQ8", "MRL64,F16", "LeanVec64,LVQ4x8", "Center,MRL70,Rotate,LVQ8",
 ]  # fmt: skip
 every_codec = pytest.mark.parametrize("spec", SPECS)
 every_metric = pytest.mark.parametrize("metric", ["dot", "cosine", "l2"])
