@@ -187,7 +187,7 @@ def _refused(spec: str, number: int, parts: list[str]) -> InvalidArgument:
     letters = (re.match("[A-Za-z]*", part) or [""])[0].lower()
     forms = [name.shown for name in every if letters == name.name.lower()]
     if forms:
-        return InvalidArgument(f"{start}{' or '.join(forms)}, with whole numbers from 1, found {part!r:.40}")
+        return InvalidArgument(f"{start}a {what} of the form {' or '.join(forms)}, found {part!r:.40}")
     words = {word.lower(): word for name in every for word in (name.name, *name.shown.split(", "))}
     near = difflib.get_close_matches(part.lower(), words, n=1) or difflib.get_close_matches(letters, words, n=1)
     hint = f"; did you mean {words[near[0]]!r}?" if near else ""
