@@ -12,7 +12,7 @@ from measure import arguments, interleaved, report
 from threadpoolctl import threadpool_limits
 
 import gingham as gg
-from gingham.index.flat import row_norms, search_flat
+from gingham.index.exact import row_norms, search_exact
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
             norms = row_norms(vectors, metric)
 
             def ours(q: np.ndarray, metric: str = metric, norms: np.ndarray | None = norms) -> tuple:
-                return search_flat(q, vectors, norms, options.k, metric=metric)
+                return search_exact(q, vectors, norms, options.k, metric=metric)
 
             def forced(q: np.ndarray, theirs: faiss.Index = theirs) -> None:
                 faiss.cvar.distance_compute_blas_threshold = 1

@@ -22,7 +22,7 @@ from gingham import F
 
 CHILD = """
 import sys, time, json
-import numpy, pyarrow, gingham as gg, gingham.connect, gingham.rows, gingham.index.flat
+import numpy, pyarrow, gingham as gg, gingham.connect, gingham.rows, gingham.index.exact
 gg.warmup()
 query = numpy.ones(int(sys.argv[2]), "f4")
 t = time.perf_counter(); db = gg.open(sys.argv[1], mode="r"); opened = time.perf_counter() - t

@@ -14,6 +14,7 @@ from gingham.database import DatabaseStats
 from gingham.embed import Embedder
 from gingham.query.bind import Where
 from gingham.query.nodes import Query
+from gingham.recode import RecodeReport
 from gingham.schema import Field, Schema, Vector
 from gingham.storage.session import WriteSession
 from gingham.storage.verify import VerifyReport
@@ -93,7 +94,8 @@ class AsyncCollectionView(Twin):
         using: str | None = None,
         radius: float | None = None,
         fields: Sequence[str] | None = None,
-        exact: bool = True,
+        exact: bool = False,
+        oversample: float = ...,
         timeout: float | None = None,
     ) -> Any: ...
     async def query(
@@ -129,6 +131,7 @@ class AsyncCollection(AsyncCollectionView):
     async def add_vector(self, name: str, vector: Vector) -> None: ...
     async def drop_field(self, name: str) -> None: ...
     async def drop_vector(self, name: str) -> None: ...
+    async def recode(self, name: str, codec: str | None, *, min_recall: float = 0.0) -> RecodeReport: ...
     async def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool: ...
 
 class AsyncTransactionCollection(AsyncCollectionView):

@@ -390,12 +390,24 @@ def restore(
 @app.command()
 def warmup(as_json: JsonOption = False) -> None:
     """Compile all kernels now, so that no first query waits: for images and installations."""
+    from gingham.index.warmup import KERNEL_MODULES
     from gingham.index.warmup import warmup as compile_kernels
 
     started = time.perf_counter()
-    count = compile_kernels(lambda name: typer.echo(name, err=True))
+    with _progress("Compiling kernels") as progress:
+        count = compile_kernels(lambda name: progress(KERNEL_MODULES.index(name), len(KERNEL_MODULES)))
     seconds = time.perf_counter() - started
-    _report({"modules": count, "seconds": seconds}, f"{count} kernel modules ready in {seconds:.1f} s", as_json)
+    from gingham.codecs.jit import CACHE_FOLDER
+    from gingham.codecs.kernel_cache import can_write
+
+    kept = CACHE_FOLDER is not None and can_write(CACHE_FOLDER)
+    folder = str(CACHE_FOLDER) if kept else None
+    text = f"{count} kernel modules ready in {seconds:.1f} s, " + (
+        f"kept in {folder}"
+        if kept
+        else f"kept for no other process: {CACHE_FOLDER or 'no cache folder'} is not writable"
+    )
+    _report({"modules": count, "seconds": seconds, "folder": folder}, text, as_json)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from gingham.embed import Embedder
     from gingham.query.bind import Where
+    from gingham.recode import RecodeReport
     from gingham.schema import Field, Schema, Vector
     from gingham.storage.session import WriteSession
 
@@ -169,6 +170,36 @@ class Collection(CollectionView):
             schema_moves.drop_column(session, self._cid, name)
 
         self._store.write(change)
+
+    def recode(self, name: str, codec: str | None, *, min_recall: float = 0.0) -> RecodeReport:
+        """Scan other codes of a vector field from now on, made from the stored vectors.
+
+        Parameters
+        ----------
+        name : dense vector field
+        codec : such as ``"RaBitQ4"``; None scans the vectors themselves
+        min_recall : stay with the old codec where searches with the new one find a smaller share of the exact 10
+            nearest rows, from 0 (default) to 1
+
+        Returns
+        -------
+        RecodeReport : recall with both, measured before the switch, and whether it was made
+
+        Raises
+        ------
+        InvalidArgument : a codec that does not parse or fit, or ``min_recall`` out of range
+        SchemaMismatch : there is no such field
+
+        Notes
+        -----
+        Runs in the calling thread while others read and write; one commit switches all segments. The vectors stay as
+        they are, so recoding with the old codec goes back.
+        """
+        from gingham.recode import recode
+
+        if isinstance(min_recall, bool) or not isinstance(min_recall, (int, float)) or not 0 <= min_recall <= 1:
+            raise InvalidArgument(f"recode(min_recall=) expects a number from 0 to 1, found {min_recall!r:.60}")
+        return recode(self._store, self._cid, name, codec, min_recall)
 
     def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
         """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""

@@ -178,6 +178,8 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
         L2 scores are negative squared distances. Squared distances of two vectors have to fit float32:
         lengths up to 6.5e18, and under cosine 0 or from 1.1e-19; others are refused by row
     dtype : ``"float32"`` (default) or ``"float16"``, the stored precision
+    codec : codes that searches scan in place of the vectors, such as ``"LVQ8"`` or ``"RaBitQ4"``; the table of all
+        stands in the README. The best rows by code are scored again from the vectors. None (default) scans the vectors
     source : text field, or several, that the collection's embedder makes this vector from; None means all text
         fields that there are when the embedder comes, where this is the only dense vector
 
@@ -190,6 +192,7 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     metric: Metric = msgspec.field(default="cosine")
     dtype: VectorDtype = msgspec.field(default="float32")
     source: str | tuple[str, ...] | None = None
+    codec: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
@@ -198,6 +201,8 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
             raise InvalidArgument(f"Dense(metric=) expects 'cosine', 'dot' or 'l2', found {self.metric!r}")
         if self.dtype not in ("float32", "float16"):
             raise InvalidArgument(f"Dense(dtype=) expects 'float32' or 'float16', found {self.dtype!r}")
+        if not isinstance(self.codec, (str, type(None))):
+            raise InvalidArgument(f"Dense(codec=) expects a name such as 'LVQ8', found {self.codec!r:.60}")
         names = (self.source,) if isinstance(self.source, (str, type(None))) else self.source
         if not isinstance(names, tuple) or not all(isinstance(name, (str, type(None))) for name in names):
             raise InvalidArgument(

@@ -11,8 +11,10 @@ import numpy as np
 from gingham.deadline import within
 from gingham.embed.rows import embed_queries
 from gingham.errors import InvalidArgument, NotReady
+from gingham.index.two_stage import OVERSAMPLE
 from gingham.query import read, select
 from gingham.query.bind import bind
+from gingham.query.effort import Effort
 from gingham.query.export import write_parquet
 from gingham.query.nodes import Query
 from gingham.query.search import Request, query_rows, run_query, search
@@ -301,7 +303,8 @@ class CollectionView:
         using: str | None = None,
         radius: float | None = None,
         fields: Sequence[str] | None = None,
-        exact: bool = True,
+        exact: bool = False,
+        oversample: float = OVERSAMPLE,
         timeout: float | None = None,
     ) -> Any:
         """Find the nearest rows, or those with the words of a text.
@@ -316,7 +319,8 @@ class CollectionView:
         using : field to search; may be left out where there is one
         radius : smallest score returned
         fields : payload to return; None returns all
-        exact : scan all rows; every search is exact while there is no index
+        exact : scan the vectors even where they have codes
+        oversample : candidates of the codes that are scored from the vectors, times k; more finds more
         timeout : seconds after which the search gives up; None waits
 
         Returns
@@ -334,11 +338,13 @@ class CollectionView:
             raise InvalidArgument("search() expects k= or radius=, found neither")
         k = None if k is None else whole("search(k=)", k)
         radius = None if radius is None else least_score("search(radius=)", radius)
-        del exact
+        effort = Effort(exact=exact, oversample=oversample)
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             name, kind, queries, single = self._query_of(record, query, using)
-            request = Request(name, kind, queries, k, bind(where, record.schema), radius, read.payload(record, fields))
+            request = Request(
+                name, kind, queries, k, bind(where, record.schema), radius, effort, read.payload(record, fields)
+            )
             results = search(session, record, request)
         return results[0] if single else results
 

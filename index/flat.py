@@ -1,375 +1,328 @@
-"""Exact search over an array of vectors.
-
-Scores are greater for nearer rows under every metric: q.x for dot, q.x / (|q| |x|) for cosine (0 where either
-is zero), -|q - x|^2 for l2. Ties go to the lower row. A row of NaN has no vector and is never found.
-"""
+"""The bare flat index: all rows are scanned, as codes where a codec is given."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from gingham import deadline
-from gingham.index.warmup import ready_kernels
-from gingham.parallel import get_threads, one_blas_thread, run_blocks
+from gingham.codecs.protocol import Codes
+from gingham.codecs.spec import parse_codec
+from gingham.errors import DimensionMismatch, InvalidArgument, NotReady
+from gingham.index.container import load_arrays, save_arrays
+from gingham.index.exact import row_norms, score_listed, unusable_rows
+from gingham.index.two_stage import ENCODE_ROWS, OVERSAMPLE, encode_rows, search_codes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import ModuleType
+    import os
+    from collections.abc import Mapping
 
+    from gingham.codecs.protocol import Codec
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
+    Keep = Literal["f16", "f32"] | None
 
-KERNELS = "gingham.index.flat_kernels"
-DIRECT_QUERIES = 4
-"""Up to this many queries the scan kernel beats BLAS, which reads the rows once but writes all products."""
-BLOCK_ROWS = 1024
-BLOCK_QUERIES = 256
-"""A block of products takes 1 MiB; of 256, 512 and 1024 rows the last was fastest by 1 to 2 % (bench/exact.py)."""
-GATHER_SHARE = 0.1
-"""Below this share of allowed rows they are scored one by one instead of masked."""
-THREAD_ROWS = 16_384
-"""Rows below which a second thread does not pay."""
-SLICE_BYTES = 64 << 20
-"""Vector bytes times queries that one kernel call reads, since nothing stops it: 2 ms at 384 dimensions, and 320 ms
-where a disk has to bring them at 200 MB/s. Slices go on with the heaps of the one before, so that each costs a call
-and no merging, and changes no bit of the result: cutting 100,000 rows of 384 dimensions cost 0 to 1 % of their time."""
-ROW_BYTES = 64
-"""A shorter row takes as long as one of so many bytes."""
-NUMPY_VALUES = 1 << 22
-"""Values that NumPy takes to float64 at once while kernels are cold."""
-SLACK = 16
-_LONGEST = float(np.sqrt(np.finfo(np.float32).max))
-"""Longest vector whose squared length float32 holds, 1.8e19."""
-
-_METRICS: dict[str, int] = {"dot": 0, "cosine": 1, "l2": 2}
+SAMPLE_ROWS = 262_144
+"""Rows that training looks at when :meth:`Flat.add` trains."""
+_KEEPS: dict[str | None, Any] = {"f16": np.float16, "f32": np.float32, None: None}
 
 
-def row_norms(vectors: Array, metric: Metric) -> Array:
-    """What the metric needs of each row, float32 (n,): 1/|x| for cosine (0 for a zero row), |x|^2 for dot and l2.
+@dataclass(frozen=True)
+class FlatStats:
+    """What a flat index holds.
 
-    Notes
-    -----
-    Summed in float64 row by row, so a row's norm does not depend on the rows beside it.
+    Attributes
+    ----------
+    n, dim : rows and dimensions
+    metric, codec : as given
+    code_bytes : of all codes
+    kept_bytes : of the vectors kept for rescoring
     """
-    out = np.empty(len(vectors), np.float32)
-    for start in range(0, len(vectors), 4096):
-        deadline.check()
-        block = vectors[start : start + 4096].astype(np.float64)
-        np.multiply(block, block, out=block)
-        squares = block.sum(axis=1)
-        if metric == "cosine":
-            roots = np.sqrt(squares)
-            squares = np.divide(1.0, roots, out=roots.copy(), where=roots != 0)
-        with np.errstate(over="ignore"):
-            out[start : start + 4096] = squares
-    return out
+
+    n: int
+    dim: int
+    metric: Metric
+    codec: str
+    code_bytes: int
+    kept_bytes: int
 
 
-def unusable_rows(norms: Array, metric: Metric) -> Array:
-    """Rows whose length float32 cannot compute with: too long to be squared, or, for cosine, too short to divide by.
+class Flat:
+    """Vectors in memory, found by scanning all of them.
 
     Parameters
     ----------
-    norms : of :func:`row_norms`; NaN, where there is no vector, is usable
+    dim : dimensions, at least 1
+    metric : ``"cosine"`` (default), ``"dot"`` or ``"l2"``; a greater score is better for all, so l2 scores are negative
+        squared distances
+    codec : how vectors are stored for the scan, such as ``"LVQ8"``, ``"PCA128,LVQ8"`` or ``"RaBitQ4"``; the table of
+        all stands in the README
+    keep : the vectors kept beside the codes to rescore candidates from: ``"f16"``, ``"f32"`` or None for none; by
+        default float16, but nothing where the codes have 8 bits a dimension, or two levels, of their own
+    seed : of everything random in training
+
+    Raises
+    ------
+    InvalidArgument : an option out of range, a codec that does not parse or does not fit
+
+    Examples
+    --------
+    >>> import gingham as gg, numpy as np
+    >>> index = gg.index.Flat(8, metric="l2", codec="LVQ8")
+    >>> index.add(np.eye(8))
+    range(0, 8)
+    >>> scores, rows = index.search(np.eye(8)[3], 1)
+    >>> rows
+    array([[3]])
     """
-    if metric == "cosine":
-        return np.flatnonzero(np.isinf(norms) | ((norms > 0) & (norms < _LONGEST**-1)))
-    return np.flatnonzero(np.isinf(norms))
 
+    def __init__(
+        self,
+        dim: int,
+        *,
+        metric: Metric = "cosine",
+        codec: str = "F32",
+        keep: Keep | Literal["auto"] = "auto",
+        seed: int = 0,
+    ) -> None:
+        if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or dim < 1:
+            raise InvalidArgument(f"Flat(dim) expects an integer of at least 1, found {dim!r}")
+        if metric not in ("cosine", "dot", "l2"):
+            raise InvalidArgument(f"Flat(metric=) expects 'cosine', 'dot' or 'l2', found {metric!r}")
+        if keep != "auto" and keep not in _KEEPS:
+            raise InvalidArgument(f"Flat(keep=) expects 'f16', 'f32' or None, found {keep!r}")
+        self._codec: Codec = parse_codec(codec, int(dim), metric)
+        self._seed = seed
+        precise = self._codec.levels == 2 or self._codec.code_size >= dim
+        self._keep: Keep = (None if precise else "f16") if keep == "auto" else keep
+        self._codes: list[Codes] = []
+        self._kept: list[Array] = []
 
-def search_flat(
-    queries: Array,
-    vectors: Array,
-    norms: Array,
-    k: int,
-    *,
-    metric: Metric,
-    allow: Array | None = None,
-    base: int = 0,
-    min_score: float | None = None,
-) -> tuple[Array, Array]:
-    """Find the k best rows of each query.
+    @property
+    def codec(self) -> Codec:
+        """The codec, trained once there are rows."""
+        return self._codec
 
-    Parameters
-    ----------
-    queries : float32 (n_queries, dim), C-contiguous and finite
-    vectors : float32 or float16 (n, dim), C-contiguous, possibly read-only
-    norms : float32 (n,) of :func:`row_norms`
-    k : at least 1
-    allow : bool (n,), the rows that may be found; None allows all
-    base : added to the offsets
-    min_score : rows below it are not found
+    def __len__(self) -> int:
+        return sum(part.n for part in self._codes)
 
-    Returns
-    -------
-    tuple : scores float32 (n_queries, k), descending, and offsets int64 (n_queries, k); (-inf, -1) pads
+    def train(self, sample: object, *, queries: object = None) -> Self:
+        """Train the codec; :meth:`add` does it by itself with its first rows.
 
-    Notes
-    -----
-    Time O(n_queries * n * dim). BLAS only selects candidates; scores come from one fixed-order kernel. A
-    query whose candidates are closer together than the rounding of BLAS is scanned by that kernel instead,
-    so the result is exact.
-    """
-    queries = prepare_queries(queries, metric)
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    rows = np.full((len(queries), k), -1, np.int64)
-    if len(vectors) and len(queries):
-        kernels = ready_kernels(KERNELS)
-        if kernels is None:
-            scores, rows = _search_numpy(queries, vectors, norms, k, metric, allow)
-        else:
-            scores, rows = _search_kernels(kernels, queries, vectors, norms, k, metric, allow)
-    if min_score is not None:
-        short = scores < np.float32(min_score)
-        scores[short], rows[short] = -np.inf, -1
-    rows[rows >= 0] += base
-    return scores, rows
+        Parameters
+        ----------
+        sample : numbers (n, dim)
+        queries : numbers (m, dim), queries such as those to come, for codecs that learn from them
 
+        Raises
+        ------
+        NotReady : there are rows already, which only the codec they were encoded with can read
+        InvalidArgument : not numbers of that shape, not finite, or too few rows for the codec
+        """
+        if len(self):
+            raise NotReady(f"train() expects an empty index, found {len(self)} rows; make a new Flat")
+        rows = self._prepared(sample, "train(sample)")
+        asked = None if queries is None else self._prepared(queries, "train(queries=)")
+        if not len(rows):
+            raise InvalidArgument("train(sample) expects at least one row, found none")
+        self._codec = self._codec.train(rows, queries=asked, seed=self._seed)
+        return self
 
-def prepare_queries(queries: Array, metric: Metric) -> Array:
-    """Queries as the kernels take them: of length one for cosine, a zero query left as it is."""
-    queries = np.ascontiguousarray(queries, np.float32)
-    if metric != "cosine":
-        return queries
-    norms = row_norms(queries, metric)
-    return np.ascontiguousarray(queries * norms[:, None])
+    def add(self, vectors: object) -> range:
+        """Append rows and return the range of their numbers.
 
+        Parameters
+        ----------
+        vectors : numbers (n, dim)
 
-def range_flat(
-    query: Array,
-    vectors: Array,
-    norms: Array,
-    *,
-    metric: Metric,
-    min_score: float,
-    allow: Array | None = None,
-    base: int = 0,
-) -> tuple[Array, Array]:
-    """Find all rows that score at least ``min_score``: scores descending, and their offsets."""
-    rows = np.arange(len(vectors), dtype=np.int64) if allow is None else np.flatnonzero(allow)
-    scores = score_rows(query, vectors, norms, rows, metric=metric)
-    keep = scores >= np.float32(min_score)
-    scores, rows = scores[keep], rows[keep]
-    order = np.lexsort((rows, -scores))
-    return scores[order], rows[order] + base
+        Raises
+        ------
+        InvalidArgument : not numbers of that shape, not finite, or too few rows for a codec that is not trained
+        """
+        rows = self._prepared(vectors, "add(vectors)")
+        first = len(self)
+        if not len(rows):
+            return range(first, first)
+        if not self._codec.trained:
+            self._codec = self._codec.train(_sampled(rows, SAMPLE_ROWS, self._seed), seed=self._seed)
+        codes = encode_rows(self._codec, len(rows), lambda part: rows[part])
+        kept = None if self._keep is None else _kept(rows, self._keep)
+        self._codes.append(codes)
+        if kept is not None:
+            self._kept.append(kept)
+        return range(first, first + len(rows))
 
+    def search(
+        self,
+        queries: object,
+        k: int = 10,
+        *,
+        oversample: float | None = None,
+        bounded: bool = False,
+        allow: object = None,
+    ) -> tuple[Array, Array]:
+        """Find the k best rows of each query.
 
-def score_rows(query: Array, vectors: Array, norms: Array, rows: Array, *, metric: Metric) -> Array:
-    """Score listed rows against one query: float32 (m,); NaN for a row without a vector."""
-    prepared = prepare_queries(query.reshape(1, -1), metric)
-    kernels = ready_kernels(KERNELS)
-    if kernels is None:
-        return _score_numpy(prepared[0], vectors, norms, np.asarray(rows), metric)
-    return _Rows(kernels, vectors, norms, metric).score(prepared[0], np.ascontiguousarray(rows, np.int64))
+        Parameters
+        ----------
+        queries : numbers (n_queries, dim), or (dim,) for one
+        k : rows per query, at least 1
+        oversample : candidates rescored, times k, at least 1; default 4 where there is something to rescore from
+        bounded : rescore all rows that could belong to the result, by the error bound of the codec (RaBitQ), in place
+            of a fixed number
+        allow : bool (n,), the rows that may be found; None allows all
 
+        Returns
+        -------
+        tuple : scores float32 (n_queries, k), descending, and row numbers int64 (n_queries, k); (-inf, -1) pads
 
-def merge_topk(pieces: Sequence[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
-    """Merge (scores, rows) of shape (n_queries, k_i) into the k best: by score, then by row."""
-    scores = np.concatenate([s for s, _ in pieces], axis=1)
-    rows = np.concatenate([r for _, r in pieces], axis=1)
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
-    missing = k - scores.shape[1]
-    if missing > 0:
-        scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-        rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=-1)
-    return scores, rows
-
-
-class _Rows:
-    """Vectors and norms as the kernels take them."""
-
-    def __init__(self, kernels: ModuleType, vectors: Array, norms: Array, metric: Metric) -> None:
-        self.kernels = kernels
-        self.vectors = vectors
-        self.norms = norms
-        self.metric = _METRICS[metric]
-        self.half = int(vectors.dtype == np.float16)
-        self.address = vectors.ctypes.data
-        self.norms_address = norms.ctypes.data
-        self.dim = vectors.shape[1]
-
-    def score(self, query: Array, rows: Array) -> Array:
-        out = np.empty(len(rows), np.float32)
-        for part in _slices(0, len(rows), _rows_per_call(self.vectors)):
-            self.kernels.score_rows(
-                self.address, self.half, query.ctypes.data, self.dim, self.metric, self.norms_address,
-                rows[part], out[part],
-            )  # fmt: skip
-        return out
-
-    def score_candidates(self, queries: Array, rows: Array, scores: Array) -> None:
-        """Score the listed rows of each query: several queries a call, or several calls a query."""
-        wide = rows.shape[1]
-        n_rows = _rows_per_call(self.vectors)
-        for block in _slices(0, len(queries), max(1, n_rows // wide)):
-            for part in _slices(0, wide, n_rows):
-                self.kernels.score_candidates(
-                    self.address, self.half, queries[block].ctypes.data, self.dim, self.metric, self.norms_address,
-                    rows[block, part], scores[block, part],
-                )  # fmt: skip
-
-    def scan(self, queries: Array, start: int, stop: int, k: int, allow: int) -> tuple[Array, Array]:
-        scores, rows = _heaps(len(queries), k)
-        address = queries.ctypes.data
-        for part in _slices(start, stop, _rows_per_call(self.vectors, len(queries))):
-            self.kernels.scan_rows(
-                self.address, self.half, part.start, part.stop, address, self.dim, self.metric,
-                self.norms_address, allow, scores, rows,
-            )  # fmt: skip
-        for block in _slices(0, len(queries), BLOCK_QUERIES):
-            self.kernels.sort_heaps(scores[block], rows[block])
-        return scores, rows
-
-
-def _rows_per_call(vectors: Array, n_queries: int = 1) -> int:
-    row = max(int(vectors.itemsize) * int(vectors.shape[1]), ROW_BYTES)
-    return max(1, SLICE_BYTES // (row * n_queries))
-
-
-def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
-    """Slices of at most ``step``, each given out once the work may go on."""
-    for low in range(start, stop, step):
-        deadline.check()
-        yield slice(low, min(low + step, stop))
-
-
-def _heaps(n_queries: int, k: int) -> tuple[Array, Array]:
-    return np.full((n_queries, k), -np.inf, np.float32), np.full((n_queries, k), -1, np.int64)
-
-
-def _search_kernels(
-    kernels: ModuleType,
-    queries: Array,
-    vectors: Array,
-    norms: Array,
-    k: int,
-    metric: Metric,
-    allow: Array | None,
-) -> tuple[Array, Array]:
-    if allow is not None:
-        chosen = np.flatnonzero(allow)
-        if len(chosen) < GATHER_SHARE * len(vectors):
-            return _search_listed(kernels, queries, vectors, norms, k, metric, chosen)
-        allow = np.ascontiguousarray(allow)
-    spans = _spans(len(vectors))
-    data = _Rows(kernels, vectors, norms, metric)
-    mask = 0 if allow is None else allow.ctypes.data
-    if len(queries) <= DIRECT_QUERIES:
-        pieces = run_blocks(lambda span: data.scan(queries, *span, k, mask), spans)
-        return pieces[0] if len(pieces) == 1 else merge_topk(pieces, k)
-    with one_blas_thread():
-        pieces = run_blocks(lambda span: _search_blas(data, queries, *span, k, mask), spans)
-    return pieces[0] if len(pieces) == 1 else merge_topk(pieces, k)
-
-
-def _spans(n: int) -> list[tuple[int, int]]:
-    threads = max(1, min(get_threads(), n // THREAD_ROWS))
-    step = -(-n // threads // BLOCK_ROWS) * BLOCK_ROWS or BLOCK_ROWS
-    return [(start, min(start + step, n)) for start in range(0, n, step)]
-
-
-def _search_listed(
-    kernels: ModuleType,
-    queries: Array,
-    vectors: Array,
-    norms: Array,
-    k: int,
-    metric: Metric,
-    chosen: Array,
-) -> tuple[Array, Array]:
-    """Search few rows: they are copied together first."""
-    scores, rows = _heaps(len(queries), k)
-    if len(chosen):
-        some = np.empty((len(chosen), vectors.shape[1]), vectors.dtype)
-        for part in _slices(0, len(chosen), _rows_per_call(vectors)):
-            np.take(vectors, chosen[part], axis=0, out=some[part], mode="clip")  # "raise" would take it twice
-        some_norms = np.ascontiguousarray(norms[chosen])
-        scores, rows = _search_kernels(kernels, queries, some, some_norms, k, metric, None)
-        rows = np.where(rows >= 0, chosen[rows], -1)
-    return scores, rows
-
-
-def _search_blas(data: _Rows, queries: Array, start: int, stop: int, k: int, mask: int) -> tuple[Array, Array]:
-    """Exact top k of rows start to stop: candidates by BLAS, scores by the kernel, doubtful queries by a scan."""
-    wide = min(k + max(SLACK, k // 2), stop - start)
-    scores, rows = _heaps(len(queries), wide)
-    for block in _slices(0, len(queries), BLOCK_QUERIES):
-        _collect(data, queries[block], start, stop, mask, scores[block], rows[block])
-    floors = scores[:, 0].copy()
-    data.score_candidates(queries, rows, scores)
-    out_scores, out_rows = merge_topk([(scores, rows)], k)
-    out_rows[np.isneginf(out_scores)] = -1
-    doubtful = _doubtful(data, queries, start, stop, floors, out_scores[:, -1])
-    if len(doubtful):
-        again = data.scan(np.ascontiguousarray(queries[doubtful]), start, stop, k, mask)
-        out_scores[doubtful], out_rows[doubtful] = again
-    return out_scores, out_rows
-
-
-def _collect(data: _Rows, queries: Array, start: int, stop: int, mask: int, scores: Array, rows: Array) -> None:
-    """Fill the heaps of some queries; rows by columns of queries is the faster shape for BLAS."""
-    turned = np.ascontiguousarray(queries.T)
-    products = np.empty((BLOCK_ROWS, len(queries)), np.float32)
-    limits = scores[:, 0].copy()
-    for part in _slices(start, stop, BLOCK_ROWS):
-        block = data.vectors[part]
-        if data.half:
-            block = block.astype(np.float32)
-        np.dot(block, turned, out=products[: len(block)])
-        data.kernels.collect(
-            products.ctypes.data, part.start, part.stop, data.metric, data.norms_address, mask, limits, scores, rows
+        Raises
+        ------
+        DimensionMismatch : queries of another width
+        InvalidArgument : an argument of another kind or out of range
+        """
+        asked = np.asarray(queries)
+        rows = self._prepared(asked[None] if asked.ndim == 1 else asked, "search(queries)")
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise InvalidArgument(f"search(k) expects an integer of at least 1, found {k!r}")
+        if oversample is not None and not (isinstance(oversample, (int, float)) and 1 <= oversample < np.inf):
+            raise InvalidArgument(f"search(oversample=) expects a number of at least 1, found {oversample!r}")
+        codes, kept = self._joined()
+        k_found = min(int(k), max(len(self), 1))
+        scores, found = search_codes(
+            self._codec,
+            codes,
+            rows,
+            k_found,
+            rescore=None if kept is None else lambda q, listed: self._rescored(kept, q, listed),
+            oversample=OVERSAMPLE if oversample is None else float(oversample),
+            bounded=bounded,
+            allow=None if allow is None else self._allowed(allow),
         )
+        if k_found == k:
+            return scores, found
+        missing = ((0, 0), (0, int(k) - k_found))
+        return np.pad(scores, missing, constant_values=-np.inf), np.pad(found, missing, constant_values=-1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to one file, replaced whole or not at all; :func:`load` maps it."""
+        codes, kept = self._joined()
+        arrays = {f"codes.{name}": array for name, array in codes.arrays.items()}
+        if self._codec.trained:
+            arrays |= {f"codec.{name}": np.ascontiguousarray(a) for name, a in self._codec.arrays().items()}
+        if kept is not None:
+            arrays["kept"] = kept
+        about = {
+            "kind": "Flat", "n": len(self), "dim": self._codec.dim, "metric": self._codec.metric,
+            "codec": self._codec.spec, "keep": self._keep, "trained": self._codec.trained, "seed": self._seed,
+        }  # fmt: skip
+        save_arrays(path, about, arrays)
+
+    def stats(self) -> FlatStats:
+        """Rows and bytes."""
+        return FlatStats(
+            len(self), self._codec.dim, self._codec.metric, self._codec.spec,
+            sum(part.nbytes for part in self._codes), sum(int(part.nbytes) for part in self._kept),
+        )  # fmt: skip
+
+    @classmethod
+    def _loaded(cls, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Flat:
+        index = cls(about["dim"], metric=about["metric"], codec=about["codec"], keep=about["keep"], seed=about["seed"])
+        if about["trained"]:
+            index._codec = index._codec.with_arrays(_under("codec.", arrays))
+        if about["n"]:
+            index._codes = [Codes(about["n"], _under("codes.", arrays))]
+            index._kept = [arrays["kept"]] if "kept" in arrays else []
+        return index
+
+    def _joined(self) -> tuple[Codes, Array | None]:
+        if len(self._codes) > 1:
+            self._codes = [self._codec.join(self._codes)]
+            self._kept = [np.concatenate(self._kept)] if self._kept else []
+        return self._codes[0] if self._codes else Codes(0, {}), self._kept[0] if self._kept else None
+
+    def _prepared(self, values: object, what: str) -> Array:
+        """Rows float32, C-contiguous and finite, of length one under cosine."""
+        rows = as_rows(values, self._codec.dim, what)
+        norms = row_norms(rows, self._codec.metric)
+        bad = unusable_rows(norms, self._codec.metric)
+        if len(bad):
+            raise InvalidArgument(f"{what}: row {bad[0]} is too long or too short for float32; scale the vectors")
+        return np.ascontiguousarray(rows * norms[:, None]) if self._codec.metric == "cosine" else rows
+
+    def _rescored(self, kept: Array, queries: Array, rows: Array) -> Array:
+        metric: Metric = "l2" if self._codec.metric == "l2" else "dot"
+        return score_listed(queries, kept, rows, norms=np.empty(0, np.float32), metric=metric)
+
+    def _allowed(self, allow: object) -> Array:
+        mask = np.asarray(allow)
+        if mask.dtype != np.bool_ or mask.shape != (len(self),):
+            raise InvalidArgument(
+                f"search(allow=) expects {len(self)} bools, one a row, found {mask.dtype} of shape {mask.shape}"
+            )
+        return np.ascontiguousarray(mask)
 
 
-def _doubtful(data: _Rows, queries: Array, start: int, stop: int, floors: Array, kth: Array) -> Array:
-    """Queries for which a row that BLAS ranked below all candidates could still belong to the result.
+def load(path: str | os.PathLike[str]) -> Flat:
+    """Map an index that :meth:`Flat.save` wrote, after checking its checksums.
 
-    Notes
-    -----
-    A computed inner product differs from the exact one by at most about dim * eps * |q| |x| (Higham, Accuracy
-    and Stability of Numerical Algorithms, section 3.1).
+    Raises
+    ------
+    NotFound : there is no such file
+    Corrupt, ChecksumMismatch, FormatTooNew : it cannot be read
     """
-    eps = data.dim * np.finfo(np.float32).eps
-    lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
-    bound, error = floors.astype(np.float64), 2 * eps * lengths
-    if data.metric != _METRICS["cosine"]:
-        longest = float(np.sqrt(data.kernels.longest_square(data.norms_address, start, stop)))
-        error = error * longest
-        if data.metric == _METRICS["l2"]:
-            bound = bound - lengths**2
-            error = 2 * error + eps * (longest**2 + lengths**2)
-    return np.flatnonzero(np.isfinite(floors) & ~(kth > bound + error))
+    about, arrays = load_arrays(path)
+    return Flat._loaded(about, arrays)
 
 
-def _score_numpy(query: Array, vectors: Array, norms: Array, rows: Array, metric: Metric) -> Array:
-    out = np.empty(len(rows), np.float32)
-    wide = query.astype(np.float64)
-    for part in _slices(0, len(rows), max(1, NUMPY_VALUES // vectors.shape[1])):
-        block = vectors[rows[part]].astype(np.float64)
-        if metric == "l2":
-            out[part] = -np.square(block - query).sum(axis=1)
-        elif metric == "cosine":
-            out[part] = (block @ wide) * norms[rows[part]]
-        else:
-            out[part] = block @ wide
-    return out
+def as_rows(values: object, dim: int, what: str) -> Array:
+    """Numbers as float32 (n, dim), C-contiguous and finite.
+
+    Raises
+    ------
+    DimensionMismatch : of another width
+    InvalidArgument : not numbers, or NaN or infinity, named by row
+    """
+    try:
+        rows = np.asarray(values)
+        if rows.dtype.kind not in "fiu":
+            raise TypeError
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(rows, np.float32)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{what} expects numbers of shape (n, {dim}), found {type(values).__name__}") from None
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise DimensionMismatch(f"{what} expects shape (n, {dim}), found {rows.shape}")
+    for start in range(0, len(rows), ENCODE_ROWS):
+        deadline.check()
+        bad = np.flatnonzero(~np.isfinite(rows[start : start + ENCODE_ROWS]).all(axis=1))
+        if len(bad):
+            raise InvalidArgument(f"{what} expects finite float32 numbers, found another in row {start + bad[0]}")
+    return rows
 
 
-def _search_numpy(
-    queries: Array, vectors: Array, norms: Array, k: int, metric: Metric, allow: Array | None
-) -> tuple[Array, Array]:
-    """The same search while kernels are cold: float64 products, exact to float32 rounding."""
-    chosen = np.arange(len(vectors)) if allow is None else np.flatnonzero(allow)
-    scores, rows = _heaps(len(queries), k)
-    for part in _slices(0, len(chosen), max(1, NUMPY_VALUES // vectors.shape[1])):
-        listed = chosen[part]
-        found = np.stack([_score_numpy(q, vectors, norms, listed, metric) for q in queries])
-        found[np.isnan(found)] = -np.inf
-        listed = np.where(np.isneginf(found), -1, np.broadcast_to(listed, found.shape))
-        scores, rows = merge_topk([(scores, rows), (found, listed)], k)
-    rows[np.isneginf(scores)] = -1
-    return scores, rows
+def _sampled(rows: Array, n: int, seed: int) -> Array:
+    if len(rows) <= n:
+        return rows
+    chosen = np.random.default_rng(seed).choice(len(rows), n, replace=False)
+    return rows[np.sort(chosen)]
+
+
+def _kept(rows: Array, keep: Keep) -> Array:
+    if keep == "f32":
+        return rows.copy()
+    with np.errstate(over="ignore"):
+        kept = rows.astype(np.float16)
+    bad = np.flatnonzero(np.isinf(kept).any(axis=1))
+    if len(bad):
+        raise InvalidArgument(
+            f"add(vectors): row {bad[0]} has a number beyond 65504; use keep='f32' or scale the vectors"
+        )
+    return kept
+
+
+def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

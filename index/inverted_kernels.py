@@ -19,8 +19,8 @@ from gingham.codecs.intrinsics import (
     lowest_bit,
     splat,
 )
-from gingham.index.topk_kernels import sift
-from gingham.index.topk_kernels import sort_heaps as sort_heaps
+from gingham.codecs.topk_kernels import sift
+from gingham.codecs.topk_kernels import sort_heaps as sort_heaps
 
 WINDOW = 4096
 """Rows accumulated at once: 16 KiB of scores stay in the first-level cache."""

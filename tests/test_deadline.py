@@ -13,7 +13,7 @@ import pytest
 import gingham as gg
 from gingham import deadline, errors
 from gingham.deadline import CancelScope, check, within
-from gingham.index import flat
+from gingham.index import exact
 from gingham.parallel import get_threads, run_blocks, set_threads
 
 
@@ -148,17 +148,17 @@ def test_slices_change_no_bit(
     close = (vectors[:1] + rng.standard_normal((3000, 24)) * 1e-4).astype(dtype)
     allow = rng.random(3000) < 0.05
     for rows in (vectors, close):
-        norms = flat.row_norms(rows, metric)
+        norms = exact.row_norms(rows, metric)
         queries = rng.standard_normal((70, 24)).astype(np.float32)
         calls = [
-            lambda q=queries[:1], r=rows, n=norms: flat.search_flat(q, r, n, 10, metric=metric),
-            lambda q=queries, r=rows, n=norms: flat.search_flat(q, r, n, 900, metric=metric),
-            lambda q=queries, r=rows, n=norms: flat.search_flat(q, r, n, 10, metric=metric, allow=allow),
-            lambda q=queries[0], r=rows, n=norms: flat.range_flat(q, r, n, metric=metric, min_score=-math.inf),
+            lambda q=queries[:1], r=rows, n=norms: exact.search_exact(q, r, n, 10, metric=metric),
+            lambda q=queries, r=rows, n=norms: exact.search_exact(q, r, n, 900, metric=metric),
+            lambda q=queries, r=rows, n=norms: exact.search_exact(q, r, n, 10, metric=metric, allow=allow),
+            lambda q=queries[0], r=rows, n=norms: exact.range_exact(q, r, n, metric=metric, min_score=-math.inf),
         ]
         whole = [call() for call in calls]
         for nbytes in (1, 5000, 100_000):
-            monkeypatch.setattr(flat, "SLICE_BYTES", nbytes)
+            monkeypatch.setattr(exact, "SLICE_BYTES", nbytes)
             for call, (scores, found) in zip(calls, whole, strict=True):
                 again = call()
                 assert again[0].tobytes() == scores.tobytes()
@@ -185,16 +185,16 @@ def test_every_way_to_search_checks_again_and_again(
 ) -> None:
     vectors = rng.standard_normal((5000, 16)).astype(np.float32)
     queries = rng.standard_normal((n_queries, 16)).astype(np.float32)
-    norms = flat.row_norms(vectors, "dot")
+    norms = exact.row_norms(vectors, "dot")
     rows = rng.integers(0, 5000, 5000)
-    monkeypatch.setattr(flat, "SLICE_BYTES", 1600)
-    monkeypatch.setattr(flat, "NUMPY_VALUES", 1600)
+    monkeypatch.setattr(exact, "SLICE_BYTES", 1600)
+    monkeypatch.setattr(exact, "NUMPY_VALUES", 1600)
     if cold:
-        monkeypatch.setattr(flat, "ready_kernels", lambda name: None)
+        monkeypatch.setattr(exact, "ready_kernels", lambda name: None)
     ways = [
-        lambda: flat.search_flat(queries, vectors, norms, 5, metric="dot"),
-        lambda: flat.search_flat(queries, vectors, norms, 5, metric="dot", allow=rows < 400),
-        lambda: flat.score_rows(queries[0], vectors, norms, rows, metric="dot"),
+        lambda: exact.search_exact(queries, vectors, norms, 5, metric="dot"),
+        lambda: exact.search_exact(queries, vectors, norms, 5, metric="dot", allow=rows < 400),
+        lambda: exact.score_rows(queries[0], vectors, norms, rows, metric="dot"),
     ]
     for way in ways:
         token = deadline._current.set(_Countdown(4))  # type: ignore[arg-type]

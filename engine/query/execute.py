@@ -16,10 +16,11 @@ from gingham.query import inverted, nodes
 from gingham.query.ast import And
 from gingham.query.ast import fields_of as filter_fields
 from gingham.query.bind import bind
+from gingham.query.effort import DEFAULT_EFFORT, Effort
 from gingham.query.evaluate import evaluate
 from gingham.query.fetch import fetch
 from gingham.query.fusion import diversify, fuse_lists, keep_per_group, ranked
-from gingham.query.near import search_near, without_vector
+from gingham.query.near import near_detail, search_near, without_vector
 from gingham.query.read import read_vectors
 from gingham.query.select import candidates
 from gingham.query.values import bind_value, evaluate_value
@@ -148,17 +149,26 @@ class Execution:
         queries = self._queries_of(node.query, dense)
         if len(queries) != 1:
             raise InvalidArgument(f"near() expects one vector, found {len(queries)}; give query() a list of queries")
-        return self._near_vector(name, dense, queries, _depth(node.k, want), node.radius, most=node.k)
+        depth = _depth(node.k, want)
+        return self._near_vector(name, dense, queries, depth, node.radius, most=node.k, effort=node.effort)
 
     def _near_vector(
-        self, name: str, dense: Dense, queries: Array, k: int | None, radius: float | None, *, most: int | None
+        self,
+        name: str,
+        dense: Dense,
+        queries: Array,
+        k: int | None,
+        radius: float | None,
+        *,
+        most: int | None,
+        effort: Effort = DEFAULT_EFFORT,
     ) -> Ranked:
         chosen = self._chosen()
         self._vectors[name] = None
         with self._trace.step("near") as step:
             step.rows = sum(c.eligible for c in chosen)
-            step.detail = f"exact on {name!r} ({dense.metric}), {len(chosen)} parts: there is no index"
-            ((scores, rows),) = search_near(chosen, name, dense, queries, k, radius)
+            step.detail = near_detail(chosen, name, dense, k, effort)
+            ((scores, rows),) = search_near(chosen, name, dense, queries, k, radius, effort)
             return Ranked(scores, rows, _exhausted(len(rows), k, most))
 
     def _match(self, node: nodes.Match, want: int | None) -> Ranked:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from gingham.deadline import check
 from gingham.errors import InvalidArgument
-from gingham.index.flat import merge_topk
+from gingham.index.exact import merge_topk
 from gingham.index.inverted import ranges, search_inverted
 from gingham.query.hits import Span
 from gingham.storage.part import live_mask

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from gingham.errors import InvalidArgument
+from gingham.index.two_stage import OVERSAMPLE
+from gingham.query.effort import Effort
 from gingham.query.values import value_node
 from gingham.types import encode_id, finite, is_id, least_score, whole
 
@@ -75,6 +77,7 @@ class Near(Query):
     query: Any
     k: int | None
     radius: float | None
+    effort: Effort
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +232,15 @@ class Limited(Query):
         )
 
 
-def near(field: str | None, query: Any, *, k: int | None = None, radius: float | None = None) -> Near:
+def near(
+    field: str | None,
+    query: Any,
+    *,
+    k: int | None = None,
+    radius: float | None = None,
+    exact: bool = False,
+    oversample: float = OVERSAMPLE,
+) -> Near:
     """Rows whose vector is near a query.
 
     Parameters
@@ -238,9 +249,11 @@ def near(field: str | None, query: Any, *, k: int | None = None, radius: float |
     query : one vector of shape (dim,), or text where the collection has an embedder
     k : rows found at most; by default what the steps above ask for
     radius : smallest score found
+    exact : scan the vectors even where they have codes
+    oversample : candidates of the codes that are scored from the vectors, times k
     """
     bound = None if radius is None else least_score("near(radius=)", radius)
-    return Near(field, query, _count("near(k=)", k), bound)
+    return Near(field, query, _count("near(k=)", k), bound, Effort(exact=exact, oversample=oversample))
 
 
 def match(field: str | None, text: str, *, op: MatchOperator = "any", k: int | None = None) -> Match:

@@ -12,7 +12,7 @@ from gingham.query.execute import DEFAULT_LIMIT, Execution
 from gingham.query.explain import Trace
 from gingham.query.fetch import fetch
 from gingham.query.hits import BatchHits, Completeness, Hits
-from gingham.query.near import search_near, without_vector
+from gingham.query.near import near_detail, search_near, without_vector
 from gingham.query.nodes import Limited, Query
 from gingham.query.select import candidates
 from gingham.schema import Dense, Json, Sparse, Text
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from gingham.query.ast import Node
+    from gingham.query.effort import Effort
     from gingham.query.explain import Explanation
     from gingham.query.hits import Span
     from gingham.query.select import Candidates
@@ -43,6 +44,7 @@ class Request:
     k : hits per query, or None for all that reach ``radius``
     where : bound filter
     radius : smallest score returned, or None
+    effort : how hard a dense vector is looked for
     fields : payload columns returned
     """
 
@@ -52,6 +54,7 @@ class Request:
     k: int | None
     where: Node | None
     radius: float | None
+    effort: Effort
     fields: tuple[str, ...]
 
 
@@ -67,8 +70,9 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
     if isinstance(request.kind, Dense):
         with trace.step("near") as step:
             step.rows = eligible
-            step.detail = f"exact on {request.name!r} ({request.kind.metric}), {len(chosen)} parts: there is no index"
-            found = search_near(chosen, request.name, request.kind, request.queries, request.k, request.radius)
+            name, dense, effort = request.name, request.kind, request.effort
+            step.detail = near_detail(chosen, name, dense, request.k, effort)
+            found = search_near(chosen, name, dense, request.queries, request.k, request.radius, effort)
     else:
         found, highlighters = _search_inverted(session, record, request, chosen, trace)
     k = request.k

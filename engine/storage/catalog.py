@@ -97,12 +97,28 @@ class BlobRef(msgspec.Struct, array_like=True, frozen=True):
     checks: bytes
 
 
+class ArrayRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One array: NumPy's name of its type, its shape, and its bytes, None where it is empty."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    blob: BlobRef | None
+
+
 class VectorChunk(msgspec.Struct, array_like=True, frozen=True):
-    """Consecutive rows of one vector column, with what the metric needs of each row."""
+    """Consecutive rows of one vector column, with what the metric needs of each row, and their codes if there are."""
 
     rows: int
     vectors: BlobRef
     norms: BlobRef
+    codes: dict[str, ArrayRecord] = {}
+
+
+class CodecRecord(msgspec.Struct, array_like=True, frozen=True):
+    """The codec that the codes of a vector column were made with, and what it learned."""
+
+    spec: str
+    arrays: dict[str, ArrayRecord]
 
 
 class InvertedRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -122,10 +138,15 @@ class SegmentRecord(msgspec.Struct, kw_only=True, frozen=True):
     vectors: dict[str, tuple[VectorChunk, ...]]
     fields: dict[str, BlobRef]
     inverted: dict[str, InvertedRecord]
+    codecs: dict[str, CodecRecord] = {}
 
     def blobs(self) -> list[BlobRef]:
         """Every blob of the segment."""
         chunks = [chunk for column in self.vectors.values() for chunk in column]
         norms = [chunk.norms for chunk in chunks]
         postings = [ref for record in self.inverted.values() for ref in record.blobs.values()]
-        return [self.row_ids, self.ids, *(c.vectors for c in chunks), *norms, *self.fields.values(), *postings]
+        learned = [array.blob for codec in self.codecs.values() for array in codec.arrays.values()]
+        codes = [array.blob for chunk in chunks for array in chunk.codes.values()]
+        derived = [ref for ref in (*learned, *codes) if ref is not None]
+        vectors = [chunk.vectors for chunk in chunks]
+        return [self.row_ids, self.ids, *vectors, *norms, *self.fields.values(), *postings, *derived]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from gingham.storage.codes import train_codec
 from gingham.storage.columns import join
 from gingham.storage.part import Part, take_norms, take_vectors
 from gingham.storage.segment import CHUNK_BYTES, write_segment
@@ -15,7 +17,8 @@ from gingham.text.postings import merge_postings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gingham.schema import Sparse, Text
+    from gingham.codecs.protocol import Codec
+    from gingham.schema import Dense, Sparse, Text
     from gingham.storage.blobs import BlobSink
     from gingham.storage.catalog import CollectionRecord, SegmentRecord
     from gingham.text.postings import Postings
@@ -37,9 +40,9 @@ class LiveRows:
     def __len__(self) -> int:
         return len(self.row_ids)
 
-    def _spread(self, start: int, stop: int) -> Iterator[tuple[Part, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """Per part the offsets to copy for output rows start to stop, and where they go."""
-        order = self._order[start:stop]
+    def _spread(self, rows: Any) -> Iterator[tuple[Part, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Per part the offsets to copy for output rows, a slice or their numbers, and where they go."""
+        order = self._order[rows]
         owner = np.searchsorted(self._ends, order, side="right")
         for number, part in enumerate(self._parts):
             where = np.flatnonzero(owner == number)
@@ -57,7 +60,7 @@ class LiveRows:
         return self._column(lambda part, at: part.field(name, field).take(pa.array(at)), field.arrow_type)
 
     def _column(self, take: Any, kind: pa.DataType) -> pa.Array:
-        spread = list(self._spread(0, len(self)))
+        spread = list(self._spread(slice(None)))
         joined = join([take(part, at) for part, at, _ in spread], kind)
         where = np.concatenate([w for _, _, w in spread])
         if np.all(where[:-1] < where[1:]):
@@ -69,13 +72,26 @@ class LiveRows:
         dense = self._record.schema.dense[name]
         step = max(1, piece_bytes // (dense.dim * np.dtype(dense.dtype).itemsize))
         for start in range(0, len(self), step):
-            rows = min(step, len(self) - start)
-            matrix = np.empty((rows, dense.dim), dense.dtype)
-            norms = np.empty(rows, np.float32)
-            for part, at, where in self._spread(start, start + rows):
-                matrix[where] = take_vectors(part, name, dense, at)
-                norms[where] = take_norms(part, name, at)
-            yield matrix, norms
+            yield self._some_vectors(name, slice(start, start + step))
+
+    def _some_vectors(self, name: str, rows: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Vectors and norms of output rows, a slice or their numbers."""
+        dense = self._record.schema.dense[name]
+        n = len(self._order[rows])
+        matrix, norms = np.empty((n, dense.dim), dense.dtype), np.empty(n, np.float32)
+        for part, at, where in self._spread(rows):
+            matrix[where] = take_vectors(part, name, dense, at)
+            norms[where] = take_norms(part, name, at)
+        return matrix, norms
+
+    def _codecs(self) -> dict[str, tuple[Codec, Dense]]:
+        """Codecs trained on these rows."""
+        out = {}
+        for name, dense in self._record.schema.dense.items():
+            codec = train_codec(dense, len(self), partial(self._some_vectors, name))
+            if codec is not None:
+                out[name] = (codec, dense)
+        return out
 
     def _postings(self, name: str, kind: Text | Sparse) -> Postings:
         """The inverted index of a column."""
@@ -105,4 +121,5 @@ class LiveRows:
             vectors=((name, self._vectors(name, piece_bytes)) for name in schema.dense),
             fields=((name, self.field(name)) for name in schema.columns),
             inverted=((name, self._postings(name, kind)) for name, kind in schema.inverted.items()),
+            codecs=self._codecs(),
         )

@@ -13,6 +13,7 @@ from gingham.storage.columns import no_vectors, plain
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from gingham.codecs.protocol import Codec, Codes
     from gingham.schema import Column, Dense, Schema, Sparse, Text
     from gingham.text.postings import Postings
 
@@ -25,12 +26,14 @@ class Chunk:
     ----------
     start : offset of the first row in the part
     vectors : array of shape (rows, dim), read-only, possibly on the map
-    norms : float32 (rows,) as :func:`gingham.index.flat.row_norms` makes them
+    norms : float32 (rows,) as :func:`gingham.index.exact.row_norms` makes them
+    coded : codec and codes of the rows, or None where there are none
     """
 
     start: int
     vectors: np.ndarray[Any, Any]
     norms: np.ndarray[Any, Any]
+    coded: tuple[Codec, Codes] | None = None
 
 
 class Part(Protocol):

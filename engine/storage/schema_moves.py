@@ -9,6 +9,7 @@ import numpy as np
 
 from gingham.schema import Schema, Text
 from gingham.storage.catalog import CollectionRecord, SegmentRecord
+from gingham.storage.codes import check_codecs
 from gingham.storage.records import blob_key, child_key, collection_key
 from gingham.storage.tail import read_tail_batch, write_tail_batch
 from gingham.storage.tombstones import TAIL, write_dead
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def create_collection(session: WriteSession, name: str, schema: Schema) -> CollectionRecord:
     """Enter an empty collection in the catalog; the caller has checked that the name is free."""
     _check_languages(schema)
+    check_codecs(schema)
     cid = session.store.next_collection
     session.store.next_collection += 1
     session.store.names = {**session.store.names, name: cid}
@@ -78,6 +80,7 @@ def add_columns(session: WriteSession, cid: int, *, fields: dict[str, Field], ve
     old = record.schema
     schema = Schema.of({**old.fields, **fields}, {**old.vectors, **vectors})
     _check_languages(schema)
+    check_codecs(schema)
     record.schema = schema
     record.schema_epoch += 1
 
@@ -92,8 +95,9 @@ def drop_column(session: WriteSession, cid: int, name: str) -> None:
             fields={n: b for n, b in segment.fields.items() if n != name},
             vectors={n: c for n, c in segment.vectors.items() if n != name},
             inverted={n: r for n, r in segment.inverted.items() if n != name},
+            codecs={n: c for n, c in segment.codecs.items() if n != name},
         )
-        _store_segment(session, cid, ref.sid, segment, kept)
+        store_segment(session, cid, ref.sid, segment, kept)
         ref.nbytes = sum(blob.length for blob in kept.blobs())
     for entry in record.tail:
         batch: Any = read_tail_batch(session, cid, entry)
@@ -107,7 +111,8 @@ def drop_column(session: WriteSession, cid: int, name: str) -> None:
     record.schema_epoch += 1
 
 
-def _store_segment(session: WriteSession, cid: int, sid: int, old: SegmentRecord, new: SegmentRecord) -> None:
+def store_segment(session: WriteSession, cid: int, sid: int, old: SegmentRecord, new: SegmentRecord) -> None:
+    """Replace the record of a segment, and remove the blobs that only the old one names."""
     kept = {ref.key for ref in new.blobs()}
     for ref in old.blobs():
         if ref.key not in kept:

@@ -10,19 +10,22 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from gingham.codecs.protocol import Codes
 from gingham.errors import Corrupt
 from gingham.index.inverted import DTYPES, InvertedIndex
 from gingham.storage.blobs import BlobSink, array_of, rebased
-from gingham.storage.catalog import BlobRef, InvertedRecord, SegmentRecord, SegmentRef, VectorChunk
+from gingham.storage.catalog import BlobRef, CodecRecord, InvertedRecord, SegmentRecord, SegmentRef, VectorChunk
+from gingham.storage.codes import encode_chunk, moved_arrays, read_arrays, read_codec, write_arrays, write_codec
 from gingham.storage.columns import pack_column, plain, unpack_column
 from gingham.storage.part import Chunk
 from gingham.storage.tombstones import read_dead
 from gingham.text.postings import Postings, make_postings, no_postings
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Iterable, Mapping
 
-    from gingham.schema import Column, Sparse, Text
+    from gingham.codecs.protocol import Codec
+    from gingham.schema import Column, Dense, Sparse, Text
     from gingham.storage.session import Session
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ def write_segment(
     vectors: Iterable[tuple[str, Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]]],
     fields: Iterable[tuple[str, pa.Array]],
     inverted: Iterable[tuple[str, Postings]],
+    codecs: Mapping[str, tuple[Codec, Dense]],
 ) -> SegmentRecord:
     """Encode columns into blobs, one after the other, and describe them.
 
@@ -56,12 +60,13 @@ def write_segment(
     vectors : per name the consecutive (vectors, norms) pieces of the column
     fields : per name the Arrow column
     inverted : per name the postings of a column
+    codecs : trained, with their vector types, for the vectors that get codes
 
     Returns
     -------
     SegmentRecord : with segment number 0, to be set when the segment is placed
     """
-    columns = {name: tuple(_write_chunks(sink, pieces)) for name, pieces in vectors}
+    columns = {name: tuple(_write_chunks(sink, pieces, codecs.get(name))) for name, pieces in vectors}
     return SegmentRecord(
         sid=0,
         rows=len(row_ids),
@@ -70,6 +75,7 @@ def write_segment(
         vectors=columns,
         fields={name: sink.put(pack_column(column)) for name, column in fields},
         inverted={name: write_postings(sink, postings) for name, postings in inverted},
+        codecs={name: write_codec(sink, codec) for name, (codec, _) in codecs.items()},
     )
 
 
@@ -101,21 +107,26 @@ def read_postings(session: Session, record: InvertedRecord, rows: int) -> Postin
 
 
 def _write_chunks(
-    sink: BlobSink, pieces: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+    sink: BlobSink,
+    pieces: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
+    coded: tuple[Codec, Dense] | None,
 ) -> Iterable[VectorChunk]:
     for matrix, norms in pieces:
         step = max(1, CHUNK_BYTES // max(1, matrix.itemsize * matrix.shape[1]))
         for start in range(0, len(matrix), step):
             part = np.ascontiguousarray(matrix[start : start + step])
-            norm_blob = sink.put(np.ascontiguousarray(norms[start : start + step]))
-            yield VectorChunk(len(part), sink.put(part), norm_blob)
+            part_norms = np.ascontiguousarray(norms[start : start + step])
+            norm_blob = sink.put(part_norms)
+            codes = {} if coded is None else encode_chunk(*coded, part, part_norms).arrays
+            yield VectorChunk(len(part), sink.put(part), norm_blob, write_arrays(sink, codes))
 
 
 def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
     """Give a record its segment number and move its relative blob keys to ``base``."""
 
     def moved(chunk: VectorChunk) -> VectorChunk:
-        return VectorChunk(chunk.rows, rebased(chunk.vectors, base), rebased(chunk.norms, base))
+        codes = moved_arrays(chunk.codes, base)
+        return VectorChunk(chunk.rows, rebased(chunk.vectors, base), rebased(chunk.norms, base), codes)
 
     return msgspec.structs.replace(
         record,
@@ -128,6 +139,7 @@ def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
             name: InvertedRecord(one.average_length, {n: rebased(ref, base) for n, ref in one.blobs.items()})
             for name, one in record.inverted.items()
         },
+        codecs={name: CodecRecord(one.spec, moved_arrays(one.arrays, base)) for name, one in record.codecs.items()},
     )
 
 
@@ -203,11 +215,33 @@ class SegmentPart:
         for chunk in self.record.vectors.get(name, ()):
             dense = self._session.vector_of(self._cid, name)
             matrix = self._array(chunk.vectors, dense.dtype, chunk.rows * dense.dim).reshape(-1, dense.dim)
-            out.append(Chunk(start, matrix, self._array(chunk.norms, "<f4", chunk.rows)))
+            norms = self._array(chunk.norms, "<f4", chunk.rows)
+            out.append(Chunk(start, matrix, norms, self._coded(name, dense, chunk)))
             start += chunk.rows
         if out and start != self.rows:
             raise Corrupt(f"vector {name!r} of segment {self.ref.sid} expects {self.rows} rows, found {start}")
         return out
+
+    def _coded(self, name: str, dense: Dense, chunk: VectorChunk) -> tuple[Codec, Codes] | None:
+        """Codec and codes of a chunk; where they are damaged its vectors serve.
+
+        Notes
+        -----
+        Codes are derived data: the damage is logged, and the next maintenance rewrites the segment.
+        """
+        record = self.record.codecs.get(name)
+        key = ("codes", self.ref.sid, name)
+        if record is None or key in self._session.env.damaged:
+            return None
+        try:
+            views = self._session.shared.views
+            if key not in views:
+                views[key] = read_codec(self._session, record, dense)
+            return views[key], Codes(chunk.rows, read_arrays(self._session, chunk.codes))
+        except Corrupt as error:
+            logger.warning("%s; the vectors are searched without codes", error)
+            self._session.env.damaged.add(key)
+            return None
 
     def postings(self, name: str, kind: Text | Sparse) -> list[tuple[int, Postings]]:
         """Postings of a column; where they are damaged they are made again from the column.

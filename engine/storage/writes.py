@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from gingham.errors import Corrupt, InvalidArgument, SchemaMismatch
-from gingham.index.flat import row_norms, unusable_rows
+from gingham.index.exact import row_norms, unusable_rows
 from gingham.storage.blobs import PendingBlobs
 from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
+from gingham.storage.codes import train_codec
 from gingham.storage.columns import concat, no_vectors
 from gingham.storage.live import LiveRows
 from gingham.storage.part import Part, take_field, take_ids, take_vectors
@@ -37,7 +39,8 @@ from gingham.types import RowBatch, WriteResult
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gingham.schema import Schema
+    from gingham.codecs.protocol import Codec
+    from gingham.schema import Dense, Schema
     from gingham.storage.session import WriteSession
 
 DIRECT_ROWS = 2048
@@ -86,9 +89,29 @@ def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
             vectors=[(name, [(m[rows], norms[name][rows])]) for name, m in batch.vectors.items()],
             fields=((name, values[rows]) for name, values in batch.fields.items()),
             inverted=((n, make_postings(kind, batch.fields[n][rows])) for n, kind in schema.inverted.items()),
+            codecs=_codecs(schema, batch, norms, rows),
         )
         segments.append((record, blobs))
     return PreparedRows(batch, schema, column, norms, segments)
+
+
+def _codecs(
+    schema: Schema, batch: RowBatch, norms: dict[str, np.ndarray[Any, Any]], rows: slice
+) -> dict[str, tuple[Codec, Dense]]:
+    """Codecs trained on rows of a batch."""
+    out = {}
+    for name, dense in schema.dense.items():
+        vectors, lengths = batch.vectors[name][rows], norms[name][rows]
+        codec = train_codec(dense, len(vectors), partial(_at, vectors, lengths))
+        if codec is not None:
+            out[name] = (codec, dense)
+    return out
+
+
+def _at(
+    vectors: np.ndarray[Any, Any], norms: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    return vectors[rows], norms[rows]
 
 
 def _check_lengths(norms: dict[str, np.ndarray[Any, Any]], schema: Schema) -> None:
@@ -128,7 +151,7 @@ def refit(batch: RowBatch, checked: Schema, schema: Schema, *, partial: bool = F
     """
     if checked == schema:
         return batch
-    old, new = {**checked.fields, **checked.vectors}, {**schema.fields, **schema.vectors}
+    old, new = _kinds(checked), _kinds(schema)
     empty = {name: bool(np.isnan(m).all()) for name, m in batch.vectors.items()}
     empty |= {name: column.null_count == len(column) for name, column in batch.fields.items()}
     for name in empty:
@@ -144,6 +167,12 @@ def refit(batch: RowBatch, checked: Schema, schema: Schema, *, partial: bool = F
         vectors = {k: vectors[k] if k in vectors else no_vectors(n, d.dim, d.dtype) for k, d in schema.dense.items()}
         fields = {k: fields[k] if k in fields else pa.nulls(n, f.arrow_type) for k, f in schema.columns.items()}
     return RowBatch(batch.ids, vectors, fields)
+
+
+def _kinds(schema: Schema) -> dict[str, Any]:
+    """Fields and vectors by name, codecs aside: they change nothing about the rows."""
+    dense = {name: msgspec.structs.replace(kind, codec=None) for name, kind in schema.dense.items()}
+    return {**schema.fields, **schema.vectors, **dense}
 
 
 def find_rows(session: Any, cid: int, ids: Sequence[bytes]) -> dict[bytes, int]:

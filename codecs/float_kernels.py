@@ -1,7 +1,8 @@
-"""Kernels of exact search. Addresses are raw: the caller has checked shapes, types and contiguity.
+"""Kernels over rows of floats. Addresses are raw: the caller has checked shapes, types and contiguity.
 
 A row is scored by one sequence of operations wherever it lies, so its score has the same bits alone, in a
-batch, in the tail and in a segment. Metrics: 0 dot, 1 cosine (the query is normalised), 2 squared L2.
+batch, in the tail and in a segment. Metrics: 0 dot, 1 cosine (the query is normalised), 2 squared L2. Kinds of
+rows: 0 float32, 1 float16, 2 bfloat16. ``biases`` are added to the scores of each query.
 """
 
 import numpy as np
@@ -12,8 +13,10 @@ from gingham.codecs.intrinsics import (
     greater_mask,
     inline,
     kernel,
+    load_bf16,
     load_f16,
     load_f32,
+    load_one_bf16,
     load_one_f16,
     load_one_f32,
     load_one_u8,
@@ -26,8 +29,8 @@ from gingham.codecs.intrinsics import (
     total,
     zeros,
 )
-from gingham.index.topk_kernels import sift
-from gingham.index.topk_kernels import sort_heaps as sort_heaps
+from gingham.codecs.topk_kernels import sift
+from gingham.codecs.topk_kernels import sort_heaps as sort_heaps
 
 
 @inline
@@ -69,6 +72,28 @@ def _dot_f16(x, q, dim):
     s = total(add(add(a, b), add(c, d)))
     while j < dim:
         s += load_one_f16(x + uint64(2 * j)) * load_one_f32(q + uint64(4 * j))
+        j += 1
+    return s
+
+
+@inline
+def _dot_bf16(x, q, dim):
+    a, b, c, d = zeros(), zeros(), zeros(), zeros()
+    j = int64(0)
+    while j + 32 <= dim:
+        o = uint64(2 * j)
+        p = uint64(4 * j)
+        a = multiply_add(load_bf16(x + o), load_f32(q + p), a)
+        b = multiply_add(load_bf16(x + o + uint64(16)), load_f32(q + p + uint64(32)), b)
+        c = multiply_add(load_bf16(x + o + uint64(32)), load_f32(q + p + uint64(64)), c)
+        d = multiply_add(load_bf16(x + o + uint64(48)), load_f32(q + p + uint64(96)), d)
+        j += 32
+    while j + 8 <= dim:
+        a = multiply_add(load_bf16(x + uint64(2 * j)), load_f32(q + uint64(4 * j)), a)
+        j += 8
+    s = total(add(add(a, b), add(c, d)))
+    while j < dim:
+        s += load_one_bf16(x + uint64(2 * j)) * load_one_f32(q + uint64(4 * j))
         j += 1
     return s
 
@@ -124,60 +149,82 @@ def _l2_f16(x, q, dim):
 
 
 @inline
-def _score(x, half, q, dim, metric, norms, row):
+def _l2_bf16(x, q, dim):
+    a, b, c, d = zeros(), zeros(), zeros(), zeros()
+    j = int64(0)
+    while j + 32 <= dim:
+        o = uint64(2 * j)
+        p = uint64(4 * j)
+        a = _square(sub(load_bf16(x + o), load_f32(q + p)), a)
+        b = _square(sub(load_bf16(x + o + uint64(16)), load_f32(q + p + uint64(32))), b)
+        c = _square(sub(load_bf16(x + o + uint64(32)), load_f32(q + p + uint64(64))), c)
+        d = _square(sub(load_bf16(x + o + uint64(48)), load_f32(q + p + uint64(96))), d)
+        j += 32
+    while j + 8 <= dim:
+        a = _square(sub(load_bf16(x + uint64(2 * j)), load_f32(q + uint64(4 * j))), a)
+        j += 8
+    s = total(add(add(a, b), add(c, d)))
+    while j < dim:
+        t = load_one_bf16(x + uint64(2 * j)) - load_one_f32(q + uint64(4 * j))
+        s += t * t
+        j += 1
+    return s
+
+
+@inline
+def _score(x, kind, q, dim, metric, norms, row):
     if metric == 2:
-        if half:
+        if kind == 0:
+            return -_l2_f32(x, q, dim)
+        if kind == 1:
             return -_l2_f16(x, q, dim)
-        return -_l2_f32(x, q, dim)
-    s = _dot_f16(x, q, dim) if half else _dot_f32(x, q, dim)
+        return -_l2_bf16(x, q, dim)
+    if kind == 0:
+        s = _dot_f32(x, q, dim)
+    elif kind == 1:
+        s = _dot_f16(x, q, dim)
+    else:
+        s = _dot_bf16(x, q, dim)
     if metric == 1:
         s *= load_one_f32(norms + uint64(4 * row))
     return s
 
 
-@kernel("void(uint64, int64, int64, int64, uint64, int64, int64, uint64, uint64, float32[:,::1], int64[:,::1])")
-def scan_rows(vectors, half, start, stop, queries, dim, metric, norms, allow, scores, rows):
+@kernel(
+    "void(uint64, int64, int64, int64, uint64, int64, int64, uint64, float32[::1], uint64,float32[:,::1], int64[:,::1])"
+)
+def scan_rows(vectors, kind, start, stop, queries, dim, metric, norms, biases, allow, scores, rows):
     """Put the best of rows start to stop into the heaps of all queries; ``allow`` 0 allows all."""
-    width = uint64(dim * (2 if half else 4))
+    width = uint64(dim * (2 if kind else 4))
     for row in range(start, stop):
         if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
             continue
         x = vectors + uint64(row) * width
         for q in range(scores.shape[0]):
-            s = _score(x, half, queries + uint64(4 * q * dim), dim, metric, norms, row)
+            s = _score(x, kind, queries + uint64(4 * q * dim), dim, metric, norms, row) + biases[q]
             if s > scores[q, 0]:
                 scores[q, 0] = s
                 rows[q, 0] = row
                 sift(scores, rows, q, int64(scores.shape[1]))
 
 
-@kernel("void(uint64, int64, uint64, int64, int64, uint64, int64[::1], float32[::1])")
-def score_rows(vectors, half, query, dim, metric, norms, rows, out):
-    """Score listed rows; a negative row scores -inf."""
-    width = uint64(dim * (2 if half else 4))
-    n = rows.shape[0]
-    for i in range(n):
-        if i + 2 < n and rows[i + 2] >= 0:
-            ahead = vectors + uint64(rows[i + 2]) * width
-            for line in range(0, min(int64(width), int64(512)), 64):
-                prefetch(ahead + uint64(line))
-        if rows[i] < 0:
-            out[i] = float32(-np.inf)
-        else:
-            out[i] = _score(vectors + uint64(rows[i]) * width, half, query, dim, metric, norms, rows[i])
-
-
-@kernel("void(uint64, int64, uint64, int64, int64, uint64, int64[:,::1], float32[:,::1])")
-def score_candidates(vectors, half, queries, dim, metric, norms, rows, out):
+@kernel("void(uint64, int64, uint64, int64, int64, uint64, float32[::1], int64[:,::1], float32[:,::1])")
+def score_candidates(vectors, kind, queries, dim, metric, norms, biases, rows, out):
     """Score the listed rows of each query; a negative row scores -inf."""
-    width = uint64(dim * (2 if half else 4))
+    width = uint64(dim * (2 if kind else 4))
     for q in range(rows.shape[0]):
         query = queries + uint64(4 * q * dim)
-        for i in range(rows.shape[1]):
+        m = rows.shape[1]
+        for i in range(m):
+            if i + 2 < m and rows[q, i + 2] >= 0:
+                ahead = vectors + uint64(rows[q, i + 2]) * width
+                for line in range(0, min(int64(width), int64(512)), 64):
+                    prefetch(ahead + uint64(line))
             if rows[q, i] < 0:
                 out[q, i] = float32(-np.inf)
             else:
-                out[q, i] = _score(vectors + uint64(rows[q, i]) * width, half, query, dim, metric, norms, rows[q, i])
+                x = vectors + uint64(rows[q, i]) * width
+                out[q, i] = _score(x, kind, query, dim, metric, norms, rows[q, i]) + biases[q]
 
 
 @kernel("float32(uint64, int64, int64)")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gingham.index import flat
+from gingham.index import exact
 from gingham.parallel import get_threads, one_blas_thread, run_blocks, set_threads
 
 METRICS = ["dot", "cosine", "l2"]
@@ -47,8 +47,8 @@ def test_search_finds_what_brute_force_finds(
     k = data.draw(st.integers(1, n + 3))
     allow = data.draw(st.none() | st.just(rng.random(n) < data.draw(st.sampled_from([0.02, 0.5, 0.95]))))
     vectors.flags.writeable = False
-    norms = flat.row_norms(vectors, metric)
-    scores, rows = flat.search_flat(queries, vectors, norms, k, metric=metric, allow=allow, base=5)
+    norms = exact.row_norms(vectors, metric)
+    scores, rows = exact.search_exact(queries, vectors, norms, k, metric=metric, allow=allow, base=5)
     eligible = ~missing if allow is None else ~missing & allow
     truth = np.where(eligible, reference(queries, np.nan_to_num(vectors), metric), -np.inf)
     best = -np.sort(-truth, axis=1)[:, :k]
@@ -71,25 +71,25 @@ def test_a_score_has_the_same_bits_alone_in_a_batch_in_a_slice_and_for_any_threa
 ) -> None:
     vectors = rng.standard_normal((40_000, 19)).astype(dtype)
     queries = rng.standard_normal((40, 19)).astype(np.float32)
-    norms = flat.row_norms(vectors, metric)
+    norms = exact.row_norms(vectors, metric)
     before = get_threads()
     results = []
     for threads in (1, 2, 3):
         set_threads(threads)
-        results.append(flat.search_flat(queries, vectors, norms, 10, metric=metric))
+        results.append(exact.search_exact(queries, vectors, norms, 10, metric=metric))
     set_threads(before)
     for scores, rows in results:
         assert np.array_equal(scores, results[0][0])
         assert np.array_equal(rows, results[0][1])
     scores, rows = results[0]
     for q in (0, 17):
-        alone = flat.search_flat(queries[q : q + 1], vectors, norms, 10, metric=metric)
+        alone = exact.search_exact(queries[q : q + 1], vectors, norms, 10, metric=metric)
         assert np.array_equal(alone[0][0], scores[q])
         assert np.array_equal(alone[1][0], rows[q])
-        listed = flat.score_rows(queries[q], vectors, norms, rows[q], metric=metric)
+        listed = exact.score_rows(queries[q], vectors, norms, rows[q], metric=metric)
         assert np.array_equal(listed, scores[q])
     part = slice(int(rows[0, 0]), int(rows[0, 0]) + 1)
-    one = flat.search_flat(queries[:1], vectors[part], flat.row_norms(vectors[part], metric), 1, metric=metric)
+    one = exact.search_exact(queries[:1], vectors[part], exact.row_norms(vectors[part], metric), 1, metric=metric)
     assert one[0][0, 0] == scores[0, 0]
 
 
@@ -98,10 +98,10 @@ def test_rows_nearer_together_than_rounding_are_still_ranked_exactly(rng: np.ran
     base = rng.standard_normal(64) * 100
     vectors = (base + rng.standard_normal((3000, 64)) * 1e-3).astype(np.float32)
     queries = (base + rng.standard_normal((8, 64)) * 1e-3).astype(np.float32)
-    norms = flat.row_norms(vectors, metric)
-    scores, rows = flat.search_flat(queries, vectors, norms, 5, metric=metric)
+    norms = exact.row_norms(vectors, metric)
+    scores, rows = exact.search_exact(queries, vectors, norms, 5, metric=metric)
     for q in range(8):
-        every = flat.score_rows(queries[q], vectors, norms, np.arange(3000), metric=metric)
+        every = exact.score_rows(queries[q], vectors, norms, np.arange(3000), metric=metric)
         order = np.lexsort((np.arange(3000), -every))[:5]
         assert np.array_equal(rows[q], order)
         assert np.array_equal(scores[q], every[order])
@@ -114,10 +114,10 @@ def test_numpy_answers_agree_with_the_kernels_while_they_are_cold(
     vectors = rng.standard_normal((500, 24)).astype(np.float32)
     vectors[3] = np.nan
     queries = rng.standard_normal((9, 24)).astype(np.float32)
-    norms = flat.row_norms(vectors, metric)
-    warm = flat.search_flat(queries, vectors, norms, 7, metric=metric)
-    monkeypatch.setattr(flat, "ready_kernels", lambda name: None)
-    cold = flat.search_flat(queries, vectors, norms, 7, metric=metric)
+    norms = exact.row_norms(vectors, metric)
+    warm = exact.search_exact(queries, vectors, norms, 7, metric=metric)
+    monkeypatch.setattr(exact, "ready_kernels", lambda name: None)
+    cold = exact.search_exact(queries, vectors, norms, 7, metric=metric)
     np.testing.assert_allclose(cold[0], warm[0], rtol=1e-6, atol=1e-6)
     assert np.array_equal(cold[1], warm[1])
 
@@ -125,8 +125,8 @@ def test_numpy_answers_agree_with_the_kernels_while_they_are_cold(
 def test_a_radius_returns_every_row_that_reaches_it(rng: np.random.Generator) -> None:
     vectors = rng.standard_normal((400, 12)).astype(np.float32)
     query = rng.standard_normal(12).astype(np.float32)
-    norms = flat.row_norms(vectors, "dot")
-    scores, rows = flat.range_flat(query, vectors, norms, metric="dot", min_score=1.5, base=2)
+    norms = exact.row_norms(vectors, "dot")
+    scores, rows = exact.range_exact(query, vectors, norms, metric="dot", min_score=1.5, base=2)
     truth = reference(query[None], vectors, "dot")[0]
     assert set(rows.tolist()) == {int(i) + 2 for i in np.flatnonzero(truth >= 1.5)}
     assert np.all(scores[:-1] >= scores[1:])
@@ -135,24 +135,24 @@ def test_a_radius_returns_every_row_that_reaches_it(rng: np.random.Generator) ->
 def test_norms_do_not_depend_on_the_rows_beside() -> None:
     vectors = np.random.default_rng(0).standard_normal((9000, 33)).astype(np.float32)
     for metric in ("cosine", "l2"):
-        whole = flat.row_norms(vectors, metric)
-        alone = flat.row_norms(vectors[8191:8192], metric)
+        whole = exact.row_norms(vectors, metric)
+        alone = exact.row_norms(vectors[8191:8192], metric)
         assert alone[0] == whole[8191]
-    zero = flat.row_norms(np.zeros((1, 4), np.float32), "cosine")
+    zero = exact.row_norms(np.zeros((1, 4), np.float32), "cosine")
     assert zero[0] == 0
 
 
 def test_merging_orders_by_score_and_then_by_row() -> None:
     left = (np.array([[3.0, 1.0]], np.float32), np.array([[7, 2]]))
     right = (np.array([[3.0, 2.0]], np.float32), np.array([[4, 9]]))
-    scores, rows = flat.merge_topk([left, right], 3)
+    scores, rows = exact.merge_topk([left, right], 3)
     assert rows.tolist() == [[4, 7, 9]]
     assert scores.tolist() == [[3.0, 3.0, 2.0]]
 
 
 def test_a_second_process_loads_every_kernel_from_the_cache() -> None:
     code = (
-        "import gingham.index.flat_kernels as k\n"
+        "import gingham.codecs.float_kernels as k\n"
         "found = [f for f in vars(k).values() if hasattr(f, 'stats')]\n"
         "print(sum(sum(f.stats.cache_misses.values()) for f in found if f.signatures),"
         " sum(sum(f.stats.cache_hits.values()) for f in found))"
@@ -164,8 +164,8 @@ def test_a_second_process_loads_every_kernel_from_the_cache() -> None:
 
 def test_a_process_that_ends_while_kernels_compile_ends_well(tmp_path: Any) -> None:
     code = (
-        "import numpy as np\nfrom gingham.index.flat import search_flat\n"
-        "x = np.eye(4, dtype='f4'); s, r = search_flat(x, x, x[0], 1, metric='dot'); assert r[:, 0].tolist() == [0, 1, 2, 3]"
+        "import numpy as np\nfrom gingham.index.exact import search_exact\n"
+        "x = np.eye(4, dtype='f4'); s, r = search_exact(x, x, x[0], 1, metric='dot'); assert r[:, 0].tolist() == [0, 1, 2, 3]"
     )
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(

@@ -1,0 +1,146 @@
+"""Rows of packed integers: a header of factors and the codes of all dimensions, scored with integer arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gingham.schema import Metric
+
+    Array = np.ndarray[Any, Any]
+
+TILE_BYTES = 128 << 10
+"""Rows that stay in the second-level cache while all queries pass over them."""
+INT16_LIMIT, INT8_LIMIT = 32767, 127
+SUM_LIMIT = 2.1e9
+"""Sums of products stay below it, and so below 2^31."""
+SECOND, THIRD = 2, 3
+"""Columns of the parameters of a query: see :mod:`gingham.codecs.affine_kernels`."""
+
+
+@dataclass(frozen=True)
+class PackedQueries:
+    """Queries rounded to integers.
+
+    Attributes
+    ----------
+    integers : int16 or int8 (n_queries, width)
+    parameters : float32 (n_queries, 5), of :mod:`gingham.codecs.affine_kernels`
+    """
+
+    integers: Array
+    parameters: Array
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """The layout of rows of :mod:`gingham.codecs.affine_kernels`.
+
+    Attributes
+    ----------
+    dim : dimensions coded
+    bits : of a code, 1 to 8
+    factors : float32 factors in front, 3 or 1
+    """
+
+    dim: int
+    bits: int
+    factors: int = 3
+
+    @property
+    def width(self) -> int:
+        """Dimensions with padding."""
+        step = 16 if self.bits == 8 else 64
+        return -(-self.dim // step) * step
+
+    @property
+    def stride(self) -> int:
+        """Bytes of a row."""
+        return 4 * self.factors + self.width * self.bits // 8
+
+    def pack(self, header: Array, values: Array) -> Array:
+        """Rows from float32 (n, factors) and uint8 (n, width): uint8 (n, stride)."""
+        from gingham.codecs import affine_kernels
+
+        codes = np.empty((len(values), self.stride), np.uint8)
+        place = 4 * self.factors
+        codes[:, :place] = np.ascontiguousarray(header, np.float32).view(np.uint8)
+        if self.bits == 8:
+            codes[:, place:] = values
+        else:
+            affine_kernels.pack_planes(values, codes, place, self.bits)
+        return codes
+
+    def unpack(self, codes: Array) -> tuple[Array, Array]:
+        """Headers float32 (n, factors) and values uint8 (n, dim) of rows."""
+        from gingham.codecs import affine_kernels
+
+        place = 4 * self.factors
+        header = np.ascontiguousarray(codes[:, :place]).view(np.float32)
+        values = np.empty((len(codes), self.width), np.uint8)
+        affine_kernels.unpack_planes(codes.ctypes.data, self.stride, place, self.bits, values)
+        return header, values[:, : self.dim]
+
+    def prepare(self, queries: Array, metric: Metric, bias: Array, *, middle: float = 0.0) -> PackedQueries:
+        """Round queries.
+
+        Parameters
+        ----------
+        queries : float32 (n, dim or width), as they meet the decoded vectors
+        bias : float64 (n,), what the score of a row has beside its product with the query
+        middle : subtracted from every code
+
+        Notes
+        -----
+        Sums over a query use its integers too, so that rounding errs along decoded vectors and not along their
+        offset.
+        """
+        wide = np.zeros((len(queries), self.width), np.float32)
+        wide[:, : queries.shape[1]] = queries
+        limit = INT16_LIMIT if self.bits == 8 else INT8_LIMIT
+        sizes = np.abs(wide).astype(np.float64)
+        top, length = sizes.max(axis=1, initial=0), sizes.sum(axis=1)
+        some = top > 0
+        factor = np.zeros(len(wide))
+        factor[some] = np.minimum(limit / top[some], SUM_LIMIT / ((2**self.bits - 1) * length[some]))
+        integers = np.rint(wide * factor[:, None]).astype(np.int16 if self.bits == 8 else np.int8)
+        times = 2.0 if metric == "l2" else 1.0
+        step = np.divide(times, factor, out=np.zeros_like(factor), where=some)
+        sums = step * integers.sum(axis=1, dtype=np.int64)
+        parameters = np.empty((len(wide), 5), np.float32)
+        parameters[:, 0], parameters[:, 1], parameters[:, SECOND] = step, -middle * sums, sums
+        parameters[:, THIRD], parameters[:, 4] = -1.0 if metric == "l2" else 1.0, bias
+        return PackedQueries(integers, parameters)
+
+    def rest(self, queries: Array, prepared: PackedQueries, metric: Metric, *, middle: float = 0.0) -> PackedQueries:
+        """What rounding left out of queries, rounded itself: scores of both add up."""
+        times = 2.0 if metric == "l2" else 1.0
+        steps = prepared.parameters[:, :1] / np.float32(times)
+        left = queries - steps * prepared.integers[:, : queries.shape[1]]
+        again = self.prepare(left, metric, np.zeros(len(queries)), middle=middle)
+        again.parameters[:, THIRD] = 0
+        return again
+
+    def scan(
+        self, prepared: PackedQueries, codes: Array, start: int, stop: int, allow: int, scores: Array, rows: Array
+    ) -> None:
+        """Offer rows to heaps: see :meth:`gingham.codecs.protocol.Codec.scan`."""
+        from gingham.codecs import affine_kernels
+
+        tile = max(16, TILE_BYTES // self.stride)
+        affine_kernels.scan_packed(
+            codes.ctypes.data, self.stride, self.factors, self.width, self.bits, start, stop, tile,
+            prepared.integers.ctypes.data, prepared.parameters, allow, scores, rows,
+        )  # fmt: skip
+
+    def score(self, prepared: PackedQueries, codes: Array, rows: Array, out: Array) -> None:
+        """Score listed rows: see :meth:`gingham.codecs.protocol.Codec.score`."""
+        from gingham.codecs import affine_kernels
+
+        affine_kernels.score_packed(
+            codes.ctypes.data, self.stride, self.factors, self.width, self.bits,
+            prepared.integers.ctypes.data, prepared.parameters, rows, out,
+        )  # fmt: skip

@@ -1,0 +1,205 @@
+"""Kernels that round vectors to integers: between the extremes of a vector (LVQ) or of a dimension (SQ8), or on a grid.
+
+They write one byte a value; packing and headers are the caller's. Addresses are raw: the caller has checked shapes.
+"""
+
+import numpy as np
+from numba import float32, float64, int64, uint8, uint64
+
+from gingham.codecs.intrinsics import (
+    add,
+    inline,
+    kernel,
+    load_f32,
+    load_one_f32,
+    maximum,
+    minimum,
+    mul,
+    multiply_add,
+    splat,
+    store_as_bytes,
+    store_f32,
+    sub,
+    total,
+    zeros,
+)
+
+
+@inline
+def _extremes(x, dim, scratch):
+    """Least and greatest of dim floats."""
+    low, high = load_one_f32(x), load_one_f32(x)
+    j = int64(0)
+    if dim >= 8:
+        lows, highs = load_f32(x), load_f32(x)
+        j = int64(8)
+        while j + 8 <= dim:
+            v = load_f32(x + uint64(4 * j))
+            lows, highs = minimum(lows, v), maximum(highs, v)
+            j += 8
+        place = uint64(scratch.ctypes.data)
+        store_f32(place, lows)
+        store_f32(place + uint64(32), highs)
+        for i in range(8):
+            low, high = min(low, scratch[i]), max(high, scratch[8 + i])
+    while j < dim:
+        v = load_one_f32(x + uint64(4 * j))
+        low, high = min(low, v), max(high, v)
+        j += 1
+    return low, high
+
+
+@inline
+def _round(x, dim, low, factor, out):
+    """Bytes floor((x - low) factor + 1/2) of dim floats."""
+    lows, factors, halves = splat(low), splat(factor), splat(float32(0.5))
+    j = int64(0)
+    while j + 8 <= dim:
+        v = multiply_add(sub(load_f32(x + uint64(4 * j)), lows), factors, halves)
+        store_as_bytes(out + uint64(j), v)
+        j += 8
+    return j
+
+
+@inline
+def _center(x, mean, dim, out):
+    """Write x - mean and return the inner product of that with the mean."""
+    a = zeros()
+    j = int64(0)
+    place = uint64(out.ctypes.data)
+    while j + 8 <= dim:
+        o = uint64(4 * j)
+        m = load_f32(mean + o)
+        v = sub(load_f32(x + o), m)
+        a = multiply_add(v, m, a)
+        store_f32(place + o, v)
+        j += 8
+    s = total(a)
+    while j < dim:
+        o = uint64(4 * j)
+        out[j] = load_one_f32(x + o) - load_one_f32(mean + o)
+        s += out[j] * load_one_f32(mean + o)
+        j += 1
+    return s
+
+
+@kernel(
+    "void(uint64, int64, int64, uint64, float32, float32, int64, float32[::1],"
+    "uint8[:,::1], float32[:,::1], uint8[:,::1], float32[:,::1])"
+)
+def encode_levels(vectors, n, dim, mean, levels, fine_levels, metric, scratch, values, header, fine, fine_header):
+    """Round each vector between its own extremes, and what that leaves out between plus and minus half a step.
+
+    Parameters
+    ----------
+    vectors : address of float32 (n, dim)
+    levels, fine_levels : greatest value of each level; ``fine_levels`` 0 makes no second level
+    metric : 0 where the third factor is <mean, x - mean>, 2 where it is the squared length of the decoded vector
+    scratch : float32 of at least dim + 16
+    header, fine_header : step, offset and third factor; those of the second level add up with the first
+    """
+    centered = scratch[16:]
+    place = uint64(centered.ctypes.data)
+    half = float32(0.5)
+    for row in range(n):
+        along = _center(vectors + uint64(4 * row * dim), mean, dim, centered)
+        low, high = _extremes(place, dim, scratch)
+        step = (high - low) / levels
+        factor = float32(0.0)
+        if step > 0:
+            factor = levels / (high - low)
+            if not np.isfinite(factor):
+                step, factor = float32(0.0), float32(0.0)
+        j = _round(place, dim, low, factor, uint64(values.ctypes.data) + uint64(row * values.shape[1]))
+        while j < dim:
+            values[row, j] = uint8((centered[j] - low) * factor + half)
+            j += 1
+        fine_step, fine_factor, offset = float32(0.0), float32(0.0), float32(0.0)
+        if fine_levels > 0 and step > 0:
+            fine_step = step / fine_levels
+            fine_factor, offset = fine_levels / step, half * step
+        square, fine_square = float64(0.0), float64(0.0)
+        for j in range(dim):
+            coarse = low + step * float32(values[row, j])
+            square += coarse * coarse
+            if fine_levels > 0:
+                rest = min(max((centered[j] - coarse + offset) * fine_factor + half, float32(0.0)), fine_levels)
+                fine[row, j] = uint8(rest)
+                exact = coarse - offset + fine_step * float32(fine[row, j])
+                fine_square += exact * exact
+        header[row, 0], header[row, 1], header[row, 2] = step, low, along if metric == 0 else float32(square)
+        if fine_levels > 0:
+            fine_header[row, 0], fine_header[row, 1] = fine_step, -offset
+            fine_header[row, 2] = float32(0.0) if metric == 0 else float32(fine_square - square)
+
+
+@kernel("void(uint64, int64, int64, uint64, uint64, float32[::1], uint8[:,::1], uint8[:,::1], float32[:,:,::1])")
+def encode_ranges(vectors, n, dim, lows, factors, steps, high, low, squares):
+    """Round each dimension to a byte between its own extremes, and split it into its halves.
+
+    Parameters
+    ----------
+    squares : (2, n, 1): squared lengths of what the high halves decode to, in the middle of their 16 values, and what
+        is missing to those of the whole
+    """
+    half, top, least = splat(float32(0.5)), splat(float32(255.0)), zeros()
+    for row in range(n):
+        x = vectors + uint64(4 * row * dim)
+        out = uint64(low.ctypes.data) + uint64(row * low.shape[1])
+        j = int64(0)
+        while j + 8 <= dim:
+            o = uint64(4 * j)
+            v = mul(sub(load_f32(x + o), load_f32(lows + o)), load_f32(factors + o))
+            store_as_bytes(out + uint64(j), add(minimum(maximum(v, least), top), half))
+            j += 8
+        while j < dim:
+            o = uint64(4 * j)
+            v = (load_one_f32(x + o) - load_one_f32(lows + o)) * load_one_f32(factors + o)
+            low[row, j] = uint8(min(max(v, float32(0.0)), float32(255.0)) + float32(0.5))
+            j += 1
+        square, coarse = float64(0.0), float64(0.0)
+        for j in range(dim):
+            least_value, code = load_one_f32(lows + uint64(4 * j)), low[row, j]
+            v = least_value + steps[j] * float32(code)
+            square += v * v
+            high[row, j] = code >> uint8(4)
+            low[row, j] = code & uint8(15)
+            v = least_value + steps[j] * (float32(16) * float32(high[row, j]) + float32(7.5))
+            coarse += v * v
+        squares[0, row, 0], squares[1, row, 0] = float32(coarse), float32(square - coarse)
+
+
+@kernel("void(float32[:,::1], float32, int64, uint8[:,::1], float32[:,::1])")
+def encode_grid(rotated, scale, bits, values, header):
+    """Codes of RaBitQ on the grid of half-integers: sign and magnitude floor(scale |r_j| / |r|).
+
+    Parameters
+    ----------
+    rotated : residuals (n, width) after the rotation
+    scale : the constant t of the fast mode (RaBitQ library; Gao et al., extended RaBitQ)
+    header : |r|^2 / <r, y>, the error of the inner product with a unit vector, |r|^2; y is the grid point
+    """
+    width = rotated.shape[1]
+    top = float32((1 << (bits - 1)) - 1)
+    middle = float32(1 << (bits - 1))
+    for row in range(rotated.shape[0]):
+        r = rotated[row]
+        square = float64(0.0)
+        for j in range(width):
+            square += float64(r[j]) * float64(r[j])
+        factor = float32(scale / np.sqrt(square)) if square > 0 else float32(0.0)
+        if not np.isfinite(factor):
+            factor = float32(0.0)
+        along, length = float32(0.0), float32(0.0)
+        for j in range(width):
+            size = np.floor(min(abs(r[j]) * factor, top))
+            code = middle + size if r[j] > 0 else middle - float32(1.0) - size
+            values[row, j] = uint8(code)
+            y = size + float32(0.5)
+            along += abs(r[j]) * y
+            length += y * y
+        header[row, 0], header[row, 1], header[row, 2] = float32(0.0), float32(0.0), float32(square)
+        if square > 0:
+            header[row, 0] = float32(square / along)
+            tangent = max(square * length / (float64(along) * float64(along)) - 1.0, 0.0)
+            header[row, 1] = float32(np.sqrt(square * tangent / (width - 1)))

@@ -1,0 +1,36 @@
+"""How hard a search of dense vectors looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gingham.errors import InvalidArgument
+from gingham.index.two_stage import OVERSAMPLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How hard to look.
+
+    Attributes
+    ----------
+    exact : scan the vectors, codes or not
+    oversample : candidates of the codes that are scored from the vectors, times k, at least 1
+
+    Raises
+    ------
+    InvalidArgument : out of range
+    """
+
+    exact: bool = False
+    oversample: float = OVERSAMPLE
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.exact, bool):
+            raise InvalidArgument(f"search(exact=) expects True or False, found {self.exact!r:.60}")
+        kinds = isinstance(self.oversample, (int, float)) and not isinstance(self.oversample, bool)
+        if not kinds or not 1 <= self.oversample < float("inf"):
+            raise InvalidArgument(f"search(oversample=) expects a number of at least 1, found {self.oversample!r:.60}")
+
+
+DEFAULT_EFFORT = Effort()
