@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    for name in ("exact", "text", "ingest", "store"):
+    for name in ("exact", "text", "ingest", "store", "startup"):
         subprocess.run(
             [sys.executable, str(HERE / f"{name}.py"), "--json", str(HERE / "results" / f"{name}.json")], check=True
         )
