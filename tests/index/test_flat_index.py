@@ -187,3 +187,14 @@ def test_more_rows_than_there_are_cost_nothing() -> None:
     scores, found = full().search(np.ones(8), 1000)
     assert found.shape == scores.shape == (1, 1000)
     assert (found[0, 3:] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("codec", "kept"),
+    [("LVQ8", False), ("LVQ4x8", False), ("SQ8", False), ("RaBitQ8", False), ("F16", False), ("LVQ4", True),
+     ("RaBitQ2", True), ("PCA4,LVQ4x8", True), ("PCA4,LVQ8", True), ("Rotate,LVQ8", False), ("PQ4x8", True)],
+)  # fmt: skip
+def test_vectors_are_kept_where_codes_are_not_precise_themselves(codec: str, kept: bool) -> None:
+    index = gg.index.Flat(8, codec=codec)
+    index.add(np.random.default_rng(3).standard_normal((400, 8)))
+    assert (index.stats().kept_bytes > 0) == kept
