@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from gingham.index.two_stage import encode_rows, search_codes
 
 SPECS = (
     "F32 F16 BF16 SQ8 LVQ4 LVQ8 LVQ4x4 LVQ4x8 LVQ8x4 LVQ8x8 RaBitQ1 RaBitQ2 RaBitQ3 RaBitQ4 RaBitQ5 RaBitQ6 RaBitQ7 "
-    "RaBitQ8"
+    "RaBitQ8 Binary ITQ PQ{8}x8 PQ{4}x8 PQ{8}x12 OPQ,PQ{8}x8 OPQ,PQ{4}x8 PQ{4}x4fs PQ{2}x4fs OPQ,PQ{4}x4fs OPQ,PQ{2}x4fs "
+    "RQ{16}x8 FSQ{8} FSQ{4} GS{8}x8 PCA{2},LVQ8 PCA{2},RaBitQ4 LeanVec{2},LVQ8"
 ).split()
+"""``{n}`` stands for the greatest divisor of the dimensions that is at most an n-th of them."""
+ROWS = 120_000
 K = 10
 
 
@@ -47,7 +51,9 @@ def measure(spec: str, data: datasets.Dataset, truth: np.ndarray) -> dict[str, A
     """One cell of the matrix."""
     dim = data.rows.shape[1]
     started = time.perf_counter()
-    codec = parse_codec(spec, dim, data.metric).train(data.rows[: 1 << 16])
+    rng = np.random.default_rng(0)
+    sample = data.rows[np.sort(rng.permutation(len(data.rows))[: 1 << 16])]
+    codec = parse_codec(spec, dim, data.metric).train(sample)
     trained = time.perf_counter() - started
     started = time.perf_counter()
     codes = encode_rows(codec, len(data.rows), lambda part: data.rows[part])
@@ -81,6 +87,16 @@ def measure(spec: str, data: datasets.Dataset, truth: np.ndarray) -> dict[str, A
         "train s": trained, "encode MB/s": data.rows.nbytes / encoded / 1e6, "queries/s": 1 / seconds,
         "queries/s batch": 64 / batch, "scan GB/s": codes.nbytes / seconds / 1e9,
     }  # fmt: skip
+
+
+def filled(spec: str, dim: int) -> str:
+    """A spec for these dimensions."""
+
+    def part(match: re.Match[str]) -> str:
+        most = max(1, dim // int(match[1]))
+        return str(next(n for n in range(most, 0, -1) if dim % n == 0))
+
+    return re.sub(r"{(\d+)}", part, spec)
 
 
 def front(cells: dict[str, dict[str, Any]], cost: str, gain: str, *, less: bool) -> list[str]:
@@ -158,25 +174,28 @@ def main() -> None:
     gg.warmup()
     options.out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"bench": "matrix", "threads": 1, "k": K, "queries": options.queries, "machine": machine()}
-    fronts: dict[str, set[str]] = {spec: set() for spec in options.codecs}
+    fronts: dict[str, set[str]] = {}
     with threadpool_limits(1):
         for name in options.data:
-            data = datasets.load(name, options.queries)
+            data = datasets.load(name, options.queries, ROWS)
             if data is None:
                 print(f"{name} is not installed")
                 continue
             truth, cells = data.nearest(K), {}
             for given in options.codecs:
-                spec = given.replace("{d}", str(data.rows.shape[1]))
+                spec = filled(given, data.rows.shape[1])
                 try:
                     cells[spec] = measure(spec, data, truth)
                 except InvalidArgument as error:
                     print(f"{name} {spec}: {error}")
+            for spec in cells:
+                fronts.setdefault(spec, set())
             for cost, gain, less in FRONTS:
                 for spec in front(cells, cost, gain, less=less):
                     fronts.setdefault(spec, set()).add(f"{name}: {gain} against {cost}")
             result[name] = {"rows": data.rows.shape, "metric": data.metric, "codecs": cells}
             plot(name, cells, options.out / f"{name}.svg")
+            (options.out / "matrix.json").write_text(json.dumps(result, indent=1) + "\n")
             print(f"\n## {name} {data.rows.shape} {data.metric}\n\n{table(cells)}", flush=True)
     result["fronts"] = {spec: sorted(found) for spec, found in fronts.items()}
     print("\n".join(f"{spec}: {'; '.join(found) or 'on no front'}" for spec, found in result["fronts"].items()))

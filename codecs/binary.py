@@ -64,12 +64,13 @@ class Binary:
 
     Notes
     -----
-    With h of D bits that differ the angle of two vectors is estimated as pi h / D, so their cosine as cos(pi h / D).
-    Codes keep no lengths. With R the mean length of x - mean in the sample, <q - mean, x - mean> is taken as
-    |q - mean| R cos(pi h / D), to which dot and cosine add <q, mean>, that is without <mean, x - mean>, and l2 twice of
-    which is taken from |q - mean|^2 and the mean |x - mean|^2. So rows are ranked by the bits that differ under every
-    metric, and scores are estimates that want rescoring: the root mean square error of the cosine is 0.043 at 768
-    dimensions. Array of codes: "signs" uint64 (n, words), dimension 64 w + b in bit b of word w.
+    With h of D bits that differ the angle of two vectors is estimated as pi h / D, so their cosine as cos(pi h /
+    D). Codes keep no lengths. With R the mean length of x - mean in the sample, <q - mean, x - mean> is taken as p
+    = |q - mean| R cos(pi h / D). Dot and cosine score <q, mean> + p, which leaves out <mean, x - mean>, zero in the
+    mean; l2 scores 2 p - |q - mean|^2 - S, with S the mean of |x - mean|^2. So rows are ranked by the bits that
+    differ under every metric, and scores are estimates that want rescoring: the root mean square error of the
+    cosine is 0.043 at 768 dimensions. With ITQ, |q - mean| and R are lengths in the projection. Array of codes:
+    "signs" uint64 (n, words), dimension 64 w + b in bit b of word w.
     """
 
     dim: int
@@ -212,8 +213,10 @@ class Binary:
 
     def with_arrays(self, arrays: Mapping[str, Array]) -> Binary:
         """A trained copy."""
-        learned = {name: np.ascontiguousarray(arrays[name], np.float32) for name in ("mean", "norms", "rotation")}
-        return replace(self, **learned)
+        mean, norms, rotation = (
+            np.ascontiguousarray(arrays[name], np.float32) for name in ("mean", "norms", "rotation")
+        )
+        return replace(self, mean=mean, norms=norms, rotation=rotation)
 
 
 def _turned(rows: Array, rotation: Array) -> Array:

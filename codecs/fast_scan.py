@@ -55,7 +55,7 @@ class FastScan:
                 f"{self.spec} expects as many sub-spaces as divide the {self.dim} dimensions, found {self.m}; "
                 "choose a divisor"
             )
-        NibbleBlocks(self.m)
+        _ = self._layout
 
     @property
     def spec(self) -> str:
@@ -77,7 +77,7 @@ class FastScan:
         """1."""
         return 1
 
-    @property
+    @cached_property
     def _layout(self) -> NibbleBlocks:
         return NibbleBlocks(self.m)
 
@@ -96,14 +96,14 @@ class FastScan:
         """Learn the codebooks by k-means in each sub-space."""
         from gingham.codecs.product import train_codebooks
 
-        return replace(self, codebooks=train_codebooks(sample, self.m, CENTROIDS, seed))
+        return replace(self, codebooks=train_codebooks(sample, self.m, CENTROIDS, seed=seed))
 
     def encode(self, vectors: Array) -> Codes:
         """Encode rows by the nearest centroid of each sub-space."""
-        from gingham.codecs import fast_scan_kernels
+        from gingham.codecs import byte_table_kernels
 
         values = np.empty((len(vectors), self.m), np.uint8)
-        fast_scan_kernels.nearest_centroids(
+        byte_table_kernels.nearest_centroids(
             vectors.ctypes.data, self._lanes.ctypes.data, self.m, self.dim // self.m, values
         )
         return Codes(len(vectors), {"blocks": self._layout.pack(values)})
@@ -120,10 +120,10 @@ class FastScan:
 
     def prepare(self, queries: Array, bias: Array | None = None) -> BlockQueries:
         """Tables of queries: products with the centroids, or negative squared distances."""
-        from gingham.codecs import fast_scan_kernels
+        from gingham.codecs import byte_table_kernels
 
         prepared = self._layout.queries(len(queries))
-        fast_scan_kernels.product_tables(
+        byte_table_kernels.product_tables(
             queries.ctypes.data, self._lanes.ctypes.data, self.m, self.dim // self.m, self.metric == "l2",
             prepared.tables, prepared.parameters,
         )  # fmt: skip

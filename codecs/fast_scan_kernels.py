@@ -35,26 +35,34 @@ from gingham.codecs.intrinsics import (
     load_one_u8,
     low_nibbles,
     lowest_bit,
-    maximum,
-    minimum,
-    mul,
     multiply_add,
+    prefetch,
     shuffle_bytes,
     splat,
     splat_words,
-    store_as_bytes,
     store_f32,
-    store_one_u8,
-    sub,
     sub_words,
     words_left_8,
     words_of_bytes,
     words_right_8,
     zero_words,
-    zeros,
 )
 from gingham.codecs.topk_kernels import sift
+from gingham.codecs.wide_intrinsics import (
+    WIDE,
+    add_wide_words,
+    load_wide_bytes,
+    shuffle_wide_bytes,
+    sum_of_halves,
+    wide_high_nibbles,
+    wide_low_nibbles,
+    wide_words_of_bytes,
+    wide_words_right_8,
+    zero_wide_words,
+)
 
+_AHEAD = 8192
+"""Bytes ahead of the scan of one query that are asked for: hardware stops at the end of a page."""
 _ALL = 0xFFFFFFFF
 _TILE_BYTES = 96 << 10
 """Blocks that stay in the second-level cache while all queries pass over them."""
@@ -74,15 +82,20 @@ def _folded(even, odd):
 
 
 @inline
-def _one_query(block, table, pairs):
-    a, b, c, d = zero_words(), zero_words(), zero_words(), zero_words()
-    for p in range(pairs):
+def _rest_of_one(block, table, done, pairs, a, b, c, d):
+    for p in range(done, pairs):
         o = uint64(32 * p)
         codes = load_bytes(block + o)
         entries = load_bytes(table + o)
         a, b = _gather(entries, low_nibbles(codes), a, b)
         c, d = _gather(entries, high_nibbles(codes), c, d)
     return _folded(a, b), _folded(c, d)
+
+
+@inline
+def _one_query(block, table, pairs):
+    """Sums of 32 rows in order."""
+    return _rest_of_one(block, table, 0, pairs, zero_words(), zero_words(), zero_words(), zero_words())
 
 
 @inline
@@ -102,6 +115,58 @@ def _two_queries(block, table, pairs):
         e, f = _gather(entries, low, e, f)
         g, h = _gather(entries, high, g, h)
     return _folded(a, b), _folded(c, d), _folded(e, f), _folded(g, h)
+
+
+@inline
+def _wide_gather(table, nibbles, even, odd):
+    """As :func:`_gather`, two pairs of codes at once."""
+    found = wide_words_of_bytes(shuffle_wide_bytes(table, nibbles))
+    return add_wide_words(even, found), add_wide_words(odd, wide_words_right_8(found))
+
+
+@inline
+def _wide_one_query(block, table, pairs):
+    a, b, c, d = zero_wide_words(), zero_wide_words(), zero_wide_words(), zero_wide_words()
+    for p in range(pairs >> 1):
+        o = uint64(64 * p)
+        prefetch(block + o + uint64(_AHEAD))
+        codes = load_wide_bytes(block + o)
+        entries = load_wide_bytes(table + o)
+        a, b = _wide_gather(entries, wide_low_nibbles(codes), a, b)
+        c, d = _wide_gather(entries, wide_high_nibbles(codes), c, d)
+    return _rest_of_one(
+        block, table, pairs & ~1, pairs, sum_of_halves(a), sum_of_halves(b), sum_of_halves(c), sum_of_halves(d)
+    )
+
+
+@inline
+def _wide_two_queries(block, table, pairs):
+    a, b, c, d = zero_wide_words(), zero_wide_words(), zero_wide_words(), zero_wide_words()
+    e, f, g, h = zero_wide_words(), zero_wide_words(), zero_wide_words(), zero_wide_words()
+    other = table + uint64(32 * pairs)
+    for p in range(pairs >> 1):
+        o = uint64(64 * p)
+        codes = load_wide_bytes(block + o)
+        low, high = wide_low_nibbles(codes), wide_high_nibbles(codes)
+        entries = load_wide_bytes(table + o)
+        a, b = _wide_gather(entries, low, a, b)
+        c, d = _wide_gather(entries, high, c, d)
+        entries = load_wide_bytes(other + o)
+        e, f = _wide_gather(entries, low, e, f)
+        g, h = _wide_gather(entries, high, g, h)
+    done = pairs & ~1
+    first = _rest_of_one(
+        block, table, done, pairs, sum_of_halves(a), sum_of_halves(b), sum_of_halves(c), sum_of_halves(d)
+    )
+    second = _rest_of_one(
+        block, other, done, pairs, sum_of_halves(e), sum_of_halves(f), sum_of_halves(g), sum_of_halves(h)
+    )
+    return first[0], first[1], second[0], second[1]
+
+
+# Another function, not a branch: the CPU may lack an instruction even where it is never reached.
+_one = _wide_one_query if WIDE else _one_query
+_two = _wide_two_queries if WIDE else _two_queries
 
 
 @inline
@@ -214,7 +279,7 @@ def _scan_one(codes, pairs, table, query, plus, times, error, start, stop, allow
                 continue
         elif row + 32 > stop:
             wanted = uint32(uint32(_ALL) >> uint32(32 - (stop - row)))
-        a, b = _one_query(codes + uint64(row >> 5) * stride, table, pairs)
+        a, b = _one(codes + uint64(row >> 5) * stride, table, pairs)
         if times == 0:
             mask = uint32(wanted & _by_sums(a, b, query, least, room))
             if mask != 0:
@@ -242,7 +307,7 @@ def _scan_two(codes, pairs, table, query, plus, times, error, start, stop, allow
                 continue
         elif row + 32 > stop:
             wanted = uint32(uint32(_ALL) >> uint32(32 - (stop - row)))
-        a, b, c, d = _two_queries(codes + uint64(row >> 5) * stride, table, pairs)
+        a, b, c, d = _two(codes + uint64(row >> 5) * stride, table, pairs)
         if times == 0:
             mask = uint32(wanted & _by_sums(a, b, query, least, room))
             if mask != 0:
@@ -283,13 +348,9 @@ def scan_blocks(codes, pairs, tables, parameters, plus, times, error, start, sto
         for i in range(0, n, 2):
             table, query = tables + uint64(i) * stride, parameters + uint64(16 * i)
             if i + 1 < n:
-                _scan_two(
-                    codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows
-                )
+                _scan_two(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
             else:
-                _scan_one(
-                    codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows
-                )
+                _scan_one(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
 
 
 @inline
@@ -335,7 +396,7 @@ def score_blocks(codes, pairs, tables, parameters, plus, times, error, rows, out
 
 @kernel("void(uint8[:,::1], int64, uint8[:,:,::1])")
 def pack_rows(values, at, blocks):
-    """Write codes (n, M) below 16 to the rows of blocks from ``at``, which hold zeros; M is that of the blocks, or less."""
+    """Write codes (n, M) below 16 to the rows of blocks from ``at``, which hold zeros."""
     for i in range(values.shape[0]):
         row = at + i
         place, shift = _place(row), uint8(4 * ((row >> 4) & 1))
@@ -352,120 +413,3 @@ def unpack_rows(codes, pairs, first, values):
         shift = uint8(4 * ((row >> 4) & 1))
         for m in range(values.shape[1]):
             values[i, m] = (load_one_u8(byte + uint64(16 * m)) >> shift) & uint8(15)
-
-
-@inline
-def _extremes(low, high, scratch, at):
-    """Least and greatest of 8 pairs of floats, by way of 16 floats of scratch from ``at``."""
-    place = uint64(scratch.ctypes.data) + uint64(4 * at)
-    store_f32(place, minimum(low, high))
-    store_f32(place + uint64(32), maximum(low, high))
-    least, greatest = scratch[at], scratch[at + 8]
-    for lane in range(1, 8):
-        least, greatest = min(least, scratch[at + lane]), max(greatest, scratch[at + 8 + lane])
-    return least, greatest
-
-
-@inline
-def _rounded(entries, count, scratch, table, parameters, i):
-    """Round 16 floats for each of ``count`` codes to bytes with one step, from the least of each code.
-
-    The step is such that the greatest byte is 255 and that the greatest sum, half a step of rounding for each code
-    included, stays below 2^16.
-    """
-    base, widest, whole = float64(0), float64(0), float64(0)
-    for m in range(count):
-        place = entries + uint64(64 * m)
-        least, greatest = _extremes(load_f32(place), load_f32(place + uint64(32)), scratch, 16 * count)
-        base += float64(least)
-        widest, whole = max(widest, float64(greatest) - float64(least)), whole + (float64(greatest) - float64(least))
-    factor = float64(0)
-    if widest > 1e-35:
-        factor = min(255.0 / widest, (65535.0 - count) / whole)
-    parameters[i, 0] = float32(1.0 / factor) if factor > 0.0 else float32(0)
-    parameters[i, 1] = float32(base)
-    factors, halves = splat(float32(factor)), splat(float32(0.5))
-    for m in range(count):
-        place = entries + uint64(64 * m)
-        a, b = load_f32(place), load_f32(place + uint64(32))
-        least = splat(_extremes(a, b, scratch, 16 * count)[0])
-        store_as_bytes(table + uint64(16 * m), multiply_add(sub(a, least), factors, halves))
-        store_as_bytes(table + uint64(16 * m + 8), multiply_add(sub(b, least), factors, halves))
-
-
-@inline
-def _compared(q, centroids, width, l2):
-    """Scores of ``width`` numbers against 16 centroids, dimension by dimension in memory: two vectors."""
-    a, b = zeros(), zeros()
-    for j in range(width):
-        x = splat(load_one_f32(q + uint64(4 * j)))
-        low, high = load_f32(centroids + uint64(64 * j)), load_f32(centroids + uint64(64 * j + 32))
-        if l2:
-            low, high = sub(x, low), sub(x, high)
-            a, b = multiply_add(low, low, a), multiply_add(high, high, b)
-        else:
-            a, b = multiply_add(x, low, a), multiply_add(x, high, b)
-    if l2:
-        a, b = sub(zeros(), a), sub(zeros(), b)
-    return a, b
-
-
-@kernel("void(uint64, uint64, int64, int64, boolean, uint8[:,:,::1], float32[:,::1])")
-def product_tables(queries, centroids, count, width, l2, tables, parameters):
-    """Tables uint8 (n, M padded to even, 16) of queries float32 (n, count * width), and step and base.
-
-    ``centroids`` float32 (count, width, 16); entries are inner products, or negative squared distances.
-    """
-    scratch = np.empty(16 * count + 16, np.float32)
-    entries = uint64(scratch.ctypes.data)
-    padded = tables.shape[1]
-    for i in range(tables.shape[0]):
-        q = queries + uint64(4 * count * width) * uint64(i)
-        for m in range(count):
-            o = centroids + uint64(64 * width) * uint64(m)
-            a, b = _compared(q + uint64(4 * width) * uint64(m), o, width, l2)
-            store_f32(entries + uint64(64 * m), a)
-            store_f32(entries + uint64(64 * m + 32), b)
-        table = uint64(tables.ctypes.data) + uint64(16 * padded) * uint64(i)
-        _rounded(entries, count, scratch, table, parameters, i)
-        for j in range(16 * (padded - count)):
-            store_one_u8(table + uint64(16 * count + j), uint8(0))
-
-
-@kernel("void(float32[:,::1], uint8[:,:,::1], float32[:,::1])")
-def sign_tables(queries, tables, parameters):
-    """Tables uint8 (n, dim / 4, 16) of queries (n, dim), and step and base; dim is a multiple of 8.
-
-    Entry c of a code is the sum of its four numbers, number t negated where bit t of c is not set.
-    """
-    count = tables.shape[1]
-    scratch = np.empty(16 * count + 16, np.float32)
-    for i in range(tables.shape[0]):
-        for m in range(count):
-            for c in range(16):
-                s = float32(0)
-                for t in range(4):
-                    x = queries[i, 4 * m + t]
-                    s += x if (c >> t) & 1 else -x
-                scratch[16 * m + c] = s
-        table = uint64(tables.ctypes.data) + uint64(16 * count) * uint64(i)
-        _rounded(uint64(scratch.ctypes.data), count, scratch, table, parameters, i)
-
-
-@kernel("void(uint64, uint64, int64, int64, uint8[:,::1])")
-def nearest_centroids(vectors, centroids, count, width, values):
-    """Codes (n, count) of vectors float32 (n, count * width): the nearest of 16, the first among equals."""
-    scratch = np.empty(16, np.float32)
-    room = uint64(scratch.ctypes.data)
-    for i in range(values.shape[0]):
-        x = vectors + uint64(4 * count * width) * uint64(i)
-        for m in range(count):
-            o = centroids + uint64(64 * width) * uint64(m)
-            a, b = _compared(x + uint64(4 * width) * uint64(m), o, width, True)
-            store_f32(room, a)
-            store_f32(room + uint64(32), b)
-            best = int64(0)
-            for c in range(1, 16):
-                if scratch[c] > scratch[best]:
-                    best = c
-            values[i, m] = uint8(best)

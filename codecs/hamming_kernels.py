@@ -8,24 +8,30 @@ import numpy as np
 from numba import float32, int64, uint32, uint64
 
 from gingham.codecs.intrinsics import (
+    count_ones,
+    inline,
+    kernel,
+    load_one_u8,
+    load_one_u64,
+    lowest_bit,
+    prefetch,
+)
+from gingham.codecs.topk_kernels import sift
+from gingham.codecs.wide_intrinsics import (
     add_long_halves,
     add_longs,
     add_neighbours,
     count_differences,
-    count_ones,
-    inline,
-    kernel,
     less_longs,
     load_longs,
-    load_one_u8,
-    load_one_u64,
-    lowest_bit,
     mask_longs,
     splat_longs,
     store_longs,
     zero_longs,
 )
-from gingham.codecs.topk_kernels import sift
+
+_AHEAD = 8192
+"""Bytes ahead of the scan of one query that are asked for: hardware stops at the end of a page."""
 
 
 @inline
@@ -104,7 +110,11 @@ def scan_signs(codes, words, start, stop, tile, queries, levels, allow, scores, 
             limits = splat_longs(limit)
             row = low
             while row + 4 <= min(high, fours):
-                near = _four_distances(codes + uint64(row) * stride, stride, q, words, keep)
+                x = codes + uint64(row) * stride
+                if scores.shape[0] == 1 and words >= 8:
+                    for o in range(0, 32 * words, 64):
+                        prefetch(x + uint64(_AHEAD + o))
+                near = _four_distances(x, stride, q, words, keep)
                 mask = less_longs(near, limits)
                 if mask != 0:
                     store_longs(room, near)

@@ -37,6 +37,8 @@ def _simd() -> Literal["avx2", "portable"]:
 
 
 SIMD = _simd()
+WIDE = SIMD == "avx2" and "+avx512bw" in _features()
+"""Whether operations on 64 bytes are one instruction each; where not, kernels use those on 32."""
 WIDENS_HALVES = SIMD == "avx2" or platform.machine() in ("aarch64", "arm64")
 """Whether LLVM has an instruction that widens float16: with F16C, and on every 64-bit ARM."""
 

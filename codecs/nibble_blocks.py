@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class NibbleBlocks:
         if not 1 <= self.count <= MOST_CODES:
             raise InvalidArgument(f"4-bit codes expect 1 to {MOST_CODES} codes in a row, found {self.count}")
 
-    @property
+    @cached_property
     def pairs(self) -> int:
         """Pairs of codes, the last one padded."""
         return (self.count + 1) // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Pipeline:
             transforms.append(transform)
             sample = _in_blocks(transform.apply, sample)
             if queries is not None:
-                queries = _in_blocks(lambda rows, transform=transform: transform.apply_queries(rows)[0], queries)
+                queries = _in_blocks(partial(_turned, transform), queries)
         codec = self.codec.train(sample, queries=queries, seed=seed + len(transforms))
         return replace(self, transforms=tuple(transforms), codec=codec)
 
@@ -152,6 +153,10 @@ def _in_blocks(work: Callable[[Array], Array], rows: Array) -> Array:
         lambda start: work(rows[start : start + BLOCK_ROWS]), list(range(0, max(len(rows), 1), BLOCK_ROWS))
     )
     return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+
+
+def _turned(transform: Transform, queries: Array) -> Array:
+    return transform.apply_queries(queries)[0]
 
 
 def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

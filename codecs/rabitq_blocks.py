@@ -7,6 +7,7 @@ nearest neighbor search", SIGMOD 2024.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class RaBitQBlocks:
         """1."""
         return 1
 
-    @property
+    @cached_property
     def _layout(self) -> NibbleBlocks:
         return NibbleBlocks(Rotate(self.dim).out_dim // SIGNS)
 
@@ -159,14 +160,14 @@ class RaBitQBlocks:
         error of a row is counted as a longer query: both grow with |r|, and the angle of r and y is about the same in
         all rows.
         """
-        from gingham.codecs import fast_scan_kernels
+        from gingham.codecs import byte_table_kernels
 
         mean, rotation = self._learned()
         centered = queries - mean
         squares = np.square(centered, dtype=np.float64).sum(axis=1)
         constant = -squares if self.metric == "l2" else (queries.astype(np.float64) * mean).sum(axis=1)
         blocks = self._layout.queries(len(queries))
-        fast_scan_kernels.sign_tables(rotation.apply_queries(centered)[0], blocks.tables, blocks.parameters)
+        byte_table_kernels.sign_tables(rotation.apply_queries(centered)[0], blocks.tables, blocks.parameters)
         blocks.parameters[:, 2] = constant if bias is None else constant + bias
         rounding = self._layout.count * np.square(blocks.parameters[:, 0], dtype=np.float64) / 12
         lengths = np.sqrt(squares + rounding / SINE_SQUARED)

@@ -79,6 +79,18 @@ def _lvq(at: _Place) -> tuple[Any, ...]:
     return at.dim, at.metric, int(at.match[1]), int(at.match[2] or 0)
 
 
+def _pq(at: _Place) -> tuple[Any, ...]:
+    return at.dim, at.metric, int(at.match[1]), int(at.match[2])
+
+
+def _opq(at: _Place) -> tuple[Any, ...]:
+    """OPQ shares the sub-spaces of the quantizer that follows."""
+    quantizer = re.fullmatch(f"PQ{_N}x(4fs|8|12|16)", at.after, re.IGNORECASE | re.ASCII)
+    if quantizer is None:
+        raise InvalidArgument(f"OPQ expects a product quantizer after it, such as 'OPQ,PQ48x8', found {at.after!r:.40}")
+    return at.dim, int(quantizer[1]), 16 if quantizer[2].lower() == "4fs" else 256
+
+
 _CODECS = (
     _Name("F", "F32", "F32", "scalar", "Float", _kind),
     _Name("F", "F16", "F16", "scalar", "Float", _kind),
@@ -89,6 +101,11 @@ _CODECS = (
     _Name("RaBitQ", "RaBitQ2 to RaBitQ8", "RaBitQ([2-8])", "rabitq", "RaBitQ", _numbered),
     _Name("Binary", "Binary", "Binary", "binary", "Binary", _plain),
     _Name("ITQ", "ITQ, ITQ{bits}", f"ITQ{_N}?", "binary", "Binary", _itq),
+    _Name("PQ", "PQ{M}x4fs", f"PQ{_N}x4fs", "fast_scan", "FastScan", _numbered),
+    _Name("PQ", "PQ{M}x8, PQ{M}x12, PQ{M}x16", f"PQ{_N}x(8|12|16)", "product", "ProductQuantizer", _pq),
+    _Name("RQ", "RQ{M}x8", f"RQ{_N}x8", "residual", "ResidualQuantizer", _numbered),
+    _Name("FSQ", "FSQ{bytes}", f"FSQ{_N}", "mixed_radix", "MixedRadix", _numbered),
+    _Name("GS", "GS{M}x8", f"GS{_N}x8", "gain_shape", "GainShape", _numbered),
 )
 _TRANSFORMS = (
     _Name("Center", "Center", "Center", "transforms", "Center", _plain),
@@ -96,6 +113,7 @@ _TRANSFORMS = (
     _Name("MRL", "MRL{d}", f"MRL{_N}", "transforms", "MRL", _numbered, keeps_length=True),
     _Name("Rotate", "Rotate", "Rotate", "rotation", "Rotate", lambda at: (at.dim,), keeps_length=True),
     _Name("Whiten", "Whiten", "Whiten", "transforms", "Whiten", lambda at: (at.dim, at.metric, at.dim)),
+    _Name("OPQ", "OPQ", "OPQ", "opq", "OPQ", _opq, keeps_length=True),
     _Name("LeanVec", "LeanVec{d}", f"LeanVec{_N}", "transforms", "LeanVec", _numbered),
 )
 

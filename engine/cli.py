@@ -318,13 +318,18 @@ def _search_run(
 
 
 @app.command()
-def verify(db: PathArgument, as_json: JsonOption = False) -> None:
+def verify(
+    db: PathArgument,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Read this collection only.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Read every page, record and vector, and report all damage; exit code 3 where there is some."""
     from gingham.connect import open as open_database
 
     with open_database(db, mode="r") as database, _progress("Verifying") as progress:
         total = database.stats().used_bytes
-        report = database.verify(progress=lambda done: progress(done, max(total, done)))
+        what = database if collection is None else database[collection]
+        report = what.verify(progress=lambda done: progress(done, max(total, done)))
     found = [str(damage) for damage in report.damage]
     figures = {"ok": report.ok, "records": report.records, "blob_bytes": report.blob_bytes, "damage": found}
     text = f"healthy: {report.records:,} records and {report.blob_bytes:,} bytes of columns read"
@@ -373,12 +378,24 @@ def restore(
 @app.command()
 def warmup(as_json: JsonOption = False) -> None:
     """Compile all kernels now, so that no first query waits: for images and installations."""
+    from gingham.index.warmup import KERNEL_MODULES
     from gingham.index.warmup import warmup as compile_kernels
 
     started = time.perf_counter()
-    count = compile_kernels(lambda name: typer.echo(name, err=True))
+    with _progress("Compiling kernels") as progress:
+        count = compile_kernels(lambda name: progress(KERNEL_MODULES.index(name), len(KERNEL_MODULES)))
     seconds = time.perf_counter() - started
-    _report({"modules": count, "seconds": seconds}, f"{count} kernel modules ready in {seconds:.1f} s", as_json)
+    from gingham.codecs.jit import CACHE_FOLDER
+    from gingham.codecs.kernel_cache import can_write
+
+    kept = CACHE_FOLDER is not None and can_write(CACHE_FOLDER)
+    folder = str(CACHE_FOLDER) if kept else None
+    text = f"{count} kernel modules ready in {seconds:.1f} s, " + (
+        f"kept in {folder}"
+        if kept
+        else f"kept for no other process: {CACHE_FOLDER or 'no cache folder'} is not writable"
+    )
+    _report({"modules": count, "seconds": seconds, "folder": folder}, text, as_json)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,9 @@ UserId = str | int | uuid.UUID | bytes
 MAX_ID_BYTES = 480
 """Longest encoded id: LMDB keys end at 511 bytes and the key also carries the collection."""
 
+UUID_IDS = {b"gingham.id": b"uuid"}
+"""Metadata of an Arrow field ``id`` whose 16 bytes are UUIDs; bytes ids have none."""
+
 _INT_BYTES = 9
 _INT_BIAS = 1 << (8 * _INT_BYTES - 1)
 _INT, _STR, _UUID, _BYTES = b"i", b"s", b"u", b"x"
@@ -116,16 +119,21 @@ def whole(what: str, value: object, least: int = 1) -> int:
     return number
 
 
-def least_score(what: str, value: object) -> float:
-    """A bound of scores that a user gave, within float32; raises InvalidArgument unless it is a finite number."""
+def finite(what: str, value: object, kind: str = "number") -> float:
+    """A number that a user gave; raises InvalidArgument unless it is finite."""
     single = not _is_bool(value) and not isinstance(value, (str, bytes)) and not getattr(value, "ndim", 0)
     try:
         number = float(value) if single else math.nan  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidArgument(f"{what} expects a finite score, found {shown(value)}")
-    return max(-_LARGEST_SCORE, min(number, _LARGEST_SCORE))
+        raise InvalidArgument(f"{what} expects a finite {kind}, found {shown(value)}")
+    return number
+
+
+def least_score(what: str, value: object) -> float:
+    """A bound of scores that a user gave, within float32; raises InvalidArgument unless it is a finite number."""
+    return max(-_LARGEST_SCORE, min(finite(what, value, "score"), _LARGEST_SCORE))
 
 
 @dataclass(frozen=True, slots=True)

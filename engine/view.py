@@ -21,10 +21,12 @@ from gingham.query.search import Request, query_rows, run_query, search
 from gingham.schema import Dense, Sparse, Text, check_named
 from gingham.sparse_vectors import sparse_query
 from gingham.storage import writes
+from gingham.storage.verify import VerifyReport, verify
 from gingham.types import is_id, least_score, whole
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -248,6 +250,8 @@ class CollectionView:
     def to_parquet(self, path: str | os.PathLike[str], *, where: Where = None) -> int:
         """Write all rows with their vectors to a Parquet file; nothing is at ``path`` until all of it is.
 
+        ``upsert(path)`` brings the rows back with ids of the type they had.
+
         Returns
         -------
         int : rows written
@@ -433,6 +437,16 @@ class CollectionView:
                 "db.collection(name, embedder=...), or name a text field with using= to search its words"
             )
         return embed_queries(self._embedder, texts, dense)
+
+    def verify(self, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
+        """Read every record and blob of this collection, and the pages that all share, and report all damage.
+
+        Parameters
+        ----------
+        progress : called with the number of blob bytes read so far
+        """
+        with self._reader.session() as session:
+            return verify(session, progress, only=self._cid)
 
     def stats(self) -> CollectionStats:
         """Rows, segments, tail and bytes."""

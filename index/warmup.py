@@ -29,9 +29,12 @@ KERNEL_MODULES = (
     "gingham.codecs.affine_kernels",
     "gingham.codecs.scalar_kernels",
     "gingham.codecs.rotation_kernels",
-    "gingham.codecs.projection_kernels",
+    "gingham.codecs.kmeans_kernels",
+    "gingham.codecs.table_kernels",
     "gingham.codecs.fast_scan_kernels",
     "gingham.codecs.hamming_kernels",
+    "gingham.codecs.projection_kernels",
+    "gingham.codecs.byte_table_kernels",
 )
 """Modules whose import compiles their kernels, or loads them from the cache; the first are compiled first."""
 NICE = 10
@@ -40,6 +43,8 @@ _lock = threading.Lock()
 """Held while what follows is looked at or changed."""
 _ready: set[str] = set()
 _wanted: list[str] = []
+_failed: set[str] = set()
+"""Modules whose import raised in the thread, which reported it: NumPy goes on answering, and nothing is tried again."""
 _thread: threading.Thread | None = None
 _importing = threading.RLock()
 """Held while kernels are imported: the child of a fork cannot end an import that a thread of its parent began."""
@@ -51,12 +56,19 @@ def ready_kernels(name: str) -> ModuleType | None:
     if name in _ready:
         return sys.modules[name]
     with _lock:
-        if name not in _wanted and name not in _ready:
+        if name in _ready or name in _failed:
+            return None
+        if name not in _wanted:
             _wanted.append(name)
         if _thread is None or not _thread.is_alive():
             _thread = threading.Thread(target=_make_ready, name="gingham-kernels", daemon=True)
             _thread.start()
     return None
+
+
+def all_ready() -> bool:
+    """Whether every kernel module is loaded; the first call starts what is missing."""
+    return None not in [ready_kernels(name) for name in KERNEL_MODULES]
 
 
 def warmup(progress: Callable[[str], None] | None = None) -> int:
@@ -107,13 +119,24 @@ def _make_ready() -> None:
         if name is None:
             assert child is not None
             child = child if child.next() else None
-        elif _is_cached(name):
-            _import(name)
-        else:
-            child = child or _Child.start(name)
-            while child is not None and name not in child.done:
-                child = child if child.next() else None
-            _import(name)
+            continue
+        try:
+            child = _load(name, child)
+        except BaseException:
+            with _lock:
+                _wanted[:] = [other for other in _wanted if other != name]
+                _failed.add(name)
+            raise
+
+
+def _load(name: str, child: _Child | None) -> _Child | None:
+    """Make one module ready; returns the child that goes on, if there is one."""
+    if not _is_cached(name):
+        child = child or _Child.start(name)
+        while child is not None and name not in child.done:
+            child = child if child.next() else None
+    _import(name)
+    return child
 
 
 class _Child:
@@ -135,12 +158,10 @@ class _Child:
             return None
         names = [first, *(name for name in KERNEL_MODULES if name not in {first, *_ready})]
         path = [entry for entry in sys.path if isinstance(entry, str)]
-        code = (
-            f"import sys; sys.path[:] = {path!r}; from gingham.index import warmup; warmup._fill_cache(*sys.argv[1:])"
-        )
+        call = "from gingham.index.warmup import _fill_cache; _fill_cache(*sys.argv[1:])"
         try:
             process = subprocess.Popen(
-                [python, "-c", code, str(folder), *names],
+                [python, "-c", f"import sys; sys.path[:] = {path!r}; {call}", str(folder), *names],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 start_new_session=True,
             )  # fmt: skip

@@ -171,3 +171,73 @@ def test_a_huge_k_reserves_no_room_that_no_hit_needs(db: gg.Database, rng: np.ra
             assert tracemalloc.get_traced_memory()[1] < 30_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_result_says_which_rows_lack_the_vector(library: gg.Collection) -> None:
+    library.upsert([{"id": "short", "year": 2001, "s": {1: 1.0}}])
+    where = F.year == 2001
+    lacking = "7 of them without a vector 'v'"
+    many, some = "the collection has 307 rows", "the filter selects 67 of 307 rows"
+    near_all, near_text = near("v", QUERY).limit(999), fuse(near("v", QUERY), match("body", "word1")).limit(999)
+    cases: list[tuple[gg.Hits, str]] = [
+        (library.search(QUERY, k=999), f"{many}, {lacking}"),
+        (library.search(QUERY, k=999, where=where), f"{some}, {lacking}"),
+        (library.search([QUERY, QUERY], k=999, where=where)[1], f"{some}, {lacking}"),
+        (library.query(near_all), f"{many}, {lacking}"),
+        (library.query(near_all, where=where), f"{some}, {lacking}"),
+        (library.query(near_text, where=where), f"{some}, {lacking}"),
+        (library.query(near_all.group("year"), where=where), f"{some}, {lacking}, 1 of them match"),
+        (library.search("common", using="body", k=999, where=where), f"{some}, 60 of them match"),
+        (library.search("common", using="body", k=999), f"{many}, 300 of them match"),
+    ]
+    for hits, said in cases:
+        assert hits.complete
+        assert hits.complete.why == f"asked for {10 if len(hits) == 1 else 999}, {said}"
+    inside = library.search(QUERY, k=999, where=where, radius=0.2)
+    assert (
+        inside.complete.why == f"asked for 999, {some}, {lacking}, {len(inside)} of them with a score of at least 0.2"
+    )
+    for whole in (library.search(QUERY, k=60, where=where), library.query(near("v", QUERY).limit(60), where=where)):
+        assert whole.complete.why == ""
+
+
+def test_an_order_needs_a_field_to_descend_by(library: gg.Collection) -> None:
+    with pytest.raises(errors.InvalidArgument, match=r"scan\(descending=True\) expects order_by="):
+        library.scan(descending=True)
+    assert next(library.scan(descending=True, order_by="year"))["year"] == 2004
+    assert next(library.scan(descending=False))["id"] == 0
+
+
+def test_a_search_is_exact_whatever_is_asked(library: gg.Collection) -> None:
+    assert library.search(QUERY, exact=False).ids == library.search(QUERY, exact=True).ids
+
+
+OTHERS: list[tuple[Call, type[errors.GinghamError], str]] = [
+    (lambda docs: near("v", QUERY).diversify("x"), errors.InvalidArgument, "finite number, found 'x'"),
+    (lambda docs: near("v", QUERY).diversify(2), errors.InvalidArgument, "from 0 to 1, found 2"),
+    (lambda docs: docs.query(match("body", "x")).highlights(["body"]), errors.InvalidArgument, "a field that match"),
+    (lambda docs: docs.add_field(["x"], gg.Int()), errors.InvalidArgument, "expects text, found"),
+    (lambda docs: docs.drop_field(["x"]), errors.InvalidArgument, "expects text, found"),
+    (lambda docs: docs.to_parquet(3), errors.InvalidArgument, "expects a path, found 3"),
+    (lambda docs: docs.maintain(timeout="x"), errors.InvalidArgument, "finite number, found 'x'"),
+    (lambda docs: docs.facets(["year"]), errors.InvalidArgument, "expects text, found"),
+    (lambda docs: docs.facets("year", query="x"), errors.InvalidArgument, "a query expects near"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "said"), OTHERS)
+def test_other_wrong_arguments_are_typed_errors_too(
+    library: gg.Collection, call: Call, kind: type[errors.GinghamError], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        call(library)
+    assert library.count() == 306
+
+
+def test_a_collection_is_named_by_text(db: gg.Database) -> None:
+    calls: list[Call] = [db.collection, db.drop_collection, lambda name: db.rename_collection(name, "x")]
+    for call in calls:
+        with pytest.raises(errors.CollectionNotFound, match="unknown collection"):
+            call(["library"])
+    with pytest.raises(errors.InvalidArgument, match="finite number"):
+        db.maintain(timeout="x")  # type: ignore[arg-type]

@@ -167,4 +167,9 @@ def test_the_demo_reports_the_published_quality(tmp_path: Path) -> None:
 
 
 def test_warmup_compiles_every_kernel() -> None:
-    assert "kernel modules ready" in run("warmup")
+    from gingham.codecs.jit import CACHE_FOLDER
+
+    text = " ".join(run("warmup").split())
+    assert "kernel modules ready" in text
+    assert str(CACHE_FOLDER) in text
+    assert json.loads(run("warmup", "--json"))["folder"] in (None, str(CACHE_FOLDER))

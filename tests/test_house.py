@@ -18,7 +18,7 @@ import gingham as gg
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"engine": "gingham", "index": "gingham.index", "codecs": "gingham.codecs"}
-SHARED = ("intrinsics", "topk_kernels")
+SHARED = ("intrinsics", "topk_kernels", "wide_intrinsics")
 """Modules of gingham.codecs that kernel files import."""
 MODULES = sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
 

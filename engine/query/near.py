@@ -11,6 +11,7 @@ import numpy as np
 
 from gingham.index.exact import merge_topk, prepare_queries, range_exact, score_listed, search_exact
 from gingham.index.two_stage import search_codes
+from gingham.index.warmup import all_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,7 +82,7 @@ def _search_chunk(
 ) -> tuple[Array, Array]:
     """Scores and offsets in the part of the best rows of a chunk."""
     metric, base = dense.metric, chunk.start
-    if effort.exact or chunk.coded is None or not _codes_pay(chunk, chunk.coded, allow, k):
+    if effort.exact or chunk.coded is None or not _codes_pay(chunk, chunk.coded, allow, k) or not all_ready():
         return search_exact(
             queries, chunk.vectors, chunk.norms, k, metric=metric, allow=allow, base=base, min_score=radius
         )
@@ -116,6 +117,15 @@ def _present(chunk: Chunk, allow: Array | None) -> Array | None:
     if allow is not None:
         present &= allow
     return present
+
+
+def without_vector(candidates: Sequence[Candidates], name: str) -> int:
+    """How many rows that may be found have no vector in a field."""
+    with_vector = 0
+    for _, chunk, allow in _chunks(candidates, name):
+        present = ~np.isnan(chunk.norms)
+        with_vector += int(np.count_nonzero(present if allow is None else present & allow))
+    return sum(candidate.eligible for candidate in candidates) - with_vector
 
 
 def _chunks(candidates: Sequence[Candidates], name: str) -> Iterator[tuple[Array, Chunk, Array | None]]:

@@ -13,7 +13,7 @@ from gingham.errors import InvalidArgument
 from gingham.index.two_stage import OVERSAMPLE
 from gingham.query.effort import Effort
 from gingham.query.values import value_node
-from gingham.types import encode_id, is_id, least_score, whole
+from gingham.types import encode_id, finite, is_id, least_score, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,9 +51,10 @@ class Query:
         candidates : rows to choose from, default 100, more where more are asked for or the leaf has a greater
             ``k``; who pages through them sets it, so that every page reorders the same rows
         """
-        if not 0 <= diversity <= 1:
+        share = finite("diversify()", diversity)
+        if not 0 <= share <= 1:
             raise InvalidArgument(f"diversify() expects a number from 0 to 1, found {diversity!r}")
-        return Diversified(self, float(diversity), using, _count("diversify(candidates=)", candidates))
+        return Diversified(self, share, using, _count("diversify(candidates=)", candidates))
 
     def group(self, field: str, *, per: int = 1) -> Grouped:
         """At most ``per`` rows of each value of a field, the best ones; null is a value too."""

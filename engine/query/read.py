@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.query.fetch import fetch
-from gingham.query.ids import id_column
+from gingham.query.ids import id_column, schema_with_ids
 from gingham.query.select import allowed, selected
 from gingham.schema import Json
 from gingham.sparse_vectors import sparse_dict
@@ -191,7 +191,7 @@ def read_batch(
     columns: dict[str, Any] = {"id": id_column(users)}
     columns |= {name: table[name].combine_chunks() for name in columns_read}
     columns |= {name: _vector_column(read_vectors(session, record, name, rows)) for name in dense}
-    return pa.record_batch(columns)
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=schema_with_ids(users, columns))
 
 
 def _vector_column(matrix: np.ndarray[Any, Any]) -> pa.Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from gingham.codecs import topk_kernels
 from gingham.codecs.fast_scan import FastScan
+from gingham.codecs.jit import WIDE
 from gingham.codecs.nibble_blocks import NibbleBlocks
 from gingham.codecs.protocol import Codes
 from gingham.errors import InvalidArgument
@@ -42,7 +44,7 @@ def found(codec, codes, queries, k, allow=None, cuts=(), bias=None):
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     edges = [0, *cuts, codes.n]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         codec.scan(prepared, codes, start, stop, 0 if allow is None else allow.ctypes.data, scores, rows)
     topk_kernels.sort_heaps(scores, rows)
     return scores, rows
@@ -207,8 +209,22 @@ def digest() -> str:
     return hashed.hexdigest()
 
 
-def test_portable_kernels_give_the_same_bits(tmp_path) -> None:
-    environment = {**os.environ, "GINGHAM_SIMD": "portable", "NUMBA_CACHE_DIR": str(tmp_path)}
+NARROW = "+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"GINGHAM_SIMD": "portable"},
+        pytest.param(
+            {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": NARROW},
+            marks=pytest.mark.skipif(not WIDE, reason="the test itself runs on 32 bytes"),
+        ),
+    ],
+    ids=["portable", "32 bytes"],
+)
+def test_kernels_of_other_instructions_give_the_same_bits(settings) -> None:
+    environment = {**os.environ, **settings}
     code = "import sys; sys.path.insert(0, 'tests/codecs'); import test_fast_scan; print(test_fast_scan.digest())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == digest(), done.stderr[-2000:]

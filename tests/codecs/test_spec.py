@@ -47,9 +47,9 @@ def test_specs_of_many_parts_are_read_again(transforms: list[str], last: str) ->
     ("spec", "message"),
     [
         ("", "expects a spec such as .* found ''"), (None, "found None"), (8, "found 8"), ("  ", "found '  '"),
-        ("LVQ", "expects a codec of the form LVQ4, .* found 'LVQ'"), ("LVQ5", "expects a codec of the form LVQ4, .* found 'LVQ5'"),
-        ("RaBitQ9", "of the form RaBitQ1 or RaBitQ2 to RaBitQ8, .* found 'RaBitQ9'"),
-        ("PCA,F32", r"a transform of the form PCA\{d\}, found 'PCA'"), ("PCA0,F32", "found 'PCA0'"),
+        ("LVQ", "expects LVQ4, .* found 'LVQ'"), ("LVQ5", "expects LVQ4, .* found 'LVQ5'"),
+        ("RaBitQ9", "expects RaBitQ1 or RaBitQ2 to RaBitQ8, .* found 'RaBitQ9'"),
+        ("PCA,F32", r"expects PCA\{d\}, with whole numbers from 1, found 'PCA'"), ("PCA0,F32", "found 'PCA0'"),
         ("PCA-3,F32", "found 'PCA-3'"), ("PCA1e3,F32", "found"), ("PCA" + "9" * 9999 + ",F32", r"found 'PCA9+$"),
         ("PCA17,F32", "PCA expects from 1 to 16 dimensions, .* found 17"),
         ("PCA8,MRL9,F32", "MRL expects from 1 to 8 dimensions, .* found 9"),

@@ -105,6 +105,20 @@ def test_the_thread_compiles_where_the_cache_cannot_be_written(program: Path) ->
     assert ended(started(program, code, NUMBA_CACHE_DIR=program.parent / "file" / "x")) == "(0, 1, 41)\n"
 
 
+def test_a_module_that_cannot_be_compiled_is_reported_once(program: Path) -> None:
+    (program.parent / "one_kernels.py").write_text("raise LookupError('no kernel')")
+    code = """
+        import threading
+        reported = []
+        threading.excepthook = lambda failure: reported.append(repr(failure.exc_value))
+        for _ in range(300):
+            assert warmup.ready_kernels("one_kernels") is None
+            time.sleep(0.01)
+        print(reported, wait("two_kernels")[2])
+        """
+    assert ended(started(program, code)) == "[\"LookupError('no kernel')\"] 42\n"
+
+
 def test_a_process_may_end_while_its_child_compiles(program: Path) -> None:
     code = """
         start, pids = warmup._Child.start, []
