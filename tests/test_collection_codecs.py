@@ -163,7 +163,7 @@ def test_a_codec_that_does_not_fit_is_refused_at_the_door(db: gg.Database) -> No
     with pytest.raises(InvalidArgument, match="codec"):
         gg.Dense(8, codec=8)  # type: ignore[arg-type]
     docs = db.create_collection("docs", vectors={"v": gg.Dense(8)})
-    with pytest.raises(InvalidArgument, match="expects LVQ4, LVQ8"):
+    with pytest.raises(InvalidArgument, match="of the form LVQ4, LVQ8"):
         docs.recode("v", "LVQ9")
     with pytest.raises(SchemaMismatch, match="unknown dense vector"):
         docs.recode("w", "LVQ8")
