@@ -16,7 +16,7 @@ from gingham.errors import InvalidArgument
 
 CODECS = ["F32", "F16", "BF16", "SQ8", "LVQ4", "LVQ8", "LVQ4x4", "LVQ4x8", "LVQ8x4", "LVQ8x8", "Binary", "ITQ", "ITQ40"]
 CODECS += [f"RaBitQ{bits}" for bits in range(1, 9)]
-CODECS += ["PQ20x4fs", "PQ25x8", "PQ20x12", "PQ10x16", "RQ4x8", "FSQ24", "GS20x8"]
+CODECS += ["PQ20x4fs", "PQ25x8", "PQ20x12", "PQ10x16", "RQ4x8"]
 TRANSFORMS = ["Center", "PCA40", "MRL50", "Rotate", "Whiten", "LeanVec60"]
 
 
