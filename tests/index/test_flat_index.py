@@ -198,3 +198,13 @@ def test_vectors_are_kept_where_codes_are_not_precise_themselves(codec: str, kep
     index = gg.index.Flat(8, codec=codec)
     index.add(np.random.default_rng(3).standard_normal((400, 8)))
     assert (index.stats().kept_bytes > 0) == kept
+
+
+def test_an_array_that_was_added_may_be_changed(rng: np.random.Generator) -> None:
+    for metric in ("dot", "l2", "cosine"):
+        rows = rng.standard_normal((50, 8)).astype(np.float32)
+        index = gg.index.Flat(8, metric=metric)
+        index.add(rows)
+        before = index.search(np.ones(8), 5)
+        rows[:] = 0
+        np.testing.assert_array_equal(index.search(np.ones(8), 5), before)
