@@ -6,6 +6,7 @@ with kernels in the cache and without. The database lies in the page cache. Figu
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -82,6 +83,13 @@ def in_child(code: str, cache: Path, *args: object) -> dict[str, Any]:
     return result if line.strip() else {"process_to_answer_seconds": answered, **result}
 
 
+def wait_for_compiler(cache: Path) -> None:
+    """Wait for the child that still compiles a module for a process that has ended."""
+    for lock in cache.rglob(".lock"):
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def best(runs: list[dict[str, float]]) -> dict[str, float]:
     return {key: min(run[key] for run in runs) for key in runs[0]}
 
@@ -114,6 +122,7 @@ def main() -> None:
         cold, cached, loaded, warm = [], [], [], []
         for i in range(options.repeats):
             cold.append(in_child(SEARCH, folder / f"empty{i}", database, options.dim))
+            wait_for_compiler(folder / f"empty{i}")
             cached.append(in_child(SEARCH, filled, database, options.dim))
             loaded.append(in_child(WARMUP, filled)["seconds"])
             warm.append(in_child(IN_PROCESS, filled, database, options.dim))

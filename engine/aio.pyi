@@ -95,7 +95,7 @@ class AsyncCollectionView(Twin):
         radius: float | None = None,
         fields: Sequence[str] | None = None,
         exact: bool = False,
-        oversample: float = ...,
+        oversample: float | None = None,
         timeout: float | None = None,
     ) -> Any: ...
     async def query(

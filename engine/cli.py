@@ -133,13 +133,21 @@ def ingest(
     metric: Annotated[
         str, typer.Option(help="Metric of vectors, where the collection is made: cosine, dot or l2.")
     ] = "cosine",
+    vector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of vectors, where the collection is made and lists of numbers are not all vectors; may be "
+            "given several times.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write rows of files into a collection, which is made from the first file where it is missing."""
     from gingham.connect import open as open_database
     from gingham.files import infer_schema, read_rows
 
-    inferred = infer_schema(files[0], metric)
+    inferred = infer_schema(files[0], metric, vector or ())
     with open_database(db) as database:
         if collection not in database:
             database.create_collection(collection, fields=inferred.fields, vectors=inferred.vectors)
@@ -196,12 +204,16 @@ def _read_vector(text: str) -> Any:
     import numpy as np
 
     try:
-        if not text.startswith("@"):
-            return json.loads(text)
         path = Path(text[1:])
-        return np.load(path) if path.suffix == ".npy" else json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        if not text.startswith("@"):
+            vector = json.loads(text)
+        else:
+            vector = np.load(path) if path.suffix == ".npy" else json.loads(path.read_text("utf-8"))
+        if not isinstance(vector, (list, np.ndarray)) or np.ndim(vector) != 1:
+            raise ValueError("it is not one list of numbers")
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"--vector expects a JSON array or @FILE, found {text[:60]!r}: {error}") from error
+    return vector
 
 
 @app.command()

@@ -11,7 +11,6 @@ import numpy as np
 from gingham.deadline import within
 from gingham.embed.rows import embed_queries
 from gingham.errors import InvalidArgument, NotReady
-from gingham.index.two_stage import OVERSAMPLE
 from gingham.query import read, select
 from gingham.query.bind import bind
 from gingham.query.effort import Effort
@@ -304,7 +303,7 @@ class CollectionView:
         radius: float | None = None,
         fields: Sequence[str] | None = None,
         exact: bool = False,
-        oversample: float = OVERSAMPLE,
+        oversample: float | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Find the nearest rows, or those with the words of a text.
@@ -320,7 +319,8 @@ class CollectionView:
         radius : smallest score returned
         fields : payload to return; None returns all
         exact : scan the vectors even where they have codes
-        oversample : candidates of the codes that are scored from the vectors, times k; more finds more
+        oversample : candidates of the codes that are scored from the vectors, times k; more finds more, None takes
+            4 k + 64
         timeout : seconds after which the search gives up; None waits
 
         Returns

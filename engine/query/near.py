@@ -74,7 +74,8 @@ def near_detail(candidates: Sequence[Candidates], name: str, dense: Dense, k: in
         codecs = {c.coded[0].spec for c, allow in found if c.coded and _codes_pay(c, c.coded, allow, k)}
     if not codecs:
         return f"exact {where}"
-    return f"codes {', '.join(sorted(codecs))} {where}, {effort.oversample:g} k candidates scored from vectors"
+    candidates_of = "4 k + 64" if effort.oversample is None else f"{effort.oversample:g} k"
+    return f"codes {', '.join(sorted(codecs))} {where}, {candidates_of} candidates scored from vectors"
 
 
 def _search_chunk(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from gingham.errors import InvalidArgument
-from gingham.index.two_stage import OVERSAMPLE
 from gingham.query.effort import Effort
 from gingham.query.values import value_node
 from gingham.types import encode_id, finite, is_id, least_score, whole
@@ -239,7 +238,7 @@ def near(
     k: int | None = None,
     radius: float | None = None,
     exact: bool = False,
-    oversample: float = OVERSAMPLE,
+    oversample: float | None = None,
 ) -> Near:
     """Rows whose vector is near a query.
 
@@ -250,7 +249,7 @@ def near(
     k : rows found at most; by default what the steps above ask for
     radius : smallest score found
     exact : scan the vectors even where they have codes
-    oversample : candidates of the codes that are scored from the vectors, times k
+    oversample : candidates of the codes that are scored from the vectors, times k; None takes 4 k + 64
     """
     bound = None if radius is None else least_score("near(radius=)", radius)
     return Near(field, query, _count("near(k=)", k), bound, Effort(exact=exact, oversample=oversample))
