@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import gingham as gg
-from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham import recode
+from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.storage import codes as stored_codes
 from gingham.storage.recode import Recoding
 
