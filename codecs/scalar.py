@@ -294,8 +294,5 @@ class SQ8:
 
     def with_arrays(self, arrays: Mapping[str, Array]) -> SQ8:
         """A trained copy."""
-        return replace(
-            self,
-            lows=np.ascontiguousarray(arrays["lows"], np.float32),
-            steps=np.ascontiguousarray(arrays["steps"], np.float32),
-        )
+        # Copied, since the kernel that encodes takes no read-only steps.
+        return replace(self, lows=np.array(arrays["lows"], np.float32), steps=np.array(arrays["steps"], np.float32))

@@ -131,7 +131,7 @@ class Database(_Closing):
         fields : payload fields by name
         vectors : vector fields by name
         embedder : makes vectors of texts, of rows and of queries; see :class:`gingham.Dense` ``source``
-        exist_ok : return the collection of this name where there is one of the same schema
+        exist_ok : return the collection of this name where there is one of the same schema, whatever its codecs
 
         Raises
         ------
@@ -146,7 +146,7 @@ class Database(_Closing):
 
         def change(session: WriteSession) -> int | None:
             if name in session.store.names:
-                if exist_ok and session.collection(name).schema == schema:
+                if exist_ok and session.collection(name).schema.without_codecs == schema.without_codecs:
                     return None
                 raise AlreadyExists(f"the collection {name!r} exists already; open it as db[{name!r}] or drop it")
             record = schema_moves.create_collection(session, name, schema)

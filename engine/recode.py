@@ -9,6 +9,7 @@ import numpy as np
 
 from gingham.codecs.protocol import Codes
 from gingham.codecs.spec import parse_codec
+from gingham.index.warmup import warmup
 from gingham.query.effort import DEFAULT_EFFORT, Effort
 from gingham.query.near import search_near
 from gingham.query.select import Candidates, candidates
@@ -57,6 +58,8 @@ def recode(store: Store, cid: int, name: str, codec: str | None, min_recall: flo
     if codec is not None:
         codec = parse_codec(codec, dense.dim, dense.metric).spec
     work = Recoding(store, cid, name, dense, codec)
+    # While kernels are cold, searches are exact, and would compare a codec with itself.
+    warmup()
     try:
         work.stage()
         old_recall, new_recall = _compare(store, cid, name, work.made)

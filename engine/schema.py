@@ -244,6 +244,12 @@ class Schema(msgspec.Struct, frozen=True):
         return {name: v for name, v in self.vectors.items() if isinstance(v, Dense)}
 
     @property
+    def without_codecs(self) -> Schema:
+        """The same fields and vectors; codecs change nothing about the rows."""
+        dense = {name: msgspec.structs.replace(kind, codec=None) for name, kind in self.dense.items()}
+        return Schema(self.fields, {**self.vectors, **dense})
+
+    @property
     def columns(self) -> dict[str, Column]:
         """Fields and vectors that are stored as Arrow columns."""
         return {**self.fields, **{name: v for name, v in self.vectors.items() if isinstance(v, Sparse)}}

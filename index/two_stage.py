@@ -104,8 +104,8 @@ class _TwoStages:
     def fixed(self, k: int, oversample: float | None) -> tuple[Array, Array]:
         """Rescore a fixed number of candidates."""
         precise = self.rescore is not None or self.codec.levels == 2
-        candidates = OVERSAMPLE * k + SPARE if oversample is None else max(k, int(np.ceil(k * oversample)))
-        wide = min(self.codes.n, candidates) if precise else k
+        candidates = OVERSAMPLE * k + SPARE if oversample is None else max(k, k * oversample)
+        wide = int(np.ceil(min(self.codes.n, candidates))) if precise else k
         scores, rows = self._scan(self.prepared, np.full((len(self.queries), wide), -np.inf, np.float32))
         return self._best(rows, k) if precise else (scores, rows)
 
@@ -119,9 +119,9 @@ class _TwoStages:
         """
         optimistic = self.codec.optimistic(self.prepared)
         best = self.fixed(k, OVERSAMPLE)
-        if optimistic is None:
-            return best
         floors, wide = best[0][:, -1:], OVERSAMPLE * k
+        if optimistic is None or wide >= self.codes.n:
+            return best
         while wide < self.codes.n:
             wide = min(4 * wide, self.codes.n)
             _, rows = self._scan(optimistic, np.repeat(floors, wide, axis=1))

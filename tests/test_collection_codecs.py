@@ -259,3 +259,31 @@ def test_a_field_dropped_while_it_is_recoded_is_an_error_that_leaves_nothing_beh
     assert not db.verify().damage
     with db._store.read() as session:
         assert session.txn.stat(session.env.table("staged"))["entries"] == 0
+
+
+def test_a_recode_of_cold_kernels_compares_codes_and_not_the_exact_search_with_itself(
+    db: gg.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gingham.index import warmup
+    from gingham.query import near
+
+    docs = filled(db, "LVQ8")
+    warm = [False]
+    monkeypatch.setattr(near, "all_ready", lambda: warm[0])
+    monkeypatch.setattr("gingham.recode.warmup", lambda: warm.__setitem__(0, True) or warmup.warmup())
+    assert not docs.recode("v", "RaBitQ1", min_recall=0.999).switched
+
+
+def test_a_collection_that_was_recoded_is_still_the_one_that_is_asked_for(db: gg.Database) -> None:
+    docs = filled(db, "LVQ8")
+    docs.recode("v", "RaBitQ4")
+    again = db.create_collection(
+        "docs", fields={"year": gg.Int()}, vectors={"v": gg.Dense(DIM, codec="LVQ8")}, exist_ok=True
+    )
+    assert again.schema.dense["v"].codec == "RaBitQ4"
+
+
+def test_any_number_of_candidates_may_be_asked_for(db: gg.Database) -> None:
+    docs = filled(db, "RaBitQ1")
+    query = vectors(1, 2)[0]
+    assert docs.search(query, oversample=1e308).ids == docs.search(query, exact=True).ids

@@ -29,6 +29,11 @@ SAMPLE_ROWS = 65_536
 """Rows that a codec is trained on: 256 for each of 256 centroids, the most that k-means takes."""
 
 
+def has_enough_rows(rows: int) -> bool:
+    """Whether a segment of so many rows gets codes."""
+    return rows >= CODED_ROWS
+
+
 def check_codecs(schema: Schema) -> None:
     """Raise InvalidArgument unless every codec of the schema parses and fits its field."""
     for dense in schema.dense.values():
@@ -48,7 +53,7 @@ def train_codec(dense: Dense, rows: int, sample: Callable[[Array], tuple[Array, 
     -----
     A codec that needs more rows than there are is left out, as in a segment of few rows.
     """
-    if dense.codec is None or rows < CODED_ROWS:
+    if dense.codec is None or not has_enough_rows(rows):
         return None
     positions = np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype(np.int64)
     vectors, norms = sample(positions)

@@ -9,7 +9,7 @@ import msgspec
 
 from gingham.errors import SchemaMismatch
 from gingham.schema import Schema
-from gingham.storage.codes import encode_chunk, train_codec, write_arrays, write_codec
+from gingham.storage.codes import encode_chunk, has_enough_rows, train_codec, write_arrays, write_codec
 from gingham.storage.part import take_norms, take_vectors
 from gingham.storage.records import blob_key
 from gingham.storage.schema_moves import store_segment
@@ -70,8 +70,7 @@ class Recoding:
             self._check_field(record.schema.dense.get(self._name))
             dense = msgspec.structs.replace(self._field, codec=self._codec)
             for part in session.segments(record):
-                known = part.record.codecs.get(self._name)
-                if (known.spec if known else None) != self._codec:
+                if self._spec(part) != self._codec:
                     self.made[part.ref.sid] = self._make(part, dense)
         self._sink.flush()
 
@@ -125,11 +124,15 @@ class Recoding:
                     session.txn.delete(blob_key(array.blob.key), db=session.env.table("blobs"))
 
     def pending(self) -> bool:
-        """Whether a segment has come up meanwhile that has codes of another codec."""
+        """Whether a segment has come up meanwhile that has another codec, or none though it could have one."""
         with self._store.read() as session:
             parts = session.segments(session.collection_by_id(self._cid))
-            known = [part.record.codecs.get(self._name) for part in parts if part.ref.sid not in self.made]
-        return any(one is not None and one.spec != self._codec for one in known)
+            new = [part for part in parts if part.ref.sid not in self.made and has_enough_rows(part.rows)]
+            return any(self._spec(part) != self._codec for part in new)
+
+    def _spec(self, part: SegmentPart) -> str | None:
+        known = part.record.codecs.get(self._name)
+        return None if known is None else known.spec
 
     def discard(self) -> None:
         """Give up what was staged."""

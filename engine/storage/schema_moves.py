@@ -117,4 +117,6 @@ def store_segment(session: WriteSession, cid: int, sid: int, old: SegmentRecord,
     for ref in old.blobs():
         if ref.key not in kept:
             session.txn.delete(blob_key(ref.key), db=session.env.table("blobs"))
+            session.env.checked.pop(ref, None)
+            session.env.freed_bytes += ref.length
     session.put_record("segments", child_key(cid, sid), msgspec.msgpack.encode(new))

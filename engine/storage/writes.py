@@ -151,7 +151,8 @@ def refit(batch: RowBatch, checked: Schema, schema: Schema, *, partial: bool = F
     """
     if checked == schema:
         return batch
-    old, new = _kinds(checked), _kinds(schema)
+    before, now = checked.without_codecs, schema.without_codecs
+    old, new = {**before.fields, **before.vectors}, {**now.fields, **now.vectors}
     empty = {name: bool(np.isnan(m).all()) for name, m in batch.vectors.items()}
     empty |= {name: column.null_count == len(column) for name, column in batch.fields.items()}
     for name in empty:
@@ -167,12 +168,6 @@ def refit(batch: RowBatch, checked: Schema, schema: Schema, *, partial: bool = F
         vectors = {k: vectors[k] if k in vectors else no_vectors(n, d.dim, d.dtype) for k, d in schema.dense.items()}
         fields = {k: fields[k] if k in fields else pa.nulls(n, f.arrow_type) for k, f in schema.columns.items()}
     return RowBatch(batch.ids, vectors, fields)
-
-
-def _kinds(schema: Schema) -> dict[str, Any]:
-    """Fields and vectors by name, codecs aside: they change nothing about the rows."""
-    dense = {name: msgspec.structs.replace(kind, codec=None) for name, kind in schema.dense.items()}
-    return {**schema.fields, **schema.vectors, **dense}
 
 
 def find_rows(session: Any, cid: int, ids: Sequence[bytes]) -> dict[bytes, int]:
