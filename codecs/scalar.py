@@ -81,7 +81,8 @@ class Float:
         InvalidArgument : a number beyond 65504 for F16
         """
         if self.kind == "F32":
-            return Codes(len(vectors), {"vectors": vectors})
+            # A copy: the caller may go on to write to its vectors.
+            return Codes(len(vectors), {"vectors": vectors.copy()})
         if self.kind == "F16":
             with np.errstate(over="ignore"):
                 half = vectors.astype(np.float16)
@@ -294,8 +295,5 @@ class SQ8:
 
     def with_arrays(self, arrays: Mapping[str, Array]) -> SQ8:
         """A trained copy."""
-        return replace(
-            self,
-            lows=np.ascontiguousarray(arrays["lows"], np.float32),
-            steps=np.ascontiguousarray(arrays["steps"], np.float32),
-        )
+        # Copied, since the kernel that encodes takes no read-only steps.
+        return replace(self, lows=np.array(arrays["lows"], np.float32), steps=np.array(arrays["steps"], np.float32))

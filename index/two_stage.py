@@ -119,9 +119,9 @@ class _TwoStages:
         """
         optimistic = self.codec.optimistic(self.prepared)
         best = self.fixed(k, FIRST_OVERSAMPLE)
-        if optimistic is None:
-            return best
         floors, wide = best[0][:, -1:], FIRST_OVERSAMPLE * k
+        if optimistic is None or wide >= self.codes.n:
+            return best
         while wide < self.codes.n:
             wide = min(4 * wide, self.codes.n)
             _, rows = self._scan(optimistic, np.repeat(floors, wide, axis=1))
