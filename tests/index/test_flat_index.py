@@ -208,3 +208,38 @@ def test_an_array_that_was_added_may_be_changed(rng: np.random.Generator) -> Non
         before = index.search(np.ones(8), 5)
         rows[:] = 0
         np.testing.assert_array_equal(index.search(np.ones(8), 5), before)
+
+
+@pytest.mark.parametrize("codec", ["RaBitQ1", "RaBitQ4"])
+def test_a_bounded_search_of_few_rows_is_exact(codec: str) -> None:
+    rows, queries = clustered(40), clustered(5, 2)
+    index = gg.index.Flat(DIM, metric="l2", codec=codec, keep="f32")
+    index.add(rows)
+    for k in (1, 10, 40, 50):
+        found = index.search(queries, k, bounded=True)[1]
+        np.testing.assert_array_equal(found[:, : min(k, 40)], truth(rows, queries, "l2", k))
+
+
+@pytest.mark.parametrize(
+    "codec", [*CODED, *SMALL, "RaBitQ1", "PQ24x8", "PQ24x4fs", "FSQ24", "GS24x8", "ITQ", "Center,SQ8"]
+)
+def test_rows_are_added_to_a_loaded_index(codec: str, tmp_path: Path) -> None:
+    rows, queries = clustered(400), clustered(5, 2)
+    index = gg.index.Flat(DIM, codec=codec)
+    index.add(rows[:301])
+    index.save(tmp_path / "flat")
+    loaded = gg.index.load(tmp_path / "flat")
+    for each in (index, loaded):
+        assert each.add(rows[301:]) == range(301, 400)
+    for mine, other in zip(index.search(queries), loaded.search(queries), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_vectors_written_to_after_they_were_added_change_nothing(metric: Any) -> None:
+    rows, queries = clustered(50), clustered(5, 2)
+    index = gg.index.Flat(DIM, metric=metric)
+    index.add(rows)
+    before = index.search(queries)[0]
+    rows[:] = 0
+    np.testing.assert_array_equal(index.search(queries)[0], before)
