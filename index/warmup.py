@@ -18,6 +18,8 @@ KERNEL_MODULES = (
     "gingham.codecs.affine_kernels",
     "gingham.codecs.scalar_kernels",
     "gingham.codecs.rotation_kernels",
+    "gingham.codecs.kmeans_kernels",
+    "gingham.codecs.table_kernels",
 )
 """Modules whose import compiles their kernels, or loads them from the cache."""
 
