@@ -24,8 +24,8 @@ POINTS_PER_CENTROID = 256
 """Rows that a centroid is trained on at most: the default of Faiss (``max_points_per_centroid``)."""
 SCHEDULE = ((0.5, 10), (1.0, 12))
 """Shares of the sample and iterations on each. The first ones move centroids far, and half of the rows tell where to:
-two thirds of the work of 25 iterations on all rows (the default of Faiss), for an objective 0.1 to 0.4 % above theirs on
-mixtures of Gaussians of 4 to 384 dimensions."""
+two thirds of the work of 25 iterations on all rows (the default of Faiss), for an objective 0.1 to 0.4 % above theirs
+on mixtures of Gaussians of 4 to 384 dimensions."""
 FAST_SCHEDULE = ((0.25, 6), (0.5, 2), (1.0, 2))
 DIRECT_DIM = 64
 """Up to so many dimensions the kernel that computes products itself beats BLAS and a second pass over its products."""
@@ -59,7 +59,7 @@ class CentroidTables:
     @classmethod
     def of(cls, centroids: Array) -> Self:
         """Tables of float32 (m, k, dim)."""
-        m, k, dim = centroids.shape
+        m, k, _ = centroids.shape
         center = centroids.mean(axis=1, dtype=np.float64).astype(np.float32)
         centered = centroids - center[:, None]
         scale = power_of_two(centered)
@@ -162,7 +162,8 @@ def train_kmeans(
     for share, rounds in schedule:
         part = rows[: max(k, int(share * len(rows)))]
         _iterate(part, centroids, rounds, get_threads() if threads is None else threads)
-    return centroids / scale + center
+    out: Array = centroids / scale + center
+    return out
 
 
 def train_many(samples: Sequence[Array], k: int, *, seed: int = 0, fast: bool = False) -> Array:
@@ -238,7 +239,8 @@ class _Finder:
 
 def _squares(rows: Array, tops: Array) -> Array:
     """|x - c|^2 from <x, c> - |c|^2 / 2."""
-    return np.maximum(np.einsum("ij,ij->i", rows, rows) - 2 * tops, 0)
+    out: Array = np.maximum(np.einsum("ij,ij->i", rows, rows) - 2 * tops, 0)
+    return out
 
 
 def _iterate(rows: Array, centroids: Array, rounds: int, threads: int) -> None:
