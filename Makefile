@@ -46,5 +46,4 @@ links:
 
 clean:
 	@rm -rf .venv .links build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@find . -name '*.nb[ic]' -delete
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

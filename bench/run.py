@@ -10,7 +10,8 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    for name in ("exact", "text", "ingest", "store"):
+    names = ("exact", "codecs", "fast_scan", "hamming", "rabitq", "training", "text", "ingest", "store", "startup")
+    for name in names:
         subprocess.run(
             [sys.executable, str(HERE / f"{name}.py"), "--json", str(HERE / "results" / f"{name}.json")], check=True
         )

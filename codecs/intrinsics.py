@@ -1,26 +1,28 @@
-"""The jit settings of every kernel, and LLVM vector values as numba types.
+"""LLVM vector values as numba types, with the jit settings of :mod:`gingham.codecs.jit`: what kernels import.
 
 Vectors are generic LLVM vectors of 32 bytes: LLVM lowers them to AVX2, SSE or NEON, so one kernel runs everywhere.
-Three operations have no generic form that LLVM turns into the one instruction meant: ``shuffle_bytes``,
-``multiply_bytes`` and ``multiply_words``. They are lowered to AVX2 where ``SIMD`` says so, and to generic code with
-the same bits elsewhere: an instruction that the CPU lacks would end the process. Kernels take addresses instead of
-arrays where memory may be read-only: a read-only array is another numba type and would compile every kernel twice.
+Some operations have no generic form that LLVM turns into the one instruction meant: ``shuffle_bytes``,
+``multiply_bytes``, ``multiply_words`` and loads of float16. They are lowered to AVX2 and F16C where ``SIMD`` says so,
+and to generic code with the same bits elsewhere: an instruction that the CPU lacks would end the process. Kernels take
+addresses instead of arrays where memory may be read-only: a read-only array is another numba type and would compile
+every kernel twice.
 
 Operations on vectors are never reassociated, so the order of every sum stands in the kernel's source.
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from llvmlite import binding, ir
-from numba import njit, types
-from numba.core import config
+from llvmlite import ir
+from numba import types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic, register_model
 
-from gingham.errors import InvalidArgument
+from gingham.codecs.jit import SIMD as SIMD
+from gingham.codecs.jit import WIDENS_HALVES
+from gingham.codecs.jit import inline as inline
+from gingham.codecs.jit import kernel as kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,38 +34,10 @@ _I8 = ir.IntType(8)
 _I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
 _F32 = ir.VectorType(ir.FloatType(), LANES)
-_F16 = ir.VectorType(ir.HalfType(), LANES)
+_SHORTS = ir.VectorType(ir.IntType(16), LANES)
 _BYTES = ir.VectorType(_I8, 32)
 _WORDS = ir.VectorType(ir.IntType(16), 16)
 _INTS = ir.VectorType(_I32, LANES)
-
-
-def _simd() -> Literal["avx2", "portable"]:
-    """What the three special operations are lowered to; read once, before anything is compiled.
-
-    Raises
-    ------
-    InvalidArgument : the environment variable GINGHAM_SIMD is neither empty nor "portable"
-    """
-    asked = os.environ.get("GINGHAM_SIMD", "")
-    if asked not in ("", "portable"):
-        raise InvalidArgument(f"GINGHAM_SIMD expects 'portable' or nothing, found {asked!r}")
-    # numba compiles for these when they are set, and for the host otherwise.
-    chosen = config.CPU_FEATURES  # type: ignore[attr-defined]
-    features = binding.get_host_cpu_features().flatten() if chosen is None else chosen
-    return "avx2" if not asked and "+avx2" in features.split(",") else "portable"
-
-
-SIMD = _simd()
-
-
-def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a kernel for one signature, or load it from the cache; it runs without the GIL."""
-    return njit(signature, nogil=True, cache=True, error_model="numpy", boundscheck=False)
-
-
-inline = njit(inline="always", nogil=True, error_model="numpy", boundscheck=False)
-"""Decorator of a function that exists only inside the kernels of its file."""
 
 
 class _Vector(types.Type):
@@ -99,19 +73,44 @@ def load_f32(typing: Any, address: Any) -> Any:
     return float32x8(types.uintp), lambda context, builder, sig, args: _loaded(builder, args[0], _F32)
 
 
+def _widened(builder: Any, half: Any, wide: Any, result: Any) -> Any:
+    """The bits of float16 as float32; generic code calls a function of the C library that may be missing.
+
+    The exponent moves from a bias of 15 to one of 127 (IEEE 754, 3.4); a subnormal is its fraction times 2**-24.
+    """
+    if WIDENS_HALVES:
+        short = ir.HalfType() if result == ir.FloatType() else ir.VectorType(ir.HalfType(), LANES)
+        return builder.fpext(builder.bitcast(half, short), result)
+    lanes = getattr(wide, "count", 0)
+
+    def constant(kind: Any, value: float) -> Any:
+        return ir.Constant(kind, [value] * lanes if lanes else value)
+
+    bits = builder.zext(half, wide)
+    exponent = builder.and_(bits, constant(wide, 0x7C00))
+    sign = builder.shl(builder.and_(bits, constant(wide, 0x8000)), constant(wide, 16))
+    moved = builder.shl(builder.and_(bits, constant(wide, 0x7FFF)), constant(wide, 13))
+    special = builder.icmp_unsigned("==", exponent, constant(wide, 0x7C00))
+    moved = builder.add(moved, builder.select(special, constant(wide, 224 << 23), constant(wide, 112 << 23)))
+    fraction = builder.sitofp(builder.and_(bits, constant(wide, 0x3FF)), result)
+    small = builder.bitcast(builder.fmul(fraction, constant(result, 2.0**-24)), wide)
+    moved = builder.select(builder.icmp_unsigned("==", exponent, constant(wide, 0)), small, moved)
+    return builder.bitcast(builder.or_(moved, sign), result)
+
+
 @intrinsic
 def load_f16(typing: Any, address: Any) -> Any:
     """Eight float16 from an address of any alignment, widened to float32."""
-    return float32x8(types.uintp), lambda context, builder, sig, args: builder.fpext(
-        _loaded(builder, args[0], _F16), _F32
+    return float32x8(types.uintp), lambda context, builder, sig, args: _widened(
+        builder, _loaded(builder, args[0], _SHORTS), _INTS, _F32
     )
 
 
 @intrinsic
 def load_one_f16(typing: Any, address: Any) -> Any:
     """One float16 from an address, widened to float32."""
-    return types.float32(types.uintp), lambda context, builder, sig, args: builder.fpext(
-        _loaded(builder, args[0], ir.HalfType()), ir.FloatType()
+    return types.float32(types.uintp), lambda context, builder, sig, args: _widened(
+        builder, _loaded(builder, args[0], ir.IntType(16)), _I32, ir.FloatType()
     )
 
 

@@ -1,11 +1,11 @@
-"""Kernels of k-means and of product quantizers: the nearest centroid of each row, and the mean of each group of rows.
+"""Kernels of k-means: the nearest centroid in each sub-space, the sums of clusters, and a start.
 
-The nearest centroid is the one of greatest <x, c> - |c|^2 / 2, ties to the lower number. Addresses are raw: the caller
-has checked shapes. Tables of centroids are float32 (k / 16, dim, 16): sixteen centroids side by side, the last ones
-padded with zeros whose offset is -inf.
+The nearest centroid is the one of greatest ``<x, c> - |c|^2 / 2``; ties go to the lower one. Negated halves of squared
+lengths come from the caller. Addresses are raw: the caller has checked shapes, types and contiguity.
 """
 
-from numba import float32, int32, int64, uint64
+import numpy as np
+from numba import float32, float64, int64, uint8, uint64
 
 from gingham.codecs.intrinsics import (
     add,
@@ -19,175 +19,195 @@ from gingham.codecs.intrinsics import (
     multiply_add,
     splat,
     store_f32,
+    store_one_u8,
     sub,
+    total,
     zeros,
 )
 
 
 @inline
-def _greatest(line, k):
-    """Greatest of k floats, k a multiple of 8, and where it stands first."""
-    tops = load_f32(line)
-    for j in range(8, k, 8):
-        tops = maximum(load_f32(line + uint64(4 * j)), tops)
-    store_f32(line + uint64(4 * k), tops)
-    best = load_one_f32(line + uint64(4 * k))
-    for i in range(1, 8):
-        best = max(best, load_one_f32(line + uint64(4 * (k + i))))
-    many = splat(best)
-    for j in range(0, k, 8):
-        below = greater_mask(many, load_f32(line + uint64(4 * j)))
-        if below != 255:
-            return best, j + lowest_bit(~below)
-    return best, int64(0)
+def _greatest(spare):
+    """Greatest of eight floats; NaN counts as least."""
+    best = float32(-np.inf)
+    for lane in range(8):
+        best = max(best, load_one_f32(spare + uint64(4 * lane)))
+    return best
 
 
 @inline
-def _products(r0, r1, r2, r3, dim, table, offsets, k, out):
-    """Write <x, c> + offset of four rows and all centroids: float32 (4, k + 8)."""
-    line = uint64(4 * (k + 8))
-    for j in range(0, k, 16):
-        place = table + uint64(4 * j * dim)
-        o0, o1 = load_f32(offsets + uint64(4 * j)), load_f32(offsets + uint64(4 * j + 32))
-        a0, b0, c0, d0 = o0, o0, o0, o0
-        a1, b1, c1, d1 = o1, o1, o1, o1
-        for i in range(dim):
-            t0, t1 = load_f32(place + uint64(64 * i)), load_f32(place + uint64(64 * i + 32))
-            o = uint64(4 * i)
-            v = splat(load_one_f32(r0 + o))
-            a0, a1 = multiply_add(v, t0, a0), multiply_add(v, t1, a1)
-            v = splat(load_one_f32(r1 + o))
-            b0, b1 = multiply_add(v, t0, b0), multiply_add(v, t1, b1)
-            v = splat(load_one_f32(r2 + o))
-            c0, c1 = multiply_add(v, t0, c0), multiply_add(v, t1, c1)
-            v = splat(load_one_f32(r3 + o))
-            d0, d1 = multiply_add(v, t0, d0), multiply_add(v, t1, d1)
-        to = out + uint64(4 * j)
-        store_f32(to, a0)
-        store_f32(to + uint64(32), a1)
-        store_f32(to + line, b0)
-        store_f32(to + line + uint64(32), b1)
-        store_f32(to + uint64(2) * line, c0)
-        store_f32(to + uint64(2) * line + uint64(32), c1)
-        store_f32(to + uint64(3) * line, d0)
-        store_f32(to + uint64(3) * line + uint64(32), d1)
+def _first(values, width, best):
+    """Place of the first of ``width`` floats, a multiple of 8, that is not below best."""
+    many = splat(best)
+    j = int64(0)
+    while j < width:
+        below = greater_mask(many, load_f32(values + uint64(4 * j)))
+        if below != 255:
+            return j + lowest_bit(~below)
+        j += 8
+    return int64(0)
 
 
-@kernel("void(uint64, int64, int64, int64, int64, uint64, uint64, int64, float32[::1], int32[:,::1], float32[:,::1])")
-def nearest_centroids(vectors, n, stride, m, dim, tables, offsets, k, scratch, labels, tops):
-    """Nearest centroid of each row in each of m sub-spaces.
+@inline
+def _squared(x, y, dim):
+    a, b = zeros(), zeros()
+    j = int64(0)
+    while j + 16 <= dim:
+        o = uint64(4 * j)
+        v = sub(load_f32(x + o), load_f32(y + o))
+        w = sub(load_f32(x + o + uint64(32)), load_f32(y + o + uint64(32)))
+        a, b = multiply_add(v, v, a), multiply_add(w, w, b)
+        j += 16
+    s = total(add(a, b))
+    while j < dim:
+        v = load_one_f32(x + uint64(4 * j)) - load_one_f32(y + uint64(4 * j))
+        s += v * v
+        j += 1
+    return s
+
+
+@inline
+def _drawn(distances, share):
+    """Row at a share of the sum of distances."""
+    whole = float64(0.0)
+    for row in range(distances.size):
+        whole += distances[row]
+    left = share * whole
+    for row in range(distances.size):
+        left -= distances[row]
+        if left < 0:
+            return int64(row)
+    return int64(share * distances.size)
+
+
+@kernel("void(uint64, int64, int64, int64, float64[:,::1], float32[::1], float32[:,::1], int64[::1])")
+def draw_far(rows, dim, first, last, draws, distances, trial, chosen):
+    """Draw rows ``first`` to ``last`` of a start by greedy k-means++.
 
     Parameters
     ----------
-    vectors : address of float32 rows, ``stride`` floats apart; sub-space s takes dimensions s * dim to (s + 1) * dim
-    tables, offsets : addresses of m tables of k centroids, k a multiple of 16, and of -|c|^2 / 2, float32 (m, k)
-    scratch : float32 of at least 4 (k + 8)
-    labels, tops : (n, m), the nearest and its <x, c> - |c|^2 / 2
+    rows : address of float32 (n, dim)
+    draws : uniform from 0 to 1, (k, candidates)
+    distances : squared distance of each row to the nearest one chosen, (n,), infinite at first
+    trial : the same with each candidate, (candidates, n)
+    chosen : the rows, (k,)
+    """
+    n = distances.size
+    for i in range(first, last):
+        place, least = int64(0), float64(np.inf)
+        candidate = int64(0)
+        for c in range(draws.shape[1] if i > 0 else 1):
+            row = _drawn(distances, draws[i, c]) if i > 0 else int64(draws[i, c] * n)
+            x = rows + uint64(4 * row * dim)
+            error = float64(0.0)
+            for r in range(n):
+                d = min(_squared(x, rows + uint64(4 * r * dim), dim), distances[r])
+                trial[c, r] = d
+                error += d
+            if error < least:
+                place, least, candidate = row, error, c
+        chosen[i] = place
+        distances[:] = trial[candidate]
+
+
+@kernel("void(uint64, int64, int64, int64, int64, int32[::1], float64[:,::1], int64[::1])")
+def add_to_clusters(vectors, n, dim, first, last, clusters, sums, counts):
+    """Add columns first to last of float32 (n, dim) to the sums of their clusters, and count rows where first is 0."""
+    for row in range(n):
+        cluster = int64(clusters[row])
+        x = vectors + uint64(4 * row * dim)
+        for j in range(first, last):
+            sums[cluster, j] += load_one_f32(x + uint64(4 * j))
+        if first == 0:
+            counts[cluster] += 1
+
+
+@inline
+def _keep(place, first, second):
+    store_f32(place, first)
+    store_f32(place + uint64(32), second)
+
+
+@inline
+def _products(a, b, c, d, e, f, dsub, tiles, halves, width, spare):
+    """Write <x, c> - |c|^2 / 2 of six rows, (6, width), behind the greatest of each lane, (6, 8)."""
+    least = splat(float32(-np.inf))
+    ma, mb, mc, md, me, mf = least, least, least, least, least, least
+    wide = uint64(4 * width)
+    o = spare + uint64(192)
+    for col in range(0, width, 16):
+        h, g = load_f32(halves + uint64(4 * col)), load_f32(halves + uint64(4 * col + 32))
+        a0, b0, c0, d0, e0, f0 = h, h, h, h, h, h
+        a1, b1, c1, d1, e1, f1 = g, g, g, g, g, g
+        for j in range(dsub):
+            t, u = load_f32(tiles), load_f32(tiles + uint64(32))
+            tiles += uint64(64)
+            p = uint64(4 * j)
+            v = splat(load_one_f32(a + p))
+            a0, a1 = multiply_add(v, t, a0), multiply_add(v, u, a1)
+            v = splat(load_one_f32(b + p))
+            b0, b1 = multiply_add(v, t, b0), multiply_add(v, u, b1)
+            v = splat(load_one_f32(c + p))
+            c0, c1 = multiply_add(v, t, c0), multiply_add(v, u, c1)
+            v = splat(load_one_f32(d + p))
+            d0, d1 = multiply_add(v, t, d0), multiply_add(v, u, d1)
+            v = splat(load_one_f32(e + p))
+            e0, e1 = multiply_add(v, t, e0), multiply_add(v, u, e1)
+            v = splat(load_one_f32(f + p))
+            f0, f1 = multiply_add(v, t, f0), multiply_add(v, u, f1)
+        _keep(o, a0, a1)
+        _keep(o + wide, b0, b1)
+        _keep(o + uint64(2) * wide, c0, c1)
+        _keep(o + uint64(3) * wide, d0, d1)
+        _keep(o + uint64(4) * wide, e0, e1)
+        _keep(o + uint64(5) * wide, f0, f1)
+        o += uint64(64)
+        ma, mb = maximum(maximum(a0, a1), ma), maximum(maximum(b0, b1), mb)
+        mc, md = maximum(maximum(c0, c1), mc), maximum(maximum(d0, d1), md)
+        me, mf = maximum(maximum(e0, e1), me), maximum(maximum(f0, f1), mf)
+    _keep(spare + uint64(0), ma, mb)
+    _keep(spare + uint64(64), mc, md)
+    _keep(spare + uint64(128), me, mf)
+
+
+@kernel("void(uint64, int64, int64, int64, uint64, uint64, int64, uint64, int64, float32[:,::1], uint64)")
+def nearest_in_subspaces(vectors, n, m, dsub, tiles, halves, width, out, size, best, spare):
+    """Nearest centroid in each sub-space.
+
+    Parameters
+    ----------
+    vectors : address of float32 (n, m * dsub)
+    tiles : address of float32 (m, width / 16, dsub, 16): centroids by 16, dimension by dimension
+    halves : address of -|c|^2 / 2, float32 (m, width); -inf where there is no centroid
+    width : centroids of a sub-space, padded to 16
+    out, size : address of codes of ``size`` bytes, (n, m), least byte first
+    best : <x, c> - |c|^2 / 2 of the nearest, (n, m), or (0, 0) where nobody asks
+    spare : address of 6 * width + 48 float32
 
     Notes
     -----
-    Four rows share the loads of a table, and 64 rows pass over one sub-space before the next, so that its table stays
-    in the first-level cache. Every row has the same operations, wherever it stands.
+    Six rows share the loads of centroids, and 60 rows pass a sub-space before the next, so that its centroids stay in
+    the first-level cache.
     """
-    out = uint64(scratch.ctypes.data)
-    for first in range(0, n, 64):
-        last = min(first + 64, n)
+    line = uint64(4 * m * dsub)
+    for start in range(0, n, 60):
+        stop = min(start + 60, n)
         for s in range(m):
-            table, offset = tables + uint64(4 * s * k * dim), offsets + uint64(4 * s * k)
-            column = vectors + uint64(4 * s * dim)
-            for row in range(first, last, 4):
-                r0 = column + uint64(4 * row * stride)
-                r1 = column + uint64(4 * min(row + 1, last - 1) * stride)
-                r2 = column + uint64(4 * min(row + 2, last - 1) * stride)
-                r3 = column + uint64(4 * min(row + 3, last - 1) * stride)
-                _products(r0, r1, r2, r3, dim, table, offset, k, out)
-                for i in range(min(int64(4), last - row)):
-                    top, label = _greatest(out + uint64(4 * i * (k + 8)), k)
-                    labels[row + i, s], tops[row + i, s] = int32(label), top
-
-
-@kernel("void(float32[:,::1], float32[::1], float32[::1], int32[::1], float32[::1])")
-def nearest_products(products, offsets, scratch, labels, tops):
-    """Nearest centroid from inner products (n, k), k a multiple of 8; ``scratch`` is float32 of at least k + 8."""
-    k = products.shape[1]
-    line = uint64(scratch.ctypes.data)
-    for row in range(products.shape[0]):
-        place = uint64(products.ctypes.data) + uint64(4 * row * k)
-        for j in range(0, k, 8):
-            o = uint64(4 * j)
-            store_f32(line + o, add(load_f32(place + o), load_f32(uint64(offsets.ctypes.data) + o)))
-        top, label = _greatest(line, k)
-        labels[row], tops[row] = int32(label), top
-
-
-@kernel("void(int32[::1], int64[::1], int64[::1])")
-def group_rows(labels, starts, order):
-    """Rows by label, ascending within each: those of label c stand from starts[c] to starts[c + 1] in ``order``."""
-    starts[:] = 0
-    for row in range(len(labels)):
-        starts[labels[row] + 1] += 1
-    for c in range(1, len(starts)):
-        starts[c] += starts[c - 1]
-    for row in range(len(labels)):
-        order[starts[labels[row]]] = row
-        starts[labels[row]] += 1
-    for c in range(len(starts) - 1, 0, -1):
-        starts[c] = starts[c - 1]
-    starts[0] = 0
-
-
-@kernel("void(float32[:,::1], int64[::1], int64[::1], int64, int64, float32[:,::1])")
-def mean_of_groups(vectors, starts, order, first, last, means):
-    """Mean of the rows of each group from first to last, summed in ascending order; that of no rows stays as it is."""
-    dim = vectors.shape[1]
-    source = uint64(vectors.ctypes.data)
-    for c in range(first, last):
-        if starts[c] == starts[c + 1]:
-            continue
-        mean = means[c]
-        mean[:] = 0
-        place = uint64(means.ctypes.data) + uint64(4 * c * dim)
-        for i in range(starts[c], starts[c + 1]):
-            x = source + uint64(4 * order[i] * dim)
-            j = int64(0)
-            while j + 8 <= dim:
-                o = uint64(4 * j)
-                store_f32(place + o, add(load_f32(place + o), load_f32(x + o)))
-                j += 8
-            while j < dim:
-                mean[j] += load_one_f32(x + uint64(4 * j))
-                j += 1
-        share = float32(1.0) / float32(starts[c + 1] - starts[c])
-        for j in range(dim):
-            mean[j] *= share
-
-
-@kernel("void(uint64, int64, int64, int64, int64, int64, uint64, int64, int64, float32[:,:,::1])")
-def fill_tables(queries, n, stride, m, step, dim, tables, k, metric, out):
-    """Scores of each query with every centroid of every sub-space, float32 (n, m, >= k): <q, c>, or -|q - c|^2.
-
-    Parameters
-    ----------
-    queries : address of float32 rows, ``stride`` floats apart; sub-space s takes ``dim`` of them from s * step
-    tables : address of m tables of k centroids, k a multiple of 16
-    metric : 2 for -|q - c|^2
-    """
-    for q in range(n):
-        for s in range(m):
-            x = queries + uint64(4 * (q * stride + s * step))
-            to = uint64(out.ctypes.data) + uint64(4 * (q * m + s) * out.shape[2])
-            for j in range(0, k, 16):
-                place = tables + uint64(4 * (s * k + j) * dim)
-                a, b = zeros(), zeros()
-                for i in range(dim):
-                    v = splat(load_one_f32(x + uint64(4 * i)))
-                    t, u = load_f32(place + uint64(64 * i)), load_f32(place + uint64(64 * i + 32))
-                    if metric == 2:
-                        t, u = sub(v, t), sub(v, u)
-                        a, b = multiply_add(t, t, a), multiply_add(u, u, b)
-                    else:
-                        a, b = multiply_add(v, t, a), multiply_add(v, u, b)
-                if metric == 2:
-                    a, b = sub(zeros(), a), sub(zeros(), b)
-                store_f32(to + uint64(4 * j), a)
-                store_f32(to + uint64(4 * j + 32), b)
+            own = tiles + uint64(4 * s * width * dsub)
+            own_halves = halves + uint64(4 * s * width)
+            for row in range(start, stop, 6):
+                a = vectors + uint64(row) * line + uint64(4 * s * dsub)
+                b = a + (line if row + 1 < stop else uint64(0))
+                c = b + (line if row + 2 < stop else uint64(0))
+                d = c + (line if row + 3 < stop else uint64(0))
+                e = d + (line if row + 4 < stop else uint64(0))
+                f = e + (line if row + 5 < stop else uint64(0))
+                _products(a, b, c, d, e, f, dsub, own, own_halves, width, spare)
+                for i in range(min(int64(6), stop - row)):
+                    greatest = _greatest(spare + uint64(32 * i))
+                    code = _first(spare + uint64(192 + 4 * i * width), width, greatest)
+                    place = out + uint64(((row + i) * m + s) * size)
+                    for byte in range(size):
+                        store_one_u8(place + uint64(byte), uint8((code >> (8 * byte)) & 255))
+                    if best.size > 0:
+                        best[row + i, s] = greatest

@@ -110,9 +110,10 @@ class PackedRows:
         times = 2.0 if metric == "l2" else 1.0
         step = np.divide(times, factor, out=np.zeros_like(factor), where=some)
         sums = step * integers.sum(axis=1, dtype=np.int64)
-        third = -1.0 if metric == "l2" else 1.0
-        parameters = np.stack([step, -middle * sums, sums, np.full_like(step, third), bias], axis=1)
-        return PackedQueries(integers, np.ascontiguousarray(parameters, np.float32))
+        parameters = np.empty((len(wide), 5), np.float32)
+        parameters[:, 0], parameters[:, 1], parameters[:, SECOND] = step, -middle * sums, sums
+        parameters[:, THIRD], parameters[:, 4] = -1.0 if metric == "l2" else 1.0, bias
+        return PackedQueries(integers, parameters)
 
     def rest(self, queries: Array, prepared: PackedQueries, metric: Metric, *, middle: float = 0.0) -> PackedQueries:
         """What rounding left out of queries, rounded itself: scores of both add up."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gingham.codecs.packed import PackedQueries, PackedRows
+from gingham.codecs.packed import THIRD, PackedQueries, PackedRows
 from gingham.codecs.protocol import Codes, join_rows
 from gingham.errors import InvalidArgument
 
@@ -151,6 +151,15 @@ class Float:
         return self
 
 
+@dataclass(frozen=True)
+class SQ8Queries:
+    """Queries for the high halves of the codes, what rounding left out of them, and queries for the low halves."""
+
+    high: PackedQueries
+    rest: PackedQueries
+    low: PackedQueries
+
+
 @dataclass(frozen=True, eq=False)
 class SQ8:
     """One byte a dimension, between the extremes of that dimension in the training sample; beyond them it is clipped.
@@ -163,8 +172,10 @@ class SQ8:
 
     Notes
     -----
-    Steps are folded into the query, so that a row is scored by one integer product. Array of codes: "rows"
-    (n, bytes), the squared length of the decoded vector in front.
+    Bytes are stored as two halves of four bits: a scan reads the high ones only, and candidates are refined with both,
+    so that it costs half the memory traffic. Steps are folded into the query. Arrays of codes: "high" and "low"
+    (n, bytes), with what l2 needs in front: the squared length of what the high halves decode to, each taken in the
+    middle of its 16 values, and what is missing from it to the whole.
     """
 
     dim: int
@@ -185,16 +196,16 @@ class SQ8:
     @property
     def code_size(self) -> int:
         """Bytes of a vector."""
-        return self._layout.stride
+        return 2 * self._layout.stride
 
     @property
     def levels(self) -> int:
-        """1."""
-        return 1
+        """2: the high halves, and both."""
+        return 2
 
     @property
     def _layout(self) -> PackedRows:
-        return PackedRows(self.dim, 8, 1)
+        return PackedRows(self.dim, 4, 1)
 
     def _learned(self) -> tuple[Array, Array]:
         if self.lows is None or self.steps is None:
@@ -212,27 +223,29 @@ class SQ8:
         from gingham.codecs import scalar_kernels
 
         lows, steps = self._learned()
+        n = len(vectors)
         with np.errstate(over="ignore"):
             factors = np.divide(1, steps, out=np.zeros_like(steps), where=steps > 0)
         factors[~np.isfinite(factors)] = 0
-        values, squares = np.zeros((len(vectors), self._layout.width), np.uint8), np.empty(len(vectors), np.float32)
+        high, low = (np.zeros((n, self._layout.width), np.uint8) for _ in range(2))
+        squares = np.empty((2, n, 1), np.float32)
         scalar_kernels.encode_ranges(
-            vectors.ctypes.data, len(vectors), self.dim, lows.ctypes.data, factors.ctypes.data, steps, values, squares
+            vectors.ctypes.data, n, self.dim, lows.ctypes.data, factors.ctypes.data, steps, high, low, squares
         )
-        return Codes(len(vectors), {"rows": self._layout.pack(squares[:, None], values)})
+        return Codes(n, {"high": self._layout.pack(squares[0], high), "low": self._layout.pack(squares[1], low)})
 
     def decode(self, codes: Codes) -> Array:
         """The vectors that codes stand for."""
         lows, steps = self._learned()
-        _, values = self._layout.unpack(codes.arrays["rows"])
-        out: Array = lows + steps * values
+        high, low = (self._layout.unpack(codes.arrays[name])[1] for name in ("high", "low"))
+        out: Array = lows + steps * (16 * high + low)
         return out
 
     def join(self, parts: Sequence[Codes]) -> Codes:
         """Codes of all rows of several parts."""
         return join_rows(parts)
 
-    def prepare(self, queries: Array, bias: Array | None = None) -> PackedQueries:
+    def prepare(self, queries: Array, bias: Array | None = None) -> SQ8Queries:
         """Scale by the steps and round."""
         lows, steps = self._learned()
         constant = np.zeros(len(queries)) if bias is None else bias.astype(np.float64)
@@ -241,30 +254,37 @@ class SQ8:
             constant = constant + 2 * along - np.square(queries.astype(np.float64)).sum(axis=1)
         else:
             constant = constant + along
-        prepared = self._layout.prepare(queries * steps, self.metric, constant)
+        scaled, nothing = queries * steps, np.zeros(len(queries))
+        high = self._layout.prepare(16 * scaled, self.metric, constant, middle=-7.5 / 16)
+        rest = self._layout.rest(16 * scaled, high, self.metric, middle=-7.5 / 16)
+        low = self._layout.prepare(scaled, self.metric, nothing, middle=7.5)
         if self.metric != "l2":
-            prepared.parameters[:, 3] = 0
-        return prepared
+            high.parameters[:, THIRD] = low.parameters[:, THIRD] = 0
+        return SQ8Queries(high, rest, low)
 
     def scan(
-        self, prepared: PackedQueries, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array
+        self, prepared: SQ8Queries, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array
     ) -> None:
-        """Offer rows to heaps."""
-        self._layout.scan(prepared, codes.arrays["rows"], start, stop, allow, scores, rows)
+        """Offer rows to heaps by their high halves."""
+        self._layout.scan(prepared.high, codes.arrays["high"], start, stop, allow, scores, rows)
 
-    def score(self, prepared: PackedQueries, codes: Codes, rows: Array, out: Array) -> None:
-        """Score listed rows."""
-        self._layout.score(prepared, codes.arrays["rows"], rows, out)
+    def score(self, prepared: SQ8Queries, codes: Codes, rows: Array, out: Array) -> None:
+        """Score listed rows by their high halves."""
+        self._layout.score(prepared.high, codes.arrays["high"], rows, out)
 
-    def refine(self, prepared: PackedQueries, codes: Codes, rows: Array, out: Array) -> None:
-        """As :meth:`score`."""
+    def refine(self, prepared: SQ8Queries, codes: Codes, rows: Array, out: Array) -> None:
+        """Score listed rows by the whole bytes."""
         self.score(prepared, codes, rows, out)
+        more = np.empty_like(out)
+        for queries, name in ((prepared.rest, "high"), (prepared.low, "low")):
+            self._layout.score(queries, codes.arrays[name], rows, more)
+            out += more
 
-    def bound(self, prepared: PackedQueries, codes: Codes, rows: Array) -> Array | None:
+    def bound(self, prepared: SQ8Queries, codes: Codes, rows: Array) -> Array | None:
         """None."""
         return None
 
-    def optimistic(self, prepared: PackedQueries) -> None:
+    def optimistic(self, prepared: SQ8Queries) -> None:
         """None."""
 
     def arrays(self) -> dict[str, Array]:

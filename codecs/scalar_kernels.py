@@ -133,13 +133,19 @@ def encode_levels(vectors, n, dim, mean, levels, fine_levels, metric, scratch, v
             fine_header[row, 2] = float32(0.0) if metric == 0 else float32(fine_square - square)
 
 
-@kernel("void(uint64, int64, int64, uint64, uint64, float32[::1], uint8[:,::1], float32[::1])")
-def encode_ranges(vectors, n, dim, lows, factors, steps, values, squares):
-    """Round each dimension between its own extremes; ``squares`` are squared lengths of the decoded vectors."""
+@kernel("void(uint64, int64, int64, uint64, uint64, float32[::1], uint8[:,::1], uint8[:,::1], float32[:,:,::1])")
+def encode_ranges(vectors, n, dim, lows, factors, steps, high, low, squares):
+    """Round each dimension to a byte between its own extremes, and split it into its halves.
+
+    Parameters
+    ----------
+    squares : (2, n, 1): squared lengths of what the high halves decode to, in the middle of their 16 values, and what
+        is missing to those of the whole
+    """
     half, top, least = splat(float32(0.5)), splat(float32(255.0)), zeros()
     for row in range(n):
         x = vectors + uint64(4 * row * dim)
-        out = uint64(values.ctypes.data) + uint64(row * values.shape[1])
+        out = uint64(low.ctypes.data) + uint64(row * low.shape[1])
         j = int64(0)
         while j + 8 <= dim:
             o = uint64(4 * j)
@@ -149,13 +155,18 @@ def encode_ranges(vectors, n, dim, lows, factors, steps, values, squares):
         while j < dim:
             o = uint64(4 * j)
             v = (load_one_f32(x + o) - load_one_f32(lows + o)) * load_one_f32(factors + o)
-            values[row, j] = uint8(min(max(v, float32(0.0)), float32(255.0)) + float32(0.5))
+            low[row, j] = uint8(min(max(v, float32(0.0)), float32(255.0)) + float32(0.5))
             j += 1
-        square = float64(0.0)
+        square, coarse = float64(0.0), float64(0.0)
         for j in range(dim):
-            v = load_one_f32(lows + uint64(4 * j)) + steps[j] * float32(values[row, j])
+            least_value, code = load_one_f32(lows + uint64(4 * j)), low[row, j]
+            v = least_value + steps[j] * float32(code)
             square += v * v
-        squares[row] = float32(square)
+            high[row, j] = code >> uint8(4)
+            low[row, j] = code & uint8(15)
+            v = least_value + steps[j] * (float32(16) * float32(high[row, j]) + float32(7.5))
+            coarse += v * v
+        squares[0, row, 0], squares[1, row, 0] = float32(coarse), float32(square - coarse)
 
 
 @kernel("void(float32[:,::1], float32, int64, uint8[:,::1], float32[:,::1])")

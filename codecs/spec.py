@@ -1,6 +1,7 @@
-"""The grammar of codecs: ``spec = transform "," ... codec``, such as ``"PCA128,LVQ8"`` or ``"OPQ,PQ48x8"``.
+"""The grammar of codecs: ``spec = { transform "," } codec``, such as ``"PCA128,LVQ8"`` or ``"Center,Rotate,SQ8"``.
 
-Names are those of the table below; letters may be of either case, blanks around commas are ignored.
+Names are those of the tables below; letters may be of either case, blanks around commas are ignored. Modules of codecs
+are imported when a spec names them, and their kernels when they are used, so that parsing is cheap.
 """
 
 from __future__ import annotations
@@ -9,66 +10,112 @@ import difflib
 import re
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from gingham.codecs.protocol import Codec, Transform
     from gingham.schema import Metric
 
+_N = r"([1-9]\d{0,5})"
+"""A number as specs write it: without leading zeros, of at most six digits."""
+
+
+class _Place(NamedTuple):
+    """Where a part stands: the dimensions and the metric that it meets, its match and the part that follows."""
+
+    dim: int
+    metric: Metric
+    match: re.Match[str]
+    after: str
+
 
 @dataclass(frozen=True)
 class _Name:
-    """One row of the table.
+    """One row of a table.
 
     Attributes
     ----------
-    shown : as the documentation writes it
+    name : the letters it begins with
+    shown : its forms, as errors list them
     pattern : of the whole part
-    make : from the dimensions, the metric, the match and the part that follows to the codec or transform
+    module, kind : the class, in ``gingham.codecs``
+    arguments : what the class takes, from where the part stands
+    keeps_length : of a transform, whether vectors and queries of length one stay so
     """
 
+    name: str
     shown: str
     pattern: str
-    make: Callable[[int, Metric, re.Match[str], str], Any]
+    module: str
+    kind: str
+    arguments: Callable[[_Place], tuple[Any, ...]]
+    keeps_length: bool = False
+
+    def make(self, place: _Place) -> Any:
+        return getattr(import_module(f"gingham.codecs.{self.module}"), self.kind)(*self.arguments(place))
 
 
-def _class(module: str, name: str) -> Any:
-    return getattr(import_module(f"gingham.codecs.{module}"), name)
+def _plain(at: _Place) -> tuple[Any, ...]:
+    return at.dim, at.metric
 
 
-def _float(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec:
-    codec: Codec = _class("scalar", "Float")(dim, metric, match[0].upper())
-    return codec
+def _numbered(at: _Place) -> tuple[Any, ...]:
+    return at.dim, at.metric, int(at.match[1])
 
 
-def _sq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec:
-    codec: Codec = _class("scalar", "SQ8")(dim, metric)
-    return codec
+def _kind(at: _Place) -> tuple[Any, ...]:
+    return at.dim, at.metric, at.match[0].upper()
 
 
-def _lvq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec:
-    codec: Codec = _class("lvq", "LVQ")(dim, metric, int(match[1]), int(match[2] or 0))
-    return codec
+def _itq(at: _Place) -> tuple[Any, ...]:
+    return at.dim, at.metric, int(at.match[1] or 0), True
 
 
-def _rabitq(dim: int, metric: Metric, match: re.Match[str], after: str) -> Codec:
-    codec: Codec = _class("rabitq", "RaBitQ")(dim, metric, int(match[1]))
-    return codec
+def _lvq(at: _Place) -> tuple[Any, ...]:
+    return at.dim, at.metric, int(at.match[1]), int(at.match[2] or 0)
+
+
+def _pq(at: _Place) -> tuple[Any, ...]:
+    return at.dim, at.metric, int(at.match[1]), int(at.match[2])
+
+
+def _opq(at: _Place) -> tuple[Any, ...]:
+    """OPQ shares the sub-spaces of the quantizer that follows."""
+    quantizer = re.fullmatch(f"PQ{_N}x(4fs|8|12|16)", at.after, re.IGNORECASE | re.ASCII)
+    if quantizer is None:
+        raise InvalidArgument(f"OPQ expects a product quantizer after it, such as 'OPQ,PQ48x8', found {at.after!r:.40}")
+    return at.dim, int(quantizer[1]), 16 if quantizer[2].lower() == "4fs" else 256
 
 
 _CODECS = (
-    _Name("F32", "F32", _float),
-    _Name("F16", "F16", _float),
-    _Name("BF16", "BF16", _float),
-    _Name("SQ8", "SQ8", _sq),
-    _Name("LVQ4, LVQ8, LVQ4x8", r"LVQ([48])(?:x([48]))?", _lvq),
-    _Name("RaBitQ1 to RaBitQ8", r"RaBitQ([1-8])", _rabitq),
+    _Name("F", "F32", "F32", "scalar", "Float", _kind),
+    _Name("F", "F16", "F16", "scalar", "Float", _kind),
+    _Name("BF", "BF16", "BF16", "scalar", "Float", _kind),
+    _Name("SQ", "SQ8", "SQ8", "scalar", "SQ8", _plain),
+    _Name("LVQ", "LVQ4, LVQ8, LVQ4x4, LVQ4x8, LVQ8x4, LVQ8x8", "LVQ([48])(?:x([48]))?", "lvq", "LVQ", _lvq),
+    _Name("RaBitQ", "RaBitQ1", "RaBitQ1", "rabitq_blocks", "RaBitQBlocks", _plain),
+    _Name("RaBitQ", "RaBitQ2 to RaBitQ8", "RaBitQ([2-8])", "rabitq", "RaBitQ", _numbered),
+    _Name("Binary", "Binary", "Binary", "binary", "Binary", _plain),
+    _Name("ITQ", "ITQ, ITQ{bits}", f"ITQ{_N}?", "binary", "Binary", _itq),
+    _Name("PQ", "PQ{M}x4fs", f"PQ{_N}x4fs", "fast_scan", "FastScan", _numbered),
+    _Name("PQ", "PQ{M}x8, PQ{M}x12, PQ{M}x16", f"PQ{_N}x(8|12|16)", "product", "ProductQuantizer", _pq),
+    _Name("RQ", "RQ{M}x8", f"RQ{_N}x8", "residual", "ResidualQuantizer", _numbered),
+    _Name("FSQ", "FSQ{bytes}", f"FSQ{_N}", "mixed_radix", "MixedRadix", _numbered),
+    _Name("GS", "GS{M}x8", f"GS{_N}x8", "gain_shape", "GainShape", _numbered),
 )
-_TRANSFORMS: tuple[_Name, ...] = (_Name("Rotate", "Rotate", lambda dim, *_: _class("rotation", "Rotate")(dim)),)
+_TRANSFORMS = (
+    _Name("Center", "Center", "Center", "transforms", "Center", _plain),
+    _Name("PCA", "PCA{d}", f"PCA{_N}", "transforms", "PCA", _numbered),
+    _Name("MRL", "MRL{d}", f"MRL{_N}", "transforms", "MRL", _numbered, keeps_length=True),
+    _Name("Rotate", "Rotate", "Rotate", "rotation", "Rotate", lambda at: (at.dim,), keeps_length=True),
+    _Name("Whiten", "Whiten", "Whiten", "transforms", "Whiten", lambda at: (at.dim, at.metric, at.dim)),
+    _Name("OPQ", "OPQ", "OPQ", "opq", "OPQ", _opq, keeps_length=True),
+    _Name("LeanVec", "LeanVec{d}", f"LeanVec{_N}", "transforms", "LeanVec", _numbered),
+)
 
 
 def parse_codec(spec: str, dim: int, metric: Metric) -> Codec:
@@ -83,32 +130,65 @@ def parse_codec(spec: str, dim: int, metric: Metric) -> Codec:
     Raises
     ------
     InvalidArgument : the line is no spec, or does not fit the dimensions or the metric
+
+    Notes
+    -----
+    Under cosine, vectors after a transform that does not keep lengths are no longer of length one; what follows is
+    made for dot, which takes vectors of any length and has the same scores.
     """
     if not isinstance(spec, str) or not spec.strip():
         raise InvalidArgument(f"a codec expects a spec such as 'LVQ8' or 'PCA128,LVQ8', found {spec!r:.80}")
     parts = [part.strip() for part in spec.split(",")]
     transforms: list[Transform] = []
+    inner: Metric = metric
     for number, part in enumerate(parts[:-1]):
-        inner = transforms[-1].out_dim if transforms else dim
-        transforms.append(_made(_TRANSFORMS, "transform", spec, part, inner, metric, parts[number + 1]))
-    codec: Codec = _made(_CODECS, "codec", spec, parts[-1], transforms[-1].out_dim if transforms else dim, metric, "")
+        found, match = _found(_TRANSFORMS, part)
+        if found is None or match is None:
+            raise _refused(spec, number, parts)
+        at = _Place(transforms[-1].out_dim if transforms else dim, inner, match, parts[number + 1])
+        transforms.append(found.make(at))
+        if inner == "cosine" and not found.keeps_length:
+            inner = "dot"
+    found, match = _found(_CODECS, parts[-1])
+    if found is None or match is None:
+        raise _refused(spec, len(parts) - 1, parts)
+    codec: Codec = found.make(_Place(transforms[-1].out_dim if transforms else dim, inner, match, ""))
     if not transforms:
         return codec
-    pipeline: Codec = _class("pipeline", "Pipeline")(tuple(transforms), codec)
-    return pipeline
+    from gingham.codecs.pipeline import Pipeline
+
+    return Pipeline(metric, tuple(transforms), codec)
 
 
-def _made(names: Sequence[_Name], what: str, spec: str, part: str, dim: int, metric: Metric, after: str) -> Any:
+def _found(names: tuple[_Name, ...], part: str) -> tuple[_Name | None, re.Match[str] | None]:
     for name in names:
         match = re.fullmatch(name.pattern, part, re.IGNORECASE | re.ASCII)
         if match:
-            return name.make(dim, metric, match, after)
+            return name, match
+    return None, None
+
+
+def _refused(spec: str, number: int, parts: list[str]) -> InvalidArgument:
+    """Why part ``number`` is not what should stand there."""
+    part, last = parts[number], number == len(parts) - 1
+    names, what = (_CODECS, "codec") if last else (_TRANSFORMS, "transform")
+    start = f"codec {spec!r:.80} expects "
     shown = ", ".join(name.shown for name in names)
-    others = _CODECS if names is _TRANSFORMS else _TRANSFORMS
-    if any(re.fullmatch(name.pattern, part, re.IGNORECASE | re.ASCII) for name in others):
-        order = "the codec stands last, after its transforms" if what == "transform" else "a codec has to follow it"
-        raise InvalidArgument(f"codec {spec!r:.80} expects a {what} in place of {part!r:.40}: {order}")
-    words = re.findall(r"[A-Za-z][\w{}]*", shown)
-    near = difflib.get_close_matches(part, words, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InvalidArgument(f"codec {spec!r:.80} expects a {what}, one of {shown}, found {part!r:.40}{hint}")
+    if not part:
+        return InvalidArgument(
+            f"{start}a {what}, one of {shown}, {'at its end' if last else 'before a comma'}, found none"
+        )
+    if last and _found(_TRANSFORMS, part)[0]:
+        return InvalidArgument(f"{start}a codec after the transform {part!r:.40}, one of {shown}, found none")
+    if not last and _found(_CODECS, part)[0]:
+        second = "a second codec" if _found(_CODECS, parts[number + 1])[0] else "something"
+        return InvalidArgument(f"{start}one codec, and that at its end, found {second} after {part!r:.40}")
+    every = _TRANSFORMS + _CODECS
+    letters = (re.match("[A-Za-z]*", part) or [""])[0].lower()
+    forms = [name.shown for name in every if letters == name.name.lower()]
+    if forms:
+        return InvalidArgument(f"{start}a {what} of the form {' or '.join(forms)}, found {part!r:.40}")
+    words = {word.lower(): word for name in every for word in (name.name, *name.shown.split(", "))}
+    near = difflib.get_close_matches(part.lower(), words, n=1) or difflib.get_close_matches(letters, words, n=1)
+    hint = f"; did you mean {words[near[0]]!r}?" if near else ""
+    return InvalidArgument(f"{start}a {what}, one of {shown}, found {part!r:.40}{hint}")

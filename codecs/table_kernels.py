@@ -1,171 +1,196 @@
-"""Kernels over rows of codes that are scored by tables: the sum of one entry of each table of a query.
+"""Kernels over rows of codes that look partial scores up in tables of a query.
 
-A row is a head and m codes of 8, 12 or 16 bits, little-endian, two of 12 bits in three bytes. Heads: 0 bytes; 1 byte,
-whose entry of ``lengths`` multiplies the sum; 4 bytes, a float32 added to it. A row is summed in one order wherever it
-lies. Addresses are raw: the caller has checked shapes.
+A row is a header of ``header`` bytes, a float32 or nothing, and ``m`` codes of 8, 12 or 16 bits, least bits first. Its
+score is the sum of its table entries from the first code to the last, plus the header, plus the bias of the query, in
+float32 and in that order: the same bits alone, in a batch and listed.
+
+Tables are float32 (groups, m, k, lanes): a group holds ``lanes`` queries, 1 or 8, side by side, so that one load serves
+eight queries. Addresses are raw: the caller has checked shapes, types and contiguity.
 """
 
 import numpy as np
-from numba import float32, int64, uint8, uint16, uint32, uint64
+from numba import float32, int64, uint32, uint64
 
-from gingham.codecs.intrinsics import inline, kernel, load_one_f32, load_one_u8, load_one_u16, load_one_u64, prefetch
+from gingham.codecs.intrinsics import (
+    add,
+    greater_mask,
+    inline,
+    kernel,
+    load_f32,
+    load_one_f32,
+    load_one_u8,
+    load_one_u16,
+    lowest_bit,
+    mul,
+    multiply_add,
+    prefetch,
+    splat,
+    store_f32,
+    sub,
+    zeros,
+)
 from gingham.codecs.topk_kernels import sift
 
 
 @inline
-def _entry(table, code):
-    return load_one_f32(table + (uint64(code) << uint64(2)))
-
-
-@inline
-def _sum_8(x, m, table):
-    a, b, c, d = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
-    s = int64(0)
-    while s + 8 <= m:
-        w = load_one_u64(x + uint64(s))
-        t = table + uint64(1024 * s)
-        a += _entry(t, w & uint64(255))
-        b += _entry(t + uint64(1024), (w >> uint64(8)) & uint64(255))
-        c += _entry(t + uint64(2048), (w >> uint64(16)) & uint64(255))
-        d += _entry(t + uint64(3072), (w >> uint64(24)) & uint64(255))
-        a += _entry(t + uint64(4096), (w >> uint64(32)) & uint64(255))
-        b += _entry(t + uint64(5120), (w >> uint64(40)) & uint64(255))
-        c += _entry(t + uint64(6144), (w >> uint64(48)) & uint64(255))
-        d += _entry(t + uint64(7168), w >> uint64(56))
-        s += 8
-    while s < m:
-        a += _entry(table + uint64(1024 * s), load_one_u8(x + uint64(s)))
-        s += 1
-    return (a + b) + (c + d)
-
-
-@inline
-def _sum_12(x, m, table):
-    a, b = float32(0.0), float32(0.0)
-    s = int64(0)
-    while s + 2 <= m:
-        place = x + uint64(3 * (s >> 1))
-        a += _entry(table + uint64(16384 * s), load_one_u16(place) & uint16(4095))
-        b += _entry(table + uint64(16384 * (s + 1)), load_one_u16(place + uint64(1)) >> uint16(4))
-        s += 2
-    if s < m:
-        a += _entry(table + uint64(16384 * s), load_one_u16(x + uint64(3 * (s >> 1))) & uint16(4095))
-    return a + b
-
-
-@inline
-def _sum_16(x, m, table):
-    a, b = float32(0.0), float32(0.0)
-    s = int64(0)
-    while s + 2 <= m:
-        a += _entry(table + uint64(262144 * s), load_one_u16(x + uint64(2 * s)))
-        b += _entry(table + uint64(262144 * (s + 1)), load_one_u16(x + uint64(2 * s + 2)))
-        s += 2
-    if s < m:
-        a += _entry(table + uint64(262144 * s), load_one_u16(x + uint64(2 * s)))
-    return a + b
-
-
-@inline
-def _score(x, head, m, bits, table, lengths):
-    place = x + uint64(head)
+def _code(codes, j, bits):
     if bits == 8:
-        s = _sum_8(place, m, table)
-    elif bits == 12:
-        s = _sum_12(place, m, table)
-    else:
-        s = _sum_16(place, m, table)
-    if head == 1:
-        s *= load_one_f32(lengths + uint64(4) * uint64(load_one_u8(x)))
-    elif head == 4:
-        s += load_one_f32(x)
-    return s
+        return uint64(load_one_u8(codes + uint64(j)))
+    if bits == 16:
+        return uint64(load_one_u16(codes + uint64(2 * j)))
+    pair = uint64(load_one_u16(codes + uint64((3 * j) >> 1)))
+    return (pair >> uint64(4)) if j & 1 else (pair & uint64(4095))
+
+
+@kernel("void(uint64, int64, int64, uint64, int64, int64, int64, float32, uint64)")
+def fill_tables(queries, groups, lanes, codebooks, m, k, dsub, times, tables):
+    """Partial scores of every centroid.
+
+    Parameters
+    ----------
+    queries : address of float32 (groups, m * dsub, lanes)
+    codebooks : address of float32, by centroid (m, k, dsub) for 8 lanes and by dimension (m, dsub, k) for one, where k
+        is a multiple of 8
+    times : 0 for minus the squared distance, else a factor of inner products
+    """
+    out = tables
+    for group in range(groups):
+        query = queries + uint64(4 * group * m * dsub * lanes)
+        for s in range(m):
+            q = query + uint64(4 * s * dsub * lanes)
+            own = codebooks + uint64(4 * s * k * dsub)
+            for c in range(0, k, 1 if lanes == 8 else 8):
+                a = zeros()
+                for j in range(dsub):
+                    if lanes == 8:
+                        x, y = splat(load_one_f32(own + uint64(4 * (c * dsub + j)))), load_f32(q + uint64(32 * j))
+                    else:
+                        x, y = load_f32(own + uint64(4 * (j * k + c))), splat(load_one_f32(q + uint64(4 * j)))
+                    if times == 0:
+                        v = sub(x, y)
+                        a = multiply_add(v, v, a)
+                    else:
+                        a = multiply_add(x, y, a)
+                store_f32(out, mul(a, splat(float32(-1.0) if times == 0 else times)))
+                out += uint64(32)
+
+
+@inline
+def _offer(scores, rows, q, s, row):
+    if s > scores[q, 0]:
+        scores[q, 0] = s
+        rows[q, 0] = row
+        sift(scores, rows, q, int64(scores.shape[1]))
+
+
+@inline
+def _scan_one(codes, stride, header, m, k, bits, start, stop, table, bias, allow, scores, rows):
+    """Rows of four at once, whose sums do not wait for each other."""
+    for row in range(start, stop, 4):
+        a = codes + uint64(row) * stride
+        b = a + (stride if row + 1 < stop else uint64(0))
+        c = b + (stride if row + 2 < stop else uint64(0))
+        d = c + (stride if row + 3 < stop else uint64(0))
+        h = uint64(header)
+        s0, s1, s2, s3 = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
+        t = table
+        for j in range(m):
+            s0 += load_one_f32(t + (_code(a + h, j, bits) << uint64(2)))
+            s1 += load_one_f32(t + (_code(b + h, j, bits) << uint64(2)))
+            s2 += load_one_f32(t + (_code(c + h, j, bits) << uint64(2)))
+            s3 += load_one_f32(t + (_code(d + h, j, bits) << uint64(2)))
+            t += uint64(4 * k)
+        if header:
+            s0 += load_one_f32(a)
+            s1 += load_one_f32(b)
+            s2 += load_one_f32(c)
+            s3 += load_one_f32(d)
+        s0 += bias
+        s1 += bias
+        s2 += bias
+        s3 += bias
+        root = scores[0, 0]
+        if s0 > root or s1 > root or s2 > root or s3 > root:
+            for i in range(min(int64(4), stop - row)):
+                if allow == 0 or load_one_u8(allow + uint64(row + i)) != 0:
+                    _offer(scores, rows, 0, s0 if i == 0 else (s1 if i == 1 else (s2 if i == 2 else s3)), row + i)
 
 
 @kernel(
-    "void(uint64, int64, int64, int64, int64, int64, int64, int64, uint64, uint64, float32[::1], uint64,"
-    "float32[:,::1], int64[:,::1])"
+    "void(uint64, int64, int64, int64, int64, int64, int64, int64, uint64, int64, float32[::1], uint64,"
+    "float32[::1], float32[:,::1], int64[:,::1])"
 )
-def scan_tables(codes, stride, head, m, bits, start, stop, tile, tables, lengths, biases, allow, scores, rows):
+def scan_tables(codes, stride, header, m, k, bits, start, stop, tables, lanes, biases, allow, sums, scores, rows):
     """Put the best of rows start to stop into the heaps of all queries; ``allow`` 0 allows all.
 
     Parameters
     ----------
-    codes : address of rows of ``stride`` bytes
-    tile : rows that all queries pass over before the next ones
-    tables : address of float32 (n_queries, m, 2^bits)
-    lengths : address of float32 (256,), read where ``head`` is 1
+    biases : of each query, padded to whole groups
+    sums : float32 of 8 * tile + 8, for the sums of a tile of rows
     """
-    size = uint64(4 * m) << uint64(bits)
-    k = int64(scores.shape[1])
+    n_queries = scores.shape[0]
+    size = uint64(stride)
+    if lanes == 1:
+        _scan_one(codes, size, header, m, k, bits, start, stop, tables, biases[0], allow, scores, rows)
+        return
+    place = uint64(sums.ctypes.data)
+    limits = place + uint64(4 * (sums.size - 8))
+    tile = (sums.size - 8) // 8
+    wide = uint64(32 * k)
     for first in range(start, stop, tile):
         last = min(first + tile, stop)
-        for q in range(scores.shape[0]):
-            table = tables + uint64(q) * size
-            bias, floor = biases[q], scores[q, 0]
+        for group in range((n_queries + 7) // 8):
+            own = tables + uint64(group * m) * wide
+            for j in range(0, m, 2):
+                t = own + uint64(j) * wide
+                x = codes + uint64(first) * size + uint64(header)
+                for row in range(last - first):
+                    o = place + uint64(32 * row)
+                    a = zeros() if j == 0 else load_f32(o)
+                    a = add(a, load_f32(t + (_code(x, j, bits) << uint64(5))))
+                    if j + 1 < m:
+                        a = add(a, load_f32(t + wide + (_code(x, j + 1, bits) << uint64(5))))
+                    store_f32(o, a)
+                    x += size
+            bias = load_f32(uint64(biases.ctypes.data) + uint64(32 * group))
+            count = min(int64(8), n_queries - 8 * group)
+            for lane in range(8):
+                sums[sums.size - 8 + lane] = scores[8 * group + lane, 0] if lane < count else float32(np.inf)
             for row in range(first, last):
-                if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
-                    continue
-                s = _score(codes + uint64(row * stride), head, m, bits, table, lengths) + bias
-                if s > floor:
-                    scores[q, 0] = s
-                    rows[q, 0] = row
-                    sift(scores, rows, q, k)
-                    floor = scores[q, 0]
+                o = place + uint64(32 * (row - first))
+                a = load_f32(o)
+                if header:
+                    a = add(a, splat(load_one_f32(codes + uint64(row) * size)))
+                a = add(a, bias)
+                mask = greater_mask(a, load_f32(limits))
+                if mask != 0 and (allow == 0 or load_one_u8(allow + uint64(row)) != 0):
+                    store_f32(o, a)
+                    while mask != 0:
+                        lane = lowest_bit(mask)
+                        mask &= mask - uint32(1)
+                        q = 8 * group + lane
+                        _offer(scores, rows, q, load_one_f32(o + uint64(4 * lane)), row)
+                        sums[sums.size - 8 + lane] = scores[q, 0]
 
 
-@kernel(
-    "void(uint64, int64, int64, int64, int64, uint64, uint64, float32[::1], int64[:,::1], float32[:,::1])"
-)
-def score_tables(codes, stride, head, m, bits, tables, lengths, biases, rows, out):
+@kernel("void(uint64, int64, int64, int64, int64, int64, uint64, int64, float32[::1], int64[:,::1], float32[:,::1])")
+def score_tables(codes, stride, header, m, k, bits, tables, lanes, biases, rows, out):
     """Score the listed rows of each query; a negative row scores -inf."""
-    size = uint64(4 * m) << uint64(bits)
-    n = rows.shape[1]
+    shift = uint64(5 if lanes == 8 else 2)
     for q in range(rows.shape[0]):
-        table = tables + uint64(q) * size
-        for i in range(n):
-            if i + 4 < n and rows[q, i + 4] >= 0:
-                ahead = codes + uint64(rows[q, i + 4] * stride)
-                for line in range(0, stride, 64):
-                    prefetch(ahead + uint64(line))
+        table = tables + uint64(4 * ((q // lanes) * m * k * lanes + q % lanes))
+        for i in range(rows.shape[1]):
+            if i + 4 < rows.shape[1] and rows[q, i + 4] >= 0:
+                prefetch(codes + uint64(rows[q, i + 4]) * uint64(stride))
             if rows[q, i] < 0:
                 out[q, i] = float32(-np.inf)
-            else:
-                x = codes + uint64(rows[q, i] * stride)
-                out[q, i] = _score(x, head, m, bits, table, lengths) + biases[q]
-
-
-@kernel("void(uint64, int64, int64, int64, int64, int64, uint16[:,::1])")
-def unpack_codes(codes, n, stride, head, m, bits, out):
-    """Codes of rows: uint16 (n, m)."""
-    for row in range(n):
-        x = codes + uint64(row * stride + head)
-        for s in range(m):
-            if bits == 8:
-                out[row, s] = load_one_u8(x + uint64(s))
-            elif bits == 12:
-                pair = load_one_u16(x + uint64(3 * (s >> 1) + (s & 1)))
-                out[row, s] = pair >> uint16(4) if s & 1 else pair & uint16(4095)
-            else:
-                out[row, s] = load_one_u16(x + uint64(2 * s))
-
-
-@kernel("void(int32[:,::1], int64, int64, uint8[:,::1])")
-def pack_codes(labels, head, bits, codes):
-    """Write codes (n, m) behind the heads of rows."""
-    for row in range(labels.shape[0]):
-        for s in range(labels.shape[1]):
-            c = uint32(labels[row, s])
-            if bits == 8:
-                codes[row, head + s] = uint8(c)
-            elif bits == 12:
-                place = head + 3 * (s >> 1)
-                if s & 1:
-                    codes[row, place + 1] |= uint8((c & uint32(15)) << uint32(4))
-                    codes[row, place + 2] = uint8(c >> uint32(4))
-                else:
-                    codes[row, place] = uint8(c & uint32(255))
-                    codes[row, place + 1] = uint8(c >> uint32(8))
-            else:
-                codes[row, head + 2 * s] = uint8(c & uint32(255))
-                codes[row, head + 2 * s + 1] = uint8(c >> uint32(8))
+                continue
+            x = codes + uint64(rows[q, i]) * uint64(stride)
+            s = float32(0.0)
+            t = table
+            for j in range(m):
+                s += load_one_f32(t + (_code(x + uint64(header), j, bits) << shift))
+                t += uint64(4 * k * lanes)
+            if header:
+                s += load_one_f32(x)
+            out[q, i] = s + biases[q]

@@ -95,7 +95,7 @@ class AsyncCollectionView(Twin):
         radius: float | None = None,
         fields: Sequence[str] | None = None,
         exact: bool = False,
-        oversample: float = ...,
+        oversample: float | None = None,
         timeout: float | None = None,
     ) -> Any: ...
     async def query(
@@ -106,6 +106,7 @@ class AsyncCollectionView(Twin):
         fields: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Any: ...
+    async def verify(self, *, progress: Callable[[int], None] | None = None) -> VerifyReport: ...
     async def stats(self) -> CollectionStats: ...
 
 class AsyncCollection(AsyncCollectionView):
@@ -144,8 +145,9 @@ class AsyncTransactionCollection(AsyncCollectionView):
     ) -> None: ...
     async def update(
         self,
+        rows: Any = None,
         *,
-        ids: Sequence[UserId],
+        ids: Sequence[UserId] | None = None,
         vectors: Mapping[str, Any] | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> None: ...
@@ -174,9 +176,9 @@ class AsyncTransaction(Twin):
     ) -> None: ...
 
 class AsyncDatabase(Twin):
+    async def close(self) -> None: ...
     @property
     def path(self) -> Path: ...
-    async def close(self) -> None: ...
     async def collections(self) -> list[str]: ...
     async def create_collection(
         self,

@@ -133,13 +133,21 @@ def ingest(
     metric: Annotated[
         str, typer.Option(help="Metric of vectors, where the collection is made: cosine, dot or l2.")
     ] = "cosine",
+    vector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of vectors, where the collection is made and lists of numbers are not all vectors; may be "
+            "given several times.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write rows of files into a collection, which is made from the first file where it is missing."""
     from gingham.connect import open as open_database
     from gingham.files import infer_schema, read_rows
 
-    inferred = infer_schema(files[0], metric)
+    inferred = infer_schema(files[0], metric, vector or ())
     with open_database(db) as database:
         if collection not in database:
             database.create_collection(collection, fields=inferred.fields, vectors=inferred.vectors)
@@ -196,12 +204,16 @@ def _read_vector(text: str) -> Any:
     import numpy as np
 
     try:
-        if not text.startswith("@"):
-            return json.loads(text)
         path = Path(text[1:])
-        return np.load(path) if path.suffix == ".npy" else json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        if not text.startswith("@"):
+            vector = json.loads(text)
+        else:
+            vector = np.load(path) if path.suffix == ".npy" else json.loads(path.read_text("utf-8"))
+        if not isinstance(vector, (list, np.ndarray)) or np.ndim(vector) != 1:
+            raise ValueError("it is not one list of numbers")
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"--vector expects a JSON array or @FILE, found {text[:60]!r}: {error}") from error
+    return vector
 
 
 @app.command()
@@ -318,13 +330,18 @@ def _search_run(
 
 
 @app.command()
-def verify(db: PathArgument, as_json: JsonOption = False) -> None:
+def verify(
+    db: PathArgument,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Read this collection only.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Read every page, record and vector, and report all damage; exit code 3 where there is some."""
     from gingham.connect import open as open_database
 
     with open_database(db, mode="r") as database, _progress("Verifying") as progress:
         total = database.stats().used_bytes
-        report = database.verify(progress=lambda done: progress(done, max(total, done)))
+        what = database if collection is None else database[collection]
+        report = what.verify(progress=lambda done: progress(done, max(total, done)))
     found = [str(damage) for damage in report.damage]
     figures = {"ok": report.ok, "records": report.records, "blob_bytes": report.blob_bytes, "damage": found}
     text = f"healthy: {report.records:,} records and {report.blob_bytes:,} bytes of columns read"
@@ -373,12 +390,24 @@ def restore(
 @app.command()
 def warmup(as_json: JsonOption = False) -> None:
     """Compile all kernels now, so that no first query waits: for images and installations."""
+    from gingham.index.warmup import KERNEL_MODULES
     from gingham.index.warmup import warmup as compile_kernels
 
     started = time.perf_counter()
-    count = compile_kernels(lambda name: typer.echo(name, err=True))
+    with _progress("Compiling kernels") as progress:
+        count = compile_kernels(lambda name: progress(KERNEL_MODULES.index(name), len(KERNEL_MODULES)))
     seconds = time.perf_counter() - started
-    _report({"modules": count, "seconds": seconds}, f"{count} kernel modules ready in {seconds:.1f} s", as_json)
+    from gingham.codecs.jit import CACHE_FOLDER
+    from gingham.codecs.kernel_cache import can_write
+
+    kept = CACHE_FOLDER is not None and can_write(CACHE_FOLDER)
+    folder = str(CACHE_FOLDER) if kept else None
+    text = f"{count} kernel modules ready in {seconds:.1f} s, " + (
+        f"kept in {folder}"
+        if kept
+        else f"kept for no other process: {CACHE_FOLDER or 'no cache folder'} is not writable"
+    )
+    _report({"modules": count, "seconds": seconds, "folder": folder}, text, as_json)
 
 
 @contextlib.contextmanager

@@ -11,13 +11,13 @@ from gingham.embed.rows import changed_sources, embed_rows
 from gingham.errors import GinghamError, InvalidArgument, NotReady, SchemaMismatch
 from gingham.query import read, select
 from gingham.query.bind import bind, filter_node
-from gingham.schema import unknown_name
+from gingham.schema import check_named, unknown_name
 from gingham.storage import schema_moves, writes
-from gingham.types import RowBatch, UserId, WriteResult, decode_id
-from gingham.view import CollectionView, Reader, is_id
+from gingham.types import RowBatch, UserId, WriteResult, decode_id, is_id
+from gingham.view import CollectionView, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gingham.embed import Embedder
     from gingham.query.bind import Where
@@ -66,22 +66,13 @@ class Collection(CollectionView):
         iterators are written in commits of 10,000 rows; an error then has ``durable_rows``. Of several rows
         with one id in a batch the last wins.
         """
-        from gingham import rows as source
+        from gingham.rows import given_rows
 
-        schema = self._writable_schema()
-        if rows is None:
-            if ids is None:
-                raise InvalidArgument("upsert() expects rows, or ids= with vectors= and fields=, found neither")
-            return self._upsert_batch(source.from_columns(schema, ids=ids, vectors=vectors, fields=fields), schema)
-        if ids is not None or vectors is not None or fields is not None:
-            raise InvalidArgument("upsert() expects either rows or ids=, vectors= and fields=, found both")
-        return self._upsert_stream(source.batches(rows, schema), schema)
-
-    def _upsert_stream(self, batches: Iterable[RowBatch], schema: Schema) -> WriteResult:
+        schema = check_embedder_attached(self._reader, self._cid, self._embedder)
         total = WriteResult(0)
         durable = 0
         try:
-            for batch in batches:
+            for batch in given_rows(schema, rows, ids=ids, vectors=vectors, fields=fields):
                 total += self._upsert_batch(batch, schema)
                 durable += len(batch)
         except Exception as error:
@@ -90,9 +81,6 @@ class Collection(CollectionView):
             error.add_note(f"{durable} rows were written before")
             raise
         return total if total.version else self._upsert_batch(RowBatch([], {}, {}), schema)
-
-    def _writable_schema(self) -> Schema:
-        return check_embedder_attached(self._reader, self._cid, self._embedder)
 
     def _upsert_batch(self, batch: RowBatch, schema: Schema) -> WriteResult:
         prepared = writes.prepare_rows(embed_rows(batch, schema, self._embedder), schema)
@@ -109,25 +97,37 @@ class Collection(CollectionView):
         vectors: Mapping[str, Any] | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> WriteResult:
-        """Change some fields or vectors of existing rows in one commit; unknown ids are counted as missing."""
-        from gingham import rows as source
+        """Change some fields or vectors of existing rows in one commit; unknown ids are counted as missing.
 
-        if rows is not None or ids is None:
-            raise InvalidArgument("update() expects ids= with vectors= or fields=, found rows or no ids")
-        schema = self._writable_schema()
-        given = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
+        Parameters
+        ----------
+        rows : dicts of an ``id`` and what to change in its row, which may differ from dict to dict, or an Arrow table
+            or a frame; of several dicts of one id a later one changes what an earlier one left
+        ids, vectors, fields : the same as columns, instead of ``rows``
+
+        Raises
+        ------
+        InvalidArgument : a row without id, nothing to change, or a value that :meth:`upsert` refuses
+        """
+        from gingham.rows import given_changes
+
+        schema = check_embedder_attached(self._reader, self._cid, self._embedder)
+        given = given_changes(schema, rows, ids=ids, vectors=vectors, fields=fields)
         while True:
-            changes, seen = embed_changes(self, given, schema, self._embedder)
+            changes = [embed_changes(self, batch, schema, self._embedder) for batch in given]
             try:
-                return self._store.write(partial(self._update_seen, changes, seen, schema))
+                return self._store.write(partial(self._update_seen, changes, schema))
             except _TextsMoved:
                 continue
 
     def _update_seen(
-        self, changes: RowBatch, seen: dict[str, list[Any]], schema: Schema, session: WriteSession
+        self, changes: list[tuple[RowBatch, dict[str, list[Any]]]], schema: Schema, session: WriteSession
     ) -> WriteResult:
-        check_texts(session, self._cid, changes.ids, seen)
-        return writes.update_rows(session, self._cid, changes, schema)
+        total = WriteResult(0)
+        for batch, seen in changes:
+            check_texts(session, self._cid, batch.ids, seen)
+            total += writes.update_rows(session, self._cid, batch, schema)
+        return total
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> WriteResult:
         """Remove rows by id or by filter in one commit; unknown ids are counted as missing."""
@@ -135,18 +135,20 @@ class Collection(CollectionView):
 
     def add_field(self, name: str, field: Field) -> None:
         """Add a payload field; rows that exist have null."""
-        self._add(name, fields={name: field}, vectors={})
+        self._add(name, field, "fields")
 
     def add_vector(self, name: str, vector: Vector) -> None:
         """Add a vector field; rows that exist have no vector until they are updated."""
-        self._add(name, fields={}, vectors={name: vector})
+        self._add(name, vector, "vectors")
 
-    def _add(self, name: str, *, fields: dict[str, Field], vectors: dict[str, Vector]) -> None:
+    def _add(self, name: str, column: Any, kind: str) -> None:
+        check_named(name)
+
         def change(session: WriteSession) -> None:
             schema = session.collection_by_id(self._cid).schema
             if name in schema.fields or name in schema.vectors:
                 raise InvalidArgument(f"the collection already has {name!r}; drop it first or choose another name")
-            schema_moves.add_columns(session, self._cid, fields=fields, vectors=vectors)
+            schema_moves.add_columns(session, self._cid, **{"fields": {}, "vectors": {}, kind: {name: column}})
 
         self._store.write(change)
 
@@ -159,6 +161,8 @@ class Collection(CollectionView):
         self._drop(name, "vectors")
 
     def _drop(self, name: str, kind: str) -> None:
+        check_named(name)
+
         def change(session: WriteSession) -> None:
             known = getattr(session.collection_by_id(self._cid).schema, kind)
             if name not in known:
@@ -199,10 +203,7 @@ class Collection(CollectionView):
 
     def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
         """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""
-        if not wait:
-            self._store.maintenance.wake()
-            return True
-        return self._store.maintenance.wait(timeout)
+        return self._store.maintenance.ask(wait=wait, timeout=timeout)
 
 
 def check_embedder_attached(reader: Reader, cid: int, embedder: Embedder | None) -> Schema:

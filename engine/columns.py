@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from gingham.errors import DimensionMismatch, InvalidArgument, SchemaMismatch
 from gingham.schema import Bool, Dense, Float, Int, Json, Timestamp
+from gingham.types import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,14 +39,6 @@ _WHOLE_UNITS = ("s", "ms", "us", "ns", "D")
 def null_column(n: int, field: Column) -> pa.Array:
     """Column of n nulls."""
     return pa.nulls(n, field.arrow_type)
-
-
-def shown(value: object) -> str:
-    """Short text of any value, for a message."""
-    try:
-        return f"{value!r:.60}"
-    except Exception:  # of the value's own class, or too deeply nested
-        return "a value that cannot be shown"
 
 
 def plain(values: Any) -> Any:

@@ -56,7 +56,23 @@ class DatabaseStats:
     used_bytes: int
 
 
-class Database:
+class _Closing:
+    """What a ``with`` block closes at its end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what is held."""
+        raise NotImplementedError
+
+
+class Database(_Closing):
     """An open database; use it in a ``with`` block or :meth:`close` it.
 
     Notes
@@ -80,14 +96,6 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {str(self.path)!r}{'' if self._finalizer.alive else ' closed'}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Finish running work, end snapshots and unmap the file; may be called twice."""
@@ -255,11 +263,7 @@ class Database:
 
     def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
         """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""
-        store = self._reader(write=True).store
-        if not wait:
-            store.maintenance.wake()
-            return True
-        return store.maintenance.wait(timeout)
+        return self._reader(write=True).store.maintenance.ask(wait=wait, timeout=timeout)
 
 
 class _HandleReader(Reader):
@@ -285,21 +289,13 @@ class _HandleStore:
         return getattr(self._database._store, name)
 
 
-class Snapshot:
+class Snapshot(_Closing):
     """One commit, readable until it is closed or expires."""
 
     def __init__(self, store: Store, embedders: Mapping[int, Embedder]) -> None:
         self._pin = Pin(store)
         self._reader = Reader(store, self._pin)
         self._embedders = embedders
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the commit up; may be called twice."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from gingham.errors import InvalidArgument
+from gingham.types import shown, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
 
-Ranking = Mapping[str, float] | Sequence[str]
-Judgements = Mapping[str, int]
+Ranking = Mapping[Any, float] | Sequence[Any]
+"""Documents found for a query: scores by id, ids in rank order, or hits."""
+Judgements = Mapping[Any, int]
 
 _EXACT = 12
 """Most differing queries whose sign flips are all counted: 4096 of them, fewer than the default resamples."""
@@ -38,7 +42,7 @@ class Evaluation:
     """
 
     means: dict[str, float]
-    per_query: dict[str, dict[str, float]]
+    per_query: dict[str, dict[Any, float]]
     queries: int
 
     def __getitem__(self, measure: str) -> float:
@@ -50,19 +54,24 @@ class Evaluation:
 
 
 def evaluate(
-    run: Mapping[str, Ranking], qrels: Mapping[str, Judgements], *, k: Sequence[int] = (10, 100)
+    run: Mapping[Any, Ranking], qrels: Mapping[Any, Judgements], *, k: int | Sequence[int] = (10, 100)
 ) -> Evaluation:
     """Score rankings with nDCG@k, recall@k and MRR@k.
 
     Parameters
     ----------
-    run : per query the documents found: a mapping to scores, or ids in rank order
+    run : per query the documents found: a mapping to scores, ids in rank order, or the hits of a search
     qrels : per query the grade of judged documents; a grade above 0 is relevant
-    k : cut-offs
+    k : cut-off, or several
 
     Returns
     -------
     Evaluation : means over the queries with at least one judgement; a query without a result counts 0
+
+    Raises
+    ------
+    InvalidArgument : a cut-off below 1, rankings or grades of another form, or ids of ``run`` that are all of
+        another type than those of ``qrels``: ids are compared as they are, and 1 is not "1"
 
     Notes
     -----
@@ -70,9 +79,14 @@ def evaluate(
     (Järvelin and Kekäläinen 2002, ACM TOIS 20(4), with the discount of Burges et al. 2005). As in trec_eval
     equal scores are ordered by descending document id.
     """
-    if not k or any(isinstance(cut, bool) or not isinstance(cut, int) or cut < 1 for cut in k):
-        raise InvalidArgument(f"evaluate(k=) expects cut-offs of at least 1, found {k!r}")
-    measures: dict[str, Callable[[list[str], Judgements, int], float]] = {
+    cuts = _cuts(k)
+    _check_judgements("evaluate", qrels)
+    _check_run("evaluate(run=)", run, qrels)
+    return _evaluate(run, qrels, cuts)
+
+
+def _evaluate(run: Mapping[Any, Ranking], qrels: Mapping[Any, Judgements], cuts: Sequence[int]) -> Evaluation:
+    measures: dict[str, Callable[[list[Any], Judgements, int], float]] = {
         "nDCG": ndcg,
         "recall": recall,
         "MRR": reciprocal_rank,
@@ -81,21 +95,98 @@ def evaluate(
     per_query = {
         f"{name}@{cut}": {query: measure(ranked[query], judged, cut) for query, judged in qrels.items()}
         for name, measure in measures.items()
-        for cut in k
+        for cut in cuts
     }
     means = {name: math.fsum(v.values()) / len(v) if v else 0.0 for name, v in per_query.items()}
     return Evaluation(means, per_query, len(qrels))
 
 
-def rank(ranking: Ranking) -> list[str]:
-    """Documents in rank order, each once."""
+def _cuts(k: Any) -> tuple[int, ...]:
+    several = hasattr(k, "__iter__") and not isinstance(k, (str, bytes)) and getattr(k, "ndim", 1) > 0
+    cuts = tuple(whole("evaluate(k=)", cut) for cut in (k if several else [k]))
+    if not cuts:
+        raise InvalidArgument(f"evaluate(k=) expects cut-offs of at least 1, found {k!r}")
+    return cuts
+
+
+def _check_judgements(call: str, qrels: Any) -> None:
+    if not isinstance(qrels, Mapping):
+        raise InvalidArgument(f"{call}(qrels=) expects a dict of queries, found {type(qrels).__name__}")
+    for query, judged in qrels.items():
+        if not isinstance(judged, Mapping):
+            raise InvalidArgument(
+                f"{call}(qrels=) expects a dict of grades by document, found {shown(judged)} at query {shown(query)}"
+            )
+        for grade in judged.values():
+            if not isinstance(grade, Real) or not math.isfinite(grade):
+                raise InvalidArgument(
+                    f"{call}(qrels=) expects numbers as grades, found {shown(grade)} at query {shown(query)}"
+                )
+
+
+def _check_run(what: str, run: Any, qrels: Mapping[Any, Judgements]) -> None:
+    """Refuse a run that would count 0 for want of form and not of quality."""
+    if not isinstance(run, Mapping):
+        raise InvalidArgument(f"{what} expects a dict of queries, found {type(run).__name__}")
+    for query, ranking in run.items():
+        if not _is_ranking(ranking):
+            raise InvalidArgument(
+                f"{what} expects scores by document, ids or hits, found {shown(ranking)} at query {shown(query)}"
+            )
+    _check_kinds(what, "queries", run, qrels)
+    asked = (_documents(run[query]) for query in qrels if query in run)
+    _check_kinds(what, "documents", chain.from_iterable(asked), chain.from_iterable(qrels.values()))
+
+
+def _is_ranking(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(issubclass(cls, Real) for cls in {type(score) for score in value.values()}) and not any(
+            score != score for score in value.values()
+        )
+    return hasattr(value, "__len__") and not isinstance(value, (str, bytes, set, frozenset))
+
+
+def _check_kinds(what: str, which: str, found: Iterable[Any], judged: Iterable[Any]) -> None:
+    classes = [{type(one) for one in ids} for ids in (found, judged)]
+    unusable = sorted(cls.__name__ for cls in classes[0] if not issubclass(cls, Hashable))
+    if unusable:
+        raise InvalidArgument(f"{what} expects ids as {which}, found {unusable[0]}")
+    kinds = [sorted({_kind(cls) for cls in some}) for some in classes]
+    if all(kinds) and not set(kinds[0]) & set(kinds[1]):
+        raise InvalidArgument(
+            f"{what} expects {which} of the type in qrels, {' or '.join(kinds[1])}, found {' and '.join(kinds[0])}; "
+            "convert one of them"
+        )
+
+
+def _kind(cls: type) -> str:
+    kinds = ((str, "str"), (bytes, "bytes"), (Integral, "int"))
+    return next((name for kind, name in kinds if issubclass(cls, kind)), cls.__name__)
+
+
+def _order(user_id: Any) -> tuple[str, Any]:
+    """What ids of several types are sorted by."""
+    return _kind(type(user_id)), user_id
+
+
+def _documents(ranking: Ranking) -> Iterable[Any]:
+    """Ids of a ranking, those of hits in their order."""
     if isinstance(ranking, Mapping):
+        return ranking
+    return [getattr(doc, "id", doc) for doc in getattr(ranking, "ids", ranking)]
+
+
+def rank(ranking: Ranking) -> list[Any]:
+    """Documents in rank order, each once."""
+    if not isinstance(ranking, Mapping):
+        return list(dict.fromkeys(_documents(ranking)))
+    try:
         return sorted(ranking, key=lambda doc: (ranking[doc], doc), reverse=True)
-    seen: dict[Hashable, None] = dict.fromkeys(ranking)
-    return [str(doc) for doc in seen]
+    except TypeError:
+        return sorted(ranking, key=lambda doc: (ranking[doc], _order(doc)), reverse=True)
 
 
-def ndcg(ranked: list[str], judged: Judgements, k: int) -> float:
+def ndcg(ranked: list[Any], judged: Judgements, k: int) -> float:
     """Discounted gain of the first k over that of the best possible order."""
     gains = [max(judged.get(doc, 0), 0) for doc in ranked[:k]]
     ideal = sorted((grade for grade in judged.values() if grade > 0), reverse=True)[:k]
@@ -107,13 +198,13 @@ def _discounted(gains: Sequence[int]) -> float:
     return math.fsum(gain / math.log2(place + 2) for place, gain in enumerate(gains))
 
 
-def recall(ranked: list[str], judged: Judgements, k: int) -> float:
+def recall(ranked: list[Any], judged: Judgements, k: int) -> float:
     """Share of the relevant documents among the first k."""
     relevant = {doc for doc, grade in judged.items() if grade > 0}
     return len(relevant.intersection(ranked[:k])) / len(relevant) if relevant else 0.0
 
 
-def reciprocal_rank(ranked: list[str], judged: Judgements, k: int) -> float:
+def reciprocal_rank(ranked: list[Any], judged: Judgements, k: int) -> float:
     """One over the place of the first relevant document among the first k, 0 where there is none."""
     return next((1 / (place + 1) for place, doc in enumerate(ranked[:k]) if judged.get(doc, 0) > 0), 0.0)
 
@@ -129,7 +220,7 @@ class Move:
     old_rank, new_rank : places from 1; None where the run does not hold the document
     """
 
-    document: str
+    document: Any
     grade: int
     old_rank: int | None
     new_rank: int | None
@@ -155,7 +246,7 @@ class QueryChange:
     moved : relevant documents whose place differs, the best place first
     """
 
-    query: str
+    query: Any
     old: float
     new: float
     moved: tuple[Move, ...]
@@ -219,9 +310,9 @@ class Comparison:
 
 
 def compare(
-    old: Mapping[str, Ranking],
-    new: Mapping[str, Ranking],
-    qrels: Mapping[str, Judgements],
+    old: Mapping[Any, Ranking],
+    new: Mapping[Any, Ranking],
+    qrels: Mapping[Any, Judgements],
     *,
     measure: str = "nDCG@10",
     k: int | None = None,
@@ -257,16 +348,16 @@ def compare(
     name, cut = _measure(measure)
     cases = (("k", k if k is not None else cut, 1), ("resamples", resamples, 1), ("seed", seed, 0))
     for argument, value, least in cases:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidArgument(f"compare({argument}=) expects an integer of at least {least}, found {value!r}")
+        whole(f"compare({argument}=)", value, least)
+    _check_judgements("compare", qrels)
     before, after = (_values(run, qrels, side, name, cut) for side, run in (("old", old), ("new", new)))
     # By name, so that neither figures nor report depend on the order of the judgements.
     changes = [
         QueryChange(query, before[query], after[query], _moves(old, new, query, qrels[query], k or cut))
-        for query in sorted(qrels)
+        for query in sorted(qrels, key=_order)
     ]
     changes.sort(key=lambda change: -abs(change.difference))
-    differences = np.array([after[query] - before[query] for query in sorted(qrels)])
+    differences = np.array([after[query] - before[query] for query in sorted(qrels, key=_order)])
     rng = np.random.default_rng(seed)
     return Comparison(
         measure=f"{name}@{cut}",
@@ -289,23 +380,24 @@ def _measure(text: str) -> tuple[str, int]:
 
 
 def _values(
-    run: Mapping[str, Ranking], qrels: Mapping[str, Judgements], side: str, name: str, cut: int
-) -> dict[str, float]:
+    run: Mapping[Any, Ranking], qrels: Mapping[Any, Judgements], side: str, name: str, cut: int
+) -> dict[Any, float]:
     if not qrels:
         raise InvalidArgument("compare(qrels=) expects at least one judged query, found none")
+    _check_run(f"compare({side}=)", run, qrels)
     if not run.keys() & qrels.keys():
         # A run of other queries would count 0 throughout and make the difference look certain.
         raise InvalidArgument(f"compare({side}=) expects a run of the judged queries, found none of them in it")
-    return evaluate(run, qrels, k=[cut]).per_query[f"{name}@{cut}"]
+    return _evaluate(run, qrels, [cut]).per_query[f"{name}@{cut}"]
 
 
 def _moves(
-    old: Mapping[str, Ranking], new: Mapping[str, Ranking], query: str, judged: Judgements, k: int
+    old: Mapping[Any, Ranking], new: Mapping[Any, Ranking], query: Any, judged: Judgements, k: int
 ) -> tuple[Move, ...]:
     before, after = ({doc: place for place, doc in enumerate(rank(run.get(query, ())), 1)} for run in (old, new))
     moves = (Move(doc, grade, before.get(doc), after.get(doc)) for doc, grade in judged.items() if grade > 0)
     moved = [move for move in moves if move.old_rank != move.new_rank and move.best <= k]
-    return tuple(sorted(moved, key=lambda move: (move.best, move.document)))
+    return tuple(sorted(moved, key=lambda move: (move.best, _order(move.document))))
 
 
 def _p_value(differences: np.ndarray[Any, Any], resamples: int, rng: np.random.Generator) -> float:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gingham.errors import InvalidArgument
+from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.evaluation import rank
-from gingham.schema import Bool, Dense, Field, Float, Int, Json, Keyword, Schema, Text, Timestamp
+from gingham.schema import Bool, Dense, Field, Float, Int, Json, Keyword, Schema, Text, Timestamp, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from gingham.evaluation import Ranking
@@ -56,38 +57,51 @@ def _read_json_lines(path: Path) -> Iterator[pa.RecordBatch]:
                 yield pa.record_batch({name: pa.array([row.get(name) for row in rows]) for name in names})
 
 
-def infer_schema(path: Path, metric: Any) -> Schema:
-    """Schema of a file: lists of floats of one length are vectors, everything else a field."""
+def infer_schema(path: Path, metric: Any, vectors: Sequence[str] = ()) -> Schema:
+    """Schema of a file, from its first rows.
+
+    Parameters
+    ----------
+    vectors : columns that are vectors; where none is named, those of lists of floats of one length are, and where
+        there are none either, those of lists of integers of one length; everything else is a field
+
+    Raises
+    ------
+    InvalidArgument : a file that cannot be read, no rows, a named column that holds no vectors of one width
+    """
     batch = next(read_rows(path), None)
     if batch is None:
         raise InvalidArgument(f"ingest expects at least one row to make a collection from, found none in {path}")
-    fields: dict[str, Field] = {}
-    vectors: dict[str, Dense] = {}
-    for name in batch.schema.names:
-        column = batch.column(name).slice(0, _SAMPLE_ROWS)
-        if name == "id":
-            continue
-        dim = _vector_dim(column)
-        if dim:
-            vectors[name] = Dense(dim, metric)
-        else:
-            fields[name] = _field(column)
-    return Schema.of(fields, vectors)
+    columns = {name: batch.column(name).slice(0, _SAMPLE_ROWS) for name in batch.schema.names if name != "id"}
+    wide = {name: dim for name, column in columns.items() if (dim := _vector_dim(column))}
+    for name in vectors:
+        if name not in columns:
+            raise SchemaMismatch(unknown_name("column", name, columns))
+        if name not in wide:
+            raise SchemaMismatch(
+                f"the vector column {name!r} expects lists of numbers of one length, found {columns[name].type}"
+            )
+    floats = [name for name in wide if pa.types.is_floating(columns[name].type.value_type)]
+    dense = {name: Dense(wide[name], metric) for name in vectors or floats or wide}
+    return Schema.of({name: _field(column) for name, column in columns.items() if name not in dense}, dense)
 
 
 def _vector_dim(column: pa.Array) -> int:
+    """Length of the lists of numbers of a column, 0 where it holds others or they differ."""
     kind = column.type
-    if pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type):
-        return int(kind.list_size)
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_floating(kind.value_type):
+    if not _is_list(kind) or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
         return 0
-    lengths = {len(row) for row in column.to_pylist() if row is not None}
-    return lengths.pop() if len(lengths) == 1 else 0
+    lengths = pc.list_value_length(column).unique().drop_null().to_pylist()
+    return int(lengths[0]) if len(lengths) == 1 else 0
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _field(column: pa.Array) -> Field:
     kind = column.type
-    many = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    many = _is_list(kind)
     one = kind.value_type if many else kind
     if pa.types.is_dictionary(one):
         return Keyword(many=many)
@@ -189,13 +203,13 @@ def _parse_run(lines: Iterator[str]) -> dict[str, dict[str, float]]:
     return out
 
 
-def write_run(path: Path, run: Mapping[str, Ranking], *, tag: str = "gingham") -> None:
+def write_run(path: Path, run: Mapping[Any, Ranking], *, tag: str = "gingham") -> None:
     """Write a run so that :func:`read_run`, or trec_eval, finds the same rankings.
 
     Parameters
     ----------
     path : file to write, as JSON where it ends in ``.json``
-    run : as :func:`gingham.evaluate` takes it; ids in rank order get the scores n to 1
+    run : as :func:`gingham.evaluate` takes it, ids as their text; ids in rank order get the scores n to 1
     tag : name of the run, the last column
 
     Raises
@@ -206,7 +220,7 @@ def write_run(path: Path, run: Mapping[str, Ranking], *, tag: str = "gingham") -
     -----
     The columns have no form for a query that found nothing: it is left out, and counts 0 either way.
     """
-    scored = {query: _scores(found) for query, found in run.items()}
+    scored = {str(query): _scores(found) for query, found in run.items()}
     for query, found in scored.items():
         for document, score in found.items():
             if not math.isfinite(score):
@@ -223,8 +237,8 @@ def _scores(found: Ranking) -> dict[str, float]:
     """Score of each document, the best first."""
     order = rank(found)
     if isinstance(found, Mapping):
-        return {document: float(found[document]) for document in order}
-    return {document: float(len(order) - place) for place, document in enumerate(order)}
+        return {str(document): float(found[document]) for document in order}
+    return {str(document): float(len(order) - place) for place, document in enumerate(order)}
 
 
 def _run_lines(scored: dict[str, dict[str, float]], tag: str) -> Iterator[str]:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gingham.columns import check_lengths, field_column, null_column, plain, shown, vector_column
+from gingham.columns import check_lengths, field_column, null_column, plain, vector_column
 from gingham.errors import DimensionMismatch, GinghamError, InvalidArgument, SchemaMismatch
 from gingham.schema import Dense, Schema, Sparse, unknown_name
 from gingham.sparse_vectors import sparse_column
-from gingham.types import MAX_ID_BYTES, RowBatch, encode_id
+from gingham.types import MAX_ID_BYTES, UUID_IDS, RowBatch, encode_id, shown
 
 CHUNK_ROWS = 10_000
 """Rows of one commit where rows arrive as a stream."""
@@ -164,6 +164,54 @@ def given_rows(
     return batches(rows, schema)
 
 
+def given_changes(
+    schema: Schema, rows: Any, *, ids: Any, vectors: Mapping[str, Any] | None, fields: Mapping[str, Any] | None
+) -> list[RowBatch]:
+    """Check what an update is given: no row is in two of the batches, which are to be written in one commit."""
+    if rows is None:
+        if ids is None:
+            raise InvalidArgument("update() expects rows, or ids= with vectors= or fields=, found neither")
+        if all(given is None or (isinstance(given, Mapping) and not given) for given in (vectors, fields)):
+            raise InvalidArgument("update() expects vectors= or fields= with what to change, found neither")
+        return [from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)]
+    if ids is not None or vectors is not None or fields is not None:
+        raise InvalidArgument("update() expects either rows or ids=, vectors= and fields=, found both")
+    columns = _columns_of(rows)
+    if columns is None:
+        if not isinstance(rows, Iterable) or isinstance(rows, (str, bytes, bytearray, np.ndarray)):
+            raise InvalidArgument(
+                f"update() expects dicts, an Arrow table, a frame or an iterable of dicts, found {type(rows).__name__}"
+            )
+        listed = [rows] if isinstance(rows, Mapping) else list(rows)
+        if not listed or not all(isinstance(item, pa.RecordBatch) for item in listed):
+            return _changed_rows(listed, schema)
+        with _door("a stream of record batches"):
+            columns = _columns_of(pa.Table.from_batches(listed))
+    return [_from_named(columns or [], schema, 0, partial=True)]
+
+
+def _changed_rows(rows: Sequence[Any], schema: Schema) -> list[RowBatch]:
+    """A batch for each set of names that dicts have, so that a row keeps what its dict does not name."""
+    for number, row in enumerate(rows):
+        _check_dict(row, number)
+        if row.get("id") is None or len(row) < 2:
+            raise InvalidArgument(
+                f"row {number} of an update expects an id and what to change, found the names {list(row)}"
+            )
+    merged: dict[bytes, dict[str, Any]] = {}
+    for encoded, row in zip(encode_ids([row["id"] for row in rows]), rows, strict=True):
+        merged[encoded] = {**merged.get(encoded, {}), **row}
+    groups: dict[frozenset[str], list[dict[str, Any]]] = {}
+    for row in merged.values():
+        groups.setdefault(frozenset(row), []).append(row)
+    try:
+        return [_from_dicts(group, schema, 0, partial=True) for group in groups.values()]
+    except GinghamError:
+        for number, row in enumerate(rows):  # raises the error that names the row by its own number
+            _from_dicts([row], schema, number, partial=True)
+        raise
+
+
 def batches(source: Any, schema: Schema, *, chunk_rows: int = CHUNK_ROWS) -> Iterator[RowBatch]:
     """Check rows of any kind.
 
@@ -216,7 +264,10 @@ def _parquet(source: str | os.PathLike[str], chunk_rows: int) -> Iterator[pa.Rec
 def _columns_of(source: Any) -> list[tuple[str, Any]] | None:
     """Names and columns of a table or frame, or None where it is neither."""
     if isinstance(source, (pa.Table, pa.RecordBatch)):
-        return list(zip(source.schema.names, source.columns, strict=True))
+        return [
+            (field.name, _uuids(column) if field.name == "id" and _holds_uuids(field) else column)
+            for field, column in zip(source.schema, source.columns, strict=True)
+        ]
     package = type(source).__module__.partition(".")[0]
     if package not in ("pandas", "polars"):
         return None
@@ -224,15 +275,25 @@ def _columns_of(source: Any) -> list[tuple[str, Any]] | None:
         with _door("a lazy frame"):
             source = source.collect()
     if not hasattr(source, "columns"):
-        raise InvalidArgument(f"upsert() expects a frame, found a {type(source).__name__}; call to_frame() or name it")
+        raise InvalidArgument(f"rows= expects a frame, found a {type(source).__name__}; call to_frame() or name it")
     columns = [(name, source[name] if package == "polars" else source.iloc[:, at])
                for at, name in enumerate(source.columns)]  # fmt: skip
     named = [] if package == "polars" else [name for name in source.index.names if name is not None]
     if named == ["id"]:
         return [("id", source.index), *columns]
     if named:
-        raise SchemaMismatch(f"upsert() expects an index named 'id' or none, found {named}; call reset_index()")
+        raise SchemaMismatch(f"a frame expects an index named 'id' or none, found {named}; call reset_index()")
     return columns
+
+
+def _holds_uuids(field: pa.Field) -> bool:
+    # Parquet adds metadata of its own.
+    return UUID_IDS.items() <= (field.metadata or {}).items()
+
+
+def _uuids(column: pa.Array) -> list[uuid.UUID | None]:
+    with _door("the column 'id'"):
+        return [None if value is None else uuid.UUID(bytes=value) for value in column.to_pylist()]
 
 
 def _tables(source: Iterable[Any], schema: Schema, chunk_rows: int) -> Iterator[RowBatch]:
@@ -247,7 +308,7 @@ def _tables(source: Iterable[Any], schema: Schema, chunk_rows: int) -> Iterator[
             start += len(part)
 
 
-def _from_named(columns: Sequence[tuple[str, Any]], schema: Schema, first: int) -> RowBatch:
+def _from_named(columns: Sequence[tuple[str, Any]], schema: Schema, first: int, *, partial: bool = False) -> RowBatch:
     """Check a table with a column ``id`` and columns named like fields and vectors."""
     names = [name for name, _ in columns]
     if len(set(names)) < len(names):
@@ -262,8 +323,12 @@ def _from_named(columns: Sequence[tuple[str, Any]], schema: Schema, first: int) 
     kinds = sorted({type(value).__name__ for value in values if value is not None})
     if len(kinds) > 1:
         raise InvalidArgument(f"the column 'id' expects ids of one kind, found {kinds}; give rows as dicts")
+    if partial and (not named or any(value is None for value in values)):
+        raise InvalidArgument(
+            f"an update expects a column 'id' without nulls and columns to change, found the columns {names}"
+        )
     vectors, fields = _split(named, schema)
-    return from_columns(schema, ids=_fill_ids(values), vectors=vectors, fields=fields, first=first)
+    return from_columns(schema, ids=_fill_ids(values), vectors=vectors, fields=fields, partial=partial, first=first)
 
 
 def _fill_ids(ids: Sequence[Any]) -> list[Any]:
@@ -294,16 +359,20 @@ def _stream(source: Iterator[Any], schema: Schema, chunk_rows: int) -> Iterator[
         start += len(chunk)
 
 
-def _from_dicts(rows: Sequence[Any], schema: Schema, start: int) -> RowBatch:
+def _check_dict(row: Any, number: int) -> None:
+    if not isinstance(row, Mapping):
+        raise InvalidArgument(f"row {number} expects a dict, found {type(row).__name__} {shown(row)}")
+
+
+def _from_dicts(rows: Sequence[Any], schema: Schema, start: int, *, partial: bool = False) -> RowBatch:
     names: dict[str, None] = {}
     for number, row in enumerate(rows, start):
-        if not isinstance(row, Mapping):
-            raise InvalidArgument(f"row {number} expects a dict, found {type(row).__name__} {shown(row)}")
+        _check_dict(row, number)
         names.update(dict.fromkeys(row))
     names.pop("id", None)
     ids = _fill_ids([row.get("id") for row in rows])
     vectors, fields = _split({name: [row.get(name) for row in rows] for name in names}, schema)
-    return from_columns(schema, ids=ids, vectors=vectors, fields=fields, first=start)
+    return from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=partial, first=start)
 
 
 def query_matrix(query: Any, dense: Dense) -> tuple[Array, bool]:

@@ -316,7 +316,7 @@ class Schema(msgspec.Struct, frozen=True):
 
     def field(self, name: str) -> Field:
         """Field of this name; raises SchemaMismatch with the nearest names otherwise."""
-        _check_named(name)
+        check_named(name)
         if name not in self.fields:
             raise SchemaMismatch(unknown_name("field", name, self.fields))
         return self.fields[name]
@@ -327,7 +327,7 @@ class Schema(msgspec.Struct, frozen=True):
             if len(self.dense) != 1:
                 raise InvalidArgument(f"expected using= with one of the vectors {sorted(self.dense)}, found none named")
             return next(iter(self.dense.items()))
-        _check_named(name)
+        check_named(name)
         if name not in self.dense:
             raise SchemaMismatch(unknown_name("dense vector", name, self.dense))
         return name, self.dense[name]
@@ -342,7 +342,7 @@ class Schema(msgspec.Struct, frozen=True):
                     f"the query expects the name of one {what}, found none named and {sorted(known)} in the collection"
                 )
             return next(iter(known.items()))
-        _check_named(name)
+        check_named(name)
         if name not in known:
             raise SchemaMismatch(unknown_name(what, name, known))
         return name, known[name]
@@ -356,7 +356,8 @@ def check_name(name: str, what: str) -> None:
         raise InvalidArgument(f"the {what} name {name!r} is reserved; choose another")
 
 
-def _check_named(name: object) -> None:
+def check_named(name: object) -> None:
+    """Raise InvalidArgument unless a name that a user gave is text."""
     if not isinstance(name, str):
         raise InvalidArgument(f"the name of a field or vector expects text, found {name!r:.60}")
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from gingham.columns import MAX_SQUARE, plain, shown
+from gingham.columns import MAX_SQUARE, plain
 from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.schema import Sparse
+from gingham.types import shown
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from gingham.collection import check_embedder_attached, delete_change, embed_changes
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
     from gingham.embed import Embedder
     from gingham.query.bind import Where
+    from gingham.schema import Schema
     from gingham.storage.session import WriteSession
-    from gingham.types import UserId
+    from gingham.types import RowBatch, UserId
 
 
 class Transaction:
@@ -91,41 +93,44 @@ class TransactionCollection(CollectionView):
         fields: Mapping[str, Any] | None = None,
     ) -> None:
         """Insert or replace rows at the end of the transaction; see :meth:`Collection.upsert`."""
-        from gingham import rows as source
+        from gingham.rows import given_rows, owned
 
         schema = check_embedder_attached(self._reader, self._cid, self._embedder)
-        if (rows is None) == (ids is None):
-            raise InvalidArgument("upsert() expects either rows, or ids= with vectors= and fields=")
-        if rows is None:
-            batches = [source.from_columns(schema, ids=ids or [], vectors=vectors, fields=fields)]
-        else:
-            batches = list(source.batches(rows, schema))
-        for batch in batches:
-            mine = embed_rows(source.owned(batch), schema, self._embedder)
-            self._add(writes.prepare_rows(mine, schema))
+        batches = [
+            writes.prepare_rows(embed_rows(owned(batch), schema, self._embedder), schema)
+            for batch in given_rows(schema, rows, ids=ids, vectors=vectors, fields=fields)
+        ]
+        for prepared in batches:
+            self._transaction.add(partial(self._upsert, prepared))
 
-    def _add(self, prepared: writes.PreparedRows) -> None:
-        self._transaction.add(lambda session: writes.upsert(session, self._cid, prepared))
+    def _upsert(self, prepared: writes.PreparedRows, session: WriteSession) -> WriteResult:
+        return writes.upsert(session, self._cid, prepared)
 
     def update(
         self,
+        rows: Any = None,
         *,
-        ids: Sequence[UserId],
+        ids: Sequence[UserId] | None = None,
         vectors: Mapping[str, Any] | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> None:
         """Change rows at the end of the transaction; see :meth:`Collection.update`."""
-        from gingham import rows as source
+        from gingham.rows import given_changes, owned
 
         schema = check_embedder_attached(self._reader, self._cid, self._embedder)
-        given = source.from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=True)
-        changes, seen = embed_changes(self, source.owned(given), schema, self._embedder)
-        if seen:
+        given = given_changes(schema, rows, ids=ids, vectors=vectors, fields=fields)
+        changes = [embed_changes(self, owned(batch), schema, self._embedder) for batch in given]
+        texts = sorted({name for _, seen in changes for name in seen})
+        if texts:
             raise InvalidArgument(
                 "update() in a transaction expects all texts that a vector is made from, "
-                f"found none for {sorted(seen)}; give them too"
+                f"found none for {texts}; give them too"
             )
-        self._transaction.add(lambda session: writes.update_rows(session, self._cid, changes, schema))
+        for batch, _ in changes:
+            self._transaction.add(partial(self._update, batch, schema))
+
+    def _update(self, changes: RowBatch, schema: Schema, session: WriteSession) -> WriteResult:
+        return writes.update_rows(session, self._cid, changes, schema)
 
     def delete(self, *, ids: Sequence[UserId] | UserId | None = None, where: Where = None) -> None:
         """Remove rows at the end of the transaction; see :meth:`Collection.delete`."""

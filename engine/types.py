@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,9 +20,14 @@ UserId = str | int | uuid.UUID | bytes
 MAX_ID_BYTES = 480
 """Longest encoded id: LMDB keys end at 511 bytes and the key also carries the collection."""
 
+UUID_IDS = {b"gingham.id": b"uuid"}
+"""Metadata of an Arrow field ``id`` whose 16 bytes are UUIDs; bytes ids have none."""
+
 _INT_BYTES = 9
 _INT_BIAS = 1 << (8 * _INT_BYTES - 1)
 _INT, _STR, _UUID, _BYTES = b"i", b"s", b"u", b"x"
+_LARGEST_SCORE = float.fromhex("0x1.fffffep+127")
+"""Greatest float32, which no score of stored vectors reaches."""
 
 
 def encode_id(user_id: object) -> bytes:
@@ -51,19 +58,19 @@ def encode_id(user_id: object) -> bytes:
         return _encode_int(user_id)
     if not 1 < len(encoded) <= MAX_ID_BYTES:
         raise InvalidArgument(
-            f"an id expects 1 to {MAX_ID_BYTES - 1} bytes, found {len(encoded) - 1} in {user_id!r:.60}; shorten it"
+            f"an id expects 1 to {MAX_ID_BYTES - 1} bytes, found {len(encoded) - 1} in {shown(user_id)}; shorten it"
         )
     return encoded
 
 
 def _encode_int(user_id: object) -> bytes:
     try:
-        if isinstance(user_id, bool) or type(user_id).__name__ in ("bool", "bool_"):
+        if _is_bool(user_id):
             raise TypeError
         value = operator.index(user_id)  # type: ignore[arg-type]
     except TypeError:
         raise InvalidArgument(
-            f"an id expects str, int, UUID or bytes, found {type(user_id).__name__} {user_id!r:.60}"
+            f"an id expects str, int, UUID or bytes, found {type(user_id).__name__} {shown(user_id)}"
         ) from None
     if not -_INT_BIAS <= value < _INT_BIAS:
         raise InvalidArgument(f"an int id expects -2**71 to 2**71 - 1, found {value}")
@@ -82,6 +89,51 @@ def decode_id(encoded: bytes) -> UserId:
     if tag == _BYTES:
         return body
     raise ValueError(f"no id starts with tag {tag!r}")
+
+
+def shown(value: object) -> str:
+    """Short text of any value, for a message."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # of the value's own class, or too deeply nested, or a number of too many digits
+        return "a value that cannot be shown"
+
+
+def is_id(value: object) -> bool:
+    """Whether a value is one id, and not a sequence of them."""
+    return isinstance(value, (str, int, bytes, uuid.UUID)) or not isinstance(value, Iterable)
+
+
+def _is_bool(value: object) -> bool:
+    return type(value).__name__ in ("bool", "bool_")
+
+
+def whole(what: str, value: object, least: int = 1) -> int:
+    """An integer that a user gave; raises InvalidArgument unless it is at least ``least``."""
+    try:
+        number = least - 1 if _is_bool(value) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise InvalidArgument(f"{what} expects an integer of at least {least}, found {shown(value)}")
+    return number
+
+
+def finite(what: str, value: object, kind: str = "number") -> float:
+    """A number that a user gave; raises InvalidArgument unless it is finite."""
+    single = not _is_bool(value) and not isinstance(value, (str, bytes)) and not getattr(value, "ndim", 0)
+    try:
+        number = float(value) if single else math.nan  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidArgument(f"{what} expects a finite {kind}, found {shown(value)}")
+    return number
+
+
+def least_score(what: str, value: object) -> float:
+    """A bound of scores that a user gave, within float32; raises InvalidArgument unless it is a finite number."""
+    return max(-_LARGEST_SCORE, min(finite(what, value, "score"), _LARGEST_SCORE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,22 @@ import numpy as np
 
 from gingham.deadline import within
 from gingham.embed.rows import embed_queries
-from gingham.errors import InvalidArgument, NotReady, SchemaMismatch
-from gingham.index.two_stage import OVERSAMPLE
+from gingham.errors import InvalidArgument, NotReady
 from gingham.query import read, select
 from gingham.query.bind import bind
 from gingham.query.effort import Effort
 from gingham.query.export import write_parquet
 from gingham.query.nodes import Query
 from gingham.query.search import Request, query_rows, run_query, search
-from gingham.schema import Dense, Json, Sparse, Text
+from gingham.schema import Dense, Sparse, Text, check_named
 from gingham.sparse_vectors import sparse_query
 from gingham.storage import writes
+from gingham.storage.verify import VerifyReport, verify
+from gingham.types import is_id, least_score, whole
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from gingham.storage.snapshot import Pin
     from gingham.storage.store import Store
     from gingham.types import UserId
-
-_ID_KINDS = (str, int, bytes)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class CollectionView:
         with self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             vectors = tuple(record.schema.vectors) if include_vectors else ()
-            rows = read.get(session, record, encoded, _fields(record, fields), vectors)
+            rows = read.get(session, record, encoded, read.payload(record, fields), vectors)
         return rows[0] if single else rows
 
     @overload
@@ -200,15 +200,14 @@ class CollectionView:
         ------
         dict, or pyarrow.RecordBatch where ``batch_size`` is given
         """
-        if batch_size is not None and batch_size < 1:
-            raise InvalidArgument(f"scan(batch_size=) expects at least 1, found {batch_size}")
+        batch_size = None if batch_size is None else whole("scan(batch_size=)", batch_size)
         pin = self._reader.pin()
         try:
             with pin.read() as session:
                 record = session.collection_by_id(self._cid)
                 node = bind(where, record.schema)
-                names = _fields(record, fields)
-                _check_order(record, order_by)
+                names = read.payload(record, fields)
+                read.check_order(record, order_by, descending=descending)
         except BaseException:
             self._reader.unpin(pin)
             raise
@@ -250,6 +249,8 @@ class CollectionView:
     def to_parquet(self, path: str | os.PathLike[str], *, where: Where = None) -> int:
         """Write all rows with their vectors to a Parquet file; nothing is at ``path`` until all of it is.
 
+        ``upsert(path)`` brings the rows back with ids of the type they had.
+
         Returns
         -------
         int : rows written
@@ -283,6 +284,7 @@ class CollectionView:
         limit : values returned; None returns all
         timeout : seconds after which the call gives up
         """
+        limit = None if limit is None else whole("facets(limit=)", limit, 0)
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             node = bind(where, record.schema)
@@ -301,7 +303,7 @@ class CollectionView:
         radius: float | None = None,
         fields: Sequence[str] | None = None,
         exact: bool = False,
-        oversample: float = OVERSAMPLE,
+        oversample: float | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Find the nearest rows, or those with the words of a text.
@@ -317,7 +319,8 @@ class CollectionView:
         radius : smallest score returned
         fields : payload to return; None returns all
         exact : scan the vectors even where they have codes
-        oversample : candidates of the codes that are scored from the vectors, times k; more finds more
+        oversample : candidates of the codes that are scored from the vectors, times k; more finds more, None takes
+            4 k + 64
         timeout : seconds after which the search gives up; None waits
 
         Returns
@@ -331,15 +334,17 @@ class CollectionView:
         NotReady : a text for a collection whose embedder is not attached
         DeadlineExceeded : ``timeout`` has passed
         """
-        _check_search(k, radius)
+        if k is None and radius is None:
+            raise InvalidArgument("search() expects k= or radius=, found neither")
+        k = None if k is None else whole("search(k=)", k)
+        radius = None if radius is None else least_score("search(radius=)", radius)
         effort = Effort(exact=exact, oversample=oversample)
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             name, kind, queries, single = self._query_of(record, query, using)
             request = Request(
-                name, kind, queries, None if k is None else int(k), bind(where, record.schema), radius, effort,
-                _fields(record, fields),
-            )  # fmt: skip
+                name, kind, queries, k, bind(where, record.schema), radius, effort, read.payload(record, fields)
+            )
             results = search(session, record, request)
         return results[0] if single else results
 
@@ -374,7 +379,7 @@ class CollectionView:
 
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
-            node, names = bind(where, record.schema), _fields(record, fields)
+            node, names = bind(where, record.schema), read.payload(record, fields)
 
             def run(one: Query) -> Hits:
                 return run_query(session, record, one, where=node, fields=names, queries_of=self._vectors)
@@ -393,6 +398,8 @@ class CollectionView:
         from gingham.rows import query_matrix
 
         schema = record.schema
+        if using is not None:
+            check_named(using)
         texts = [query] if isinstance(query, str) else query
         if isinstance(schema.fields.get(using or ""), Text) and not _all_texts(texts):
             raise InvalidArgument(f"search(using={using!r}) expects a text or a list of texts, found {query!r:.80}")
@@ -431,6 +438,16 @@ class CollectionView:
             )
         return embed_queries(self._embedder, texts, dense)
 
+    def verify(self, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
+        """Read every record and blob of this collection, and the pages that all share, and report all damage.
+
+        Parameters
+        ----------
+        progress : called with the number of blob bytes read so far
+        """
+        with self._reader.session() as session:
+            return verify(session, progress, only=self._cid)
+
     def stats(self) -> CollectionStats:
         """Rows, segments, tail and bytes."""
         with self._reader.session() as session:
@@ -448,36 +465,5 @@ class CollectionView:
         )
 
 
-def is_id(value: object) -> bool:
-    """Whether a value is one id, and not a sequence of them."""
-    return isinstance(value, _ID_KINDS) or type(value).__name__ == "UUID" or not isinstance(value, Iterable)
-
-
-def _fields(record: CollectionRecord, fields: Sequence[str] | None) -> tuple[str, ...]:
-    if fields is None:
-        return tuple(record.schema.fields)
-    for name in fields:
-        record.schema.field(name)
-    return tuple(fields)
-
-
 def _all_texts(query: Any) -> bool:
     return isinstance(query, Sequence) and len(query) > 0 and all(isinstance(text, str) for text in query)
-
-
-def _check_search(k: int | None, radius: float | None) -> None:
-    if k is None and radius is None:
-        raise InvalidArgument("search() expects k= or radius=, found neither")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):
-        raise InvalidArgument(f"search(k=) expects an integer of at least 1, found {k!r}")
-    if radius is not None and not np.isfinite(radius):
-        raise InvalidArgument(f"search(radius=) expects a finite score, found {radius!r}")
-
-
-def _check_order(record: CollectionRecord, order_by: str | None) -> None:
-    if order_by is not None:
-        kind = record.schema.field(order_by)
-        if isinstance(kind, Json) or getattr(kind, "many", False):
-            raise SchemaMismatch(
-                f"scan(order_by=) expects a field of single values, found {order_by!r}; choose another"
-            )

@@ -13,7 +13,7 @@ from gingham.codecs.spec import parse_codec
 from gingham.errors import DimensionMismatch, InvalidArgument, NotReady
 from gingham.index.container import load_arrays, save_arrays
 from gingham.index.exact import row_norms, score_listed, unusable_rows
-from gingham.index.two_stage import ENCODE_ROWS, OVERSAMPLE, encode_rows, search_codes
+from gingham.index.two_stage import ENCODE_ROWS, encode_rows, search_codes
 
 if TYPE_CHECKING:
     import os
@@ -170,7 +170,7 @@ class Flat:
         ----------
         queries : numbers (n_queries, dim), or (dim,) for one
         k : rows per query, at least 1
-        oversample : candidates rescored, times k, at least 1; default 4 where there is something to rescore from
+        oversample : candidates rescored, times k, at least 1; None takes 4 k + 64
         bounded : rescore all rows that could belong to the result, by the error bound of the codec (RaBitQ), in place
             of a fixed number
         allow : bool (n,), the rows that may be found; None allows all
@@ -188,7 +188,9 @@ class Flat:
         rows = self._prepared(asked[None] if asked.ndim == 1 else asked, "search(queries)")
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise InvalidArgument(f"search(k) expects an integer of at least 1, found {k!r}")
-        if oversample is not None and not (isinstance(oversample, (int, float)) and 1 <= oversample < np.inf):
+        if oversample is not None and not (
+            isinstance(oversample, (int, float)) and not isinstance(oversample, bool) and 1 <= oversample < np.inf
+        ):
             raise InvalidArgument(f"search(oversample=) expects a number of at least 1, found {oversample!r}")
         codes, kept = self._joined()
         k_found = min(int(k), max(len(self), 1))
@@ -198,10 +200,12 @@ class Flat:
             rows,
             k_found,
             rescore=None if kept is None else lambda q, listed: self._rescored(kept, q, listed),
-            oversample=OVERSAMPLE if oversample is None else float(oversample),
+            oversample=oversample,
             bounded=bounded,
             allow=None if allow is None else self._allowed(allow),
         )
+        if k_found == k:
+            return scores, found
         missing = ((0, 0), (0, int(k) - k_found))
         return np.pad(scores, missing, constant_values=-np.inf), np.pad(found, missing, constant_values=-1)
 

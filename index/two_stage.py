@@ -21,16 +21,15 @@ if TYPE_CHECKING:
 
 ENCODE_ROWS = 4096
 """Rows encoded at once; a fixed number, so that codes have the same bytes for any number of threads."""
-OVERSAMPLE = 4.0
-"""Candidates that are scored precisely, times k, where the caller does not say."""
+OVERSAMPLE, SPARE = 4, 64
+"""Candidates that are scored precisely where the caller does not say: 4 k + 64. Those of the codes of 4 bits miss up to
+2 % of 10 neighbours with 4 k alone (bench/matrix.py, decaying spectrum); 64 more cost 2 to 10 us."""
 QUERY_BLOCK = 64
 """Queries prepared at once: their tables of a PQ of 96 bytes take 6 MiB."""
 SLICE_BYTES = 64 << 20
 """Code bytes times queries that one kernel call reads, since nothing stops it: about 30 ms of the slowest codec."""
 THREAD_BYTES = 4 << 20
 """Code bytes times queries below which a second thread does not pay."""
-FIRST_OVERSAMPLE = 4
-"""Candidates times k that a bounded search rescores to know what the others have to beat."""
 
 
 def encode_rows(codec: Codec, n: int, rows_of: Callable[[slice], Array]) -> Codes:
@@ -54,7 +53,7 @@ def search_codes(
     k: int,
     *,
     rescore: Rescore | None = None,
-    oversample: float = 1.0,
+    oversample: float | None = None,
     bounded: bool = False,
     allow: Array | None = None,
 ) -> tuple[Array, Array]:
@@ -67,7 +66,7 @@ def search_codes(
     k : at least 1
     rescore : from a block of queries and their listed rows, int64 (n, m) with -1 for none, to precise scores; None
         takes the second level of the codec where there is one, else the scores of the codes
-    oversample : candidates rescored, times k
+    oversample : candidates rescored, times k; None takes 4 k + 64
     bounded : rescore every row whose score could reach the k-th, by the codec's bound, in place of ``oversample``
     allow : bool (n,), C-contiguous; None allows all
 
@@ -102,10 +101,11 @@ class _TwoStages:
         self.rescore = rescore
         self.allow = 0 if allow is None else allow.ctypes.data
 
-    def fixed(self, k: int, oversample: float) -> tuple[Array, Array]:
+    def fixed(self, k: int, oversample: float | None) -> tuple[Array, Array]:
         """Rescore a fixed number of candidates."""
         precise = self.rescore is not None or self.codec.levels == 2
-        wide = min(self.codes.n, max(k, int(np.ceil(k * oversample)))) if precise else k
+        candidates = OVERSAMPLE * k + SPARE if oversample is None else max(k, int(np.ceil(k * oversample)))
+        wide = min(self.codes.n, candidates) if precise else k
         scores, rows = self._scan(self.prepared, np.full((len(self.queries), wide), -np.inf, np.float32))
         return self._best(rows, k) if precise else (scores, rows)
 
@@ -118,10 +118,10 @@ class _TwoStages:
         Heaps that start at the floor hold every other row, once they are not full.
         """
         optimistic = self.codec.optimistic(self.prepared)
-        best = self.fixed(k, FIRST_OVERSAMPLE)
+        best = self.fixed(k, OVERSAMPLE)
         if optimistic is None:
             return best
-        floors, wide = best[0][:, -1:], FIRST_OVERSAMPLE * k
+        floors, wide = best[0][:, -1:], OVERSAMPLE * k
         while wide < self.codes.n:
             wide = min(4 * wide, self.codes.n)
             _, rows = self._scan(optimistic, np.repeat(floors, wide, axis=1))

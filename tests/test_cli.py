@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import gingham as gg
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from gingham.files import infer_schema
 
 
 def run(*args: object, code: int = 0) -> str:
@@ -119,6 +118,83 @@ def test_errors_are_one_line_and_code_one(tmp_path: Path, rows: Path) -> None:
     run("ingest", code=2)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, rows: Path) -> None:
+    db = tmp_path / "db"
+    run("ingest", rows, "--db", db)
+    for args in (
+        ("ingest", rows, "--db", "/proc/x"), ("ingest", rows, "--db", "/proc/x/y"), ("backup", db, "/proc/x"),
+        ("restore", db, "/proc/x"),
+    ):  # fmt: skip
+        said = run(*args, code=1)
+        assert said.startswith("error: the system makes no folder /proc/x")
+        assert said.endswith("; choose a path that can be written\n")
+        assert len(said.splitlines()) == 1
+    with pytest.raises(gg.errors.PermissionDenied, match="makes no folder /proc/x"):
+        gg.open("/proc/x")
+
+
+def test_a_query_vector_is_one_list_and_k_may_be_huge(tmp_path: Path, rows: Path) -> None:
+    db = tmp_path / "db"
+    run("ingest", rows, "--db", db)
+    np.save(tmp_path / "two.npy", np.ones((2, 4)))
+    for vector in ("[[1,0,0,0],[0,1,0,0]]", "[[1,2],[3]]", '"text"', f"@{tmp_path / 'two.npy'}"):
+        said = run("search", "--db", db, "--vector", vector, code=1)
+        assert said.startswith("error: --vector expects a JSON array or @FILE, found ")
+        assert len(said.splitlines()) == 1
+    assert len(json.loads(run("search", "--db", db, "--vector", "[1,0,0,0]", "-k", 10**30, "--json"))) == 30
+    assert "expects an integer of at least 1" in run("search", "--db", db, "--vector", "[1,0,0,0]", "-k", 0, code=1)
+
+
+def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_lists_of_integers_are_vectors_where_nothing_else_is(tmp_path: Path) -> None:
+    ints = write_lines(tmp_path / "ints.jsonl", {"id": 1, "v": [1, 0, 0], "n": 5}, {"id": 2, "v": [0, 1, 0], "n": 6})
+    run("ingest", ints, "--db", tmp_path / "ints")
+    hits = json.loads(run("search", "--db", tmp_path / "ints", "--vector", "[0,1,0]", "-k", 1, "--json"))
+    assert hits == [{"id": 2, "score": 1.0, "n": 6}]
+    floats = write_lines(tmp_path / "floats.jsonl", {"id": 3, "v": [0.5, 0, 1.5], "n": 5}, {"id": 4, "v": [1, 1, 1]})
+    assert json.loads(run("ingest", floats, "--db", tmp_path / "ints", "--json"))["count"] == 4
+    both = write_lines(
+        tmp_path / "both.jsonl", {"id": 1, "v": [1.5, 0], "tags": [1, 2]}, {"id": 2, "v": [1, 0], "tags": [3, 4]}
+    )
+    schema = infer_schema(both, "cosine")
+    assert (schema.fields, schema.vectors) == ({"tags": gg.Int(many=True)}, {"v": gg.Dense(2)})
+
+
+def test_the_columns_of_vectors_may_be_named(tmp_path: Path) -> None:
+    several = write_lines(
+        tmp_path / "rows.jsonl",
+        {"id": 1, "a": [1.5, 0], "b": [0.5, 1.0, 2.0], "c": [1, 2], "d": "x"},
+        {"id": 2, "a": [0.5, 0], "b": [0.5, 1.0, 3.0], "c": [3, 4], "d": "y"},
+    )
+    db = tmp_path / "db"
+    run("ingest", several, "--db", db, "-c", "two", "--vector", "b", "--vector", "c", "--metric", "l2")
+    run("ingest", several, "--db", db, "-c", "all")
+    info = json.loads(run("info", db, "--json"))
+    assert {name: info[name]["vectors"].keys() for name in info} == {"two": {"b", "c"}, "all": {"a", "b"}}
+    with gg.open(db, mode="r") as library:
+        assert library["two"].schema.vectors == {"b": gg.Dense(3, "l2"), "c": gg.Dense(2, "l2")}
+        assert library["two"].search([3, 4], using="c", k=1).ids == [2]
+        assert library["all"].schema.fields["c"] == gg.Int(many=True)
+    for wrong, said in (("d", "'d' expects lists of numbers of one length, found string"), ("bb", "did you mean 'b'")):
+        assert said in run("ingest", several, "--db", tmp_path / "new", "--vector", wrong, code=1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_one_collection_is_verified(tmp_path: Path, rows: Path) -> None:
+    db = tmp_path / "db"
+    for name in ("one", "two"):
+        run("ingest", rows, "--db", db, "-c", name)
+    whole, one = (json.loads(run("verify", db, *only, "--json")) for only in ((), ("-c", "one")))
+    assert one["ok"]
+    assert 0 < one["records"] < whole["records"]
+    assert "unknown collection" in run("verify", db, "-c", "three", code=1)
+
+
 def test_damage_found_by_verify_is_code_three(tmp_path: Path, rows: Path) -> None:
     db = tmp_path / "db"
     run("ingest", rows, "--db", db)
@@ -167,4 +243,9 @@ def test_the_demo_reports_the_published_quality(tmp_path: Path) -> None:
 
 
 def test_warmup_compiles_every_kernel() -> None:
-    assert "kernel modules ready" in run("warmup")
+    from gingham.codecs.jit import CACHE_FOLDER
+
+    text = " ".join(run("warmup").split())
+    assert "kernel modules ready" in text
+    assert str(CACHE_FOLDER) in text
+    assert json.loads(run("warmup", "--json"))["folder"] in (None, str(CACHE_FOLDER))

@@ -163,7 +163,7 @@ def test_a_codec_that_does_not_fit_is_refused_at_the_door(db: gg.Database) -> No
     with pytest.raises(InvalidArgument, match="codec"):
         gg.Dense(8, codec=8)  # type: ignore[arg-type]
     docs = db.create_collection("docs", vectors={"v": gg.Dense(8)})
-    with pytest.raises(InvalidArgument, match="expects a codec"):
+    with pytest.raises(InvalidArgument, match="of the form LVQ4, LVQ8"):
         docs.recode("v", "LVQ9")
     with pytest.raises(SchemaMismatch, match="unknown dense vector"):
         docs.recode("w", "LVQ8")
@@ -197,3 +197,17 @@ def test_damaged_codes_are_reported_and_the_vectors_serve_until_they_are_made_ag
         docs.maintain()
         assert uses_codes(docs)
         assert not db.verify().damage
+
+
+def test_numpy_answers_exactly_while_kernels_are_cold(db: gg.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gingham.index import exact as exact_search
+    from gingham.query import near
+
+    docs = filled(db, "RaBitQ2")
+    query = vectors(1, 2)[0]
+    expected = docs.search(query, exact=True)
+    monkeypatch.setattr(near, "all_ready", lambda: False)
+    monkeypatch.setattr(exact_search, "ready_kernels", lambda name: None)
+    found = docs.search(query)
+    assert found.ids == expected.ids
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)

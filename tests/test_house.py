@@ -18,6 +18,8 @@ import gingham as gg
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"engine": "gingham", "index": "gingham.index", "codecs": "gingham.codecs"}
+SHARED = ("intrinsics", "topk_kernels", "wide_intrinsics")
+"""Modules of gingham.codecs that kernel files import."""
 MODULES = sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -72,7 +74,19 @@ def test_kernel_files_import_only_numpy_numba_and_the_jit_settings() -> None:
                 for node in ast.walk(ast.parse(path.read_text("utf-8")))
                 if isinstance(node, (ast.Import, ast.ImportFrom))
             }
-            assert names <= {"numpy", "numba", "gingham.codecs.intrinsics", "gingham.codecs.topk_kernels", "__future__"}
+            assert names <= {"numpy", "numba", "__future__", *(f"gingham.codecs.{name}" for name in SHARED)}
+
+
+def test_the_cache_of_kernels_knows_every_source_that_kernels_share() -> None:
+    from gingham.codecs.kernel_cache import SHARED_SOURCES
+
+    folder, shared, found = ROOT / "codecs", {"kernel_cache.py"}, [f"{name}.py" for name in SHARED]
+    while found:
+        name = found.pop()
+        if name not in shared:
+            shared.add(name)
+            found += [f"{m}.py" for m in re.findall(r"from gingham\.codecs\.(\w+) import", (folder / name).read_text())]
+    assert shared == set(SHARED_SOURCES)
 
 
 def test_importing_gingham_loads_nothing_heavy() -> None:

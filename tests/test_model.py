@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import gingham as gg
+import reference
 from gingham import F, fuse, match, near, sparse
 from gingham.errors import InvalidArgument
-
-_spec = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
-assert _spec is not None
-assert _spec.loader is not None
-reference = importlib.util.module_from_spec(_spec)
-sys.modules["reference"] = reference
-_spec.loader.exec_module(reference)
 
 DIM = 3
 IDS = st.one_of(st.integers(0, 30), st.sampled_from(["a", "b", "0", "1"]), st.just(b"x"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gingham.errors import InvalidArgument
-from gingham.index.two_stage import OVERSAMPLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +14,7 @@ class Effort:
     Attributes
     ----------
     exact : scan the vectors, codes or not
-    oversample : candidates of the codes that are scored from the vectors, times k, at least 1
+    oversample : candidates of the codes that are scored from the vectors, times k, at least 1; None takes 4 k + 64
 
     Raises
     ------
@@ -23,11 +22,13 @@ class Effort:
     """
 
     exact: bool = False
-    oversample: float = OVERSAMPLE
+    oversample: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.exact, bool):
             raise InvalidArgument(f"search(exact=) expects True or False, found {self.exact!r:.60}")
+        if self.oversample is None:
+            return
         kinds = isinstance(self.oversample, (int, float)) and not isinstance(self.oversample, bool)
         if not kinds or not 1 <= self.oversample < float("inf"):
             raise InvalidArgument(f"search(oversample=) expects a number of at least 1, found {self.oversample!r:.60}")

@@ -20,7 +20,7 @@ from gingham.query.effort import DEFAULT_EFFORT, Effort
 from gingham.query.evaluate import evaluate
 from gingham.query.fetch import fetch
 from gingham.query.fusion import diversify, fuse_lists, keep_per_group, ranked
-from gingham.query.near import near_detail, search_near
+from gingham.query.near import near_detail, search_near, without_vector
 from gingham.query.read import read_vectors
 from gingham.query.select import candidates
 from gingham.query.values import bind_value, evaluate_value
@@ -87,6 +87,7 @@ class Execution:
         self._queries_of = queries_of
         self._candidates: dict[Node | None, list[Candidates]] = {}
         self._searched: dict[str, list[inverted.Terms]] = {}
+        self._vectors: dict[str, None] = {}
         self.remarks: list[str] = []
 
     @property
@@ -103,6 +104,10 @@ class Execution:
     def eligible(self) -> int:
         """Rows that the filter of the whole query selects."""
         return sum(c.eligible for c in self._chosen())
+
+    def lacking(self) -> dict[str, int]:
+        """Rows that the filter of the whole query selects without a vector, per dense vector that was searched."""
+        return {name: without_vector(self._chosen(), name) for name in self._vectors}
 
     def run(self, node: Query, want: int | None) -> Ranked:
         """Find the best rows of a node; ``want`` None asks for all."""
@@ -159,6 +164,7 @@ class Execution:
         effort: Effort = DEFAULT_EFFORT,
     ) -> Ranked:
         chosen = self._chosen()
+        self._vectors[name] = None
         with self._trace.step("near") as step:
             step.rows = sum(c.eligible for c in chosen)
             step.detail = near_detail(chosen, name, dense, k, effort)

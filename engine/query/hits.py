@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from gingham.errors import InvalidArgument, MissingExtra
+from gingham.errors import InvalidArgument
 from gingham.query.explain import Explanation, Step
 
 if TYPE_CHECKING:
@@ -128,18 +127,17 @@ class Hits(Sequence[Hit]):
         """Columns ``id``, ``score`` and the payload; JSON as its text."""
         import pyarrow as pa
 
-        from gingham.query.ids import id_column
+        from gingham.query.ids import id_column, schema_with_ids
 
         head = {"id": id_column(self.ids), "score": pa.array(self.scores, pa.float32())}
-        return pa.table({**head, **{name: self._table[name] for name in self._table.column_names}})
+        columns = {**head, **{name: self._table[name] for name in self._table.column_names}}
+        return pa.Table.from_arrays(list(columns.values()), schema=schema_with_ids(self.ids, columns))
 
     def pandas(self) -> pd.DataFrame:
         """The same as a data frame; raises MissingExtra where pandas is not installed."""
-        try:
-            importlib.import_module("pandas")
-        except ImportError as error:
-            raise MissingExtra("hits.pandas() needs pandas; run: pip install pandas") from error
-        return self.arrow().to_pandas()
+        from gingham.query.ids import data_frame
+
+        return data_frame(self.ids, self.arrow())
 
     def highlights(self, field: str) -> list[list[Span]]:
         """Where the words that were searched for stand in a text field of each hit.
@@ -148,7 +146,7 @@ class Hits(Sequence[Hit]):
         ------
         InvalidArgument : the query did not search the field by its words, or the field was not returned
         """
-        if field not in self._highlighters:
+        if not isinstance(field, str) or field not in self._highlighters:
             raise InvalidArgument(
                 f"highlights() expects a field that match() searched, one of {sorted(self._highlighters)}, "
                 f"found {field!r}"
@@ -204,26 +202,29 @@ class BatchHits(Sequence[Hits]):
         import numpy as np
         import pyarrow as pa
 
-        from gingham.query.ids import id_column
+        from gingham.query.ids import id_column, schema_with_ids
 
         if not self._results:
             return pa.table({})
+        ids = self._all_ids()
         numbers = np.repeat(np.arange(len(self)), [len(hits) for hits in self])
         head = {
             "query": pa.array(numbers, pa.int64()),
-            "id": id_column([user_id for hits in self for user_id in hits.ids]),
+            "id": id_column(ids),
             "score": pa.array(np.concatenate([hits.scores for hits in self]), pa.float32()),
         }
         rest = pa.concat_tables([hits._table for hits in self])
-        return pa.table({**head, **{name: rest[name] for name in rest.column_names}})
+        columns = {**head, **{name: rest[name] for name in rest.column_names}}
+        return pa.Table.from_arrays(list(columns.values()), schema=schema_with_ids(ids, columns))
+
+    def _all_ids(self) -> list[UserId]:
+        return [user_id for hits in self for user_id in hits.ids]
 
     def pandas(self) -> pd.DataFrame:
         """The same as a data frame; raises MissingExtra where pandas is not installed."""
-        try:
-            importlib.import_module("pandas")
-        except ImportError as error:
-            raise MissingExtra("hits.pandas() needs pandas; run: pip install pandas") from error
-        return self.arrow().to_pandas()
+        from gingham.query.ids import data_frame
+
+        return data_frame(self._all_ids(), self.arrow())
 
     def explain(self) -> Explanation:
         """How the batch went; one search serves all queries."""

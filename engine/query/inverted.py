@@ -27,7 +27,7 @@ from gingham.text.postings import similarity, term_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gingham.index.inverted import Bm25, Norm
+    from gingham.index.inverted import Bm25, InvertedIndex, Norm
     from gingham.query.nodes import MatchOperator
     from gingham.query.select import Candidates
     from gingham.schema import Sparse, Text
@@ -42,6 +42,8 @@ MAX_TERMS = 1024
 """Terms searched for at most; of a longer text the rarest are kept."""
 MAX_FUZZY_WORDS = 32
 """Words of a query that are matched fuzzily at most; further ones are taken as they are written."""
+DEEP = 1000
+"""Heaps deeper than this are made only as deep as a query has postings."""
 MAX_EXPANSIONS = 64
 """Words that a prefix or a fuzzy word stands for at most: the nearest, then the first in order."""
 
@@ -311,6 +313,8 @@ def search_terms(
             norm = bm25.norm(average)
             slack = max(1.0, average / index.average_length) if index.average_length else 1.0
         depth = index.n_rows if k is None else min(k, index.n_rows)
+        if depth > DEEP:
+            depth = min(depth, _most_postings(index, keys, starts))
         if not depth or not len(index.rows) or source.barren:
             continue
         if operator in ("all", "phrase"):
@@ -326,6 +330,13 @@ def search_terms(
     scores, found_rows = merge_topk(pieces, width if k is None else min(k, width))
     check()
     return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, found_rows, strict=True)]
+
+
+def _most_postings(index: InvertedIndex, keys: Array, starts: Array) -> int:
+    """Rows that a query can find at most: its postings."""
+    _, first, last = index.spans(keys)
+    sums = np.concatenate([[0], np.cumsum(last - first)])
+    return int((sums[starts[1:]] - sums[starts[:-1]]).max(initial=0))
 
 
 def _bm25_weights(

@@ -11,6 +11,7 @@ import numpy as np
 
 from gingham.index.exact import merge_topk, prepare_queries, range_exact, score_listed, search_exact
 from gingham.index.two_stage import search_codes
+from gingham.index.warmup import all_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,12 +50,16 @@ def search_near(
     -----
     Time O(n_queries * rows * bytes of a vector or of a code); rows a filter excludes are not scored.
     """
-    if k is None:
+    if k is None or (radius is not None and k >= sum(candidate.eligible for candidate in candidates)):
+        # A heap as deep as all rows would cost far more than the rows that reach the radius.
         return [_search_range(candidates, name, dense, query, radius) for query in queries]
     n_queries = len(queries)
     pieces = [(np.full((n_queries, 0), -np.inf, np.float32), np.full((n_queries, 0), -1, np.int64))]
     for row_ids, chunk, allow in _chunks(candidates, name):
-        scores, offsets = _search_chunk(dense, queries, chunk, allow, min(k, len(chunk.vectors)), radius, effort)
+        depth = min(k, len(chunk.vectors) if allow is None else int(np.count_nonzero(allow)))
+        if not depth:
+            continue
+        scores, offsets = _search_chunk(dense, queries, chunk, allow, depth, radius, effort)
         pieces.append((scores, np.where(offsets < 0, -1, row_ids[offsets])))
     scores, rows = merge_topk(pieces, min(k, sum(s.shape[1] for s, _ in pieces)))
     return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, rows, strict=True)]
@@ -69,7 +74,8 @@ def near_detail(candidates: Sequence[Candidates], name: str, dense: Dense, k: in
         codecs = {c.coded[0].spec for c, allow in found if c.coded and _codes_pay(c, c.coded, allow, k)}
     if not codecs:
         return f"exact {where}"
-    return f"codes {', '.join(sorted(codecs))} {where}, {effort.oversample:g} k candidates scored from vectors"
+    candidates_of = "4 k + 64" if effort.oversample is None else f"{effort.oversample:g} k"
+    return f"codes {', '.join(sorted(codecs))} {where}, {candidates_of} candidates scored from vectors"
 
 
 def _search_chunk(
@@ -77,7 +83,7 @@ def _search_chunk(
 ) -> tuple[Array, Array]:
     """Scores and offsets in the part of the best rows of a chunk."""
     metric, base = dense.metric, chunk.start
-    if effort.exact or chunk.coded is None or not _codes_pay(chunk, chunk.coded, allow, k):
+    if effort.exact or chunk.coded is None or not _codes_pay(chunk, chunk.coded, allow, k) or not all_ready():
         return search_exact(
             queries, chunk.vectors, chunk.norms, k, metric=metric, allow=allow, base=base, min_score=radius
         )
@@ -112,6 +118,15 @@ def _present(chunk: Chunk, allow: Array | None) -> Array | None:
     if allow is not None:
         present &= allow
     return present
+
+
+def without_vector(candidates: Sequence[Candidates], name: str) -> int:
+    """How many rows that may be found have no vector in a field."""
+    with_vector = 0
+    for _, chunk, allow in _chunks(candidates, name):
+        present = ~np.isnan(chunk.norms)
+        with_vector += int(np.count_nonzero(present if allow is None else present & allow))
+    return sum(candidate.eligible for candidate in candidates) - with_vector
 
 
 def _chunks(candidates: Sequence[Candidates], name: str) -> Iterator[tuple[Array, Chunk, Array | None]]:

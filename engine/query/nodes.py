@@ -6,19 +6,17 @@ Every node is a query of its own; without ``limit`` it returns 10 rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from gingham.errors import InvalidArgument
-from gingham.index.two_stage import OVERSAMPLE
 from gingham.query.effort import Effort
 from gingham.query.values import value_node
-from gingham.types import encode_id
+from gingham.types import encode_id, finite, is_id, least_score, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gingham.query.bind import Where
     from gingham.query.values import Arithmetic, ValueNode
     from gingham.types import UserId
@@ -52,23 +50,22 @@ class Query:
         candidates : rows to choose from, default 100, more where more are asked for or the leaf has a greater
             ``k``; who pages through them sets it, so that every page reorders the same rows
         """
-        if not 0 <= diversity <= 1:
+        share = finite("diversify()", diversity)
+        if not 0 <= share <= 1:
             raise InvalidArgument(f"diversify() expects a number from 0 to 1, found {diversity!r}")
-        return Diversified(self, float(diversity), using, _count("diversify(candidates=)", candidates))
+        return Diversified(self, share, using, _count("diversify(candidates=)", candidates))
 
     def group(self, field: str, *, per: int = 1) -> Grouped:
         """At most ``per`` rows of each value of a field, the best ones; null is a value too."""
-        return Grouped(self, field, _count("group(per=)", per) or 1)
+        return Grouped(self, field, whole("group(per=)", per))
 
     def limit(self, limit: int) -> Limited:
         """At most so many rows."""
-        return Limited(self, _count("limit()", limit) or 1, 0)
+        return Limited(self, whole("limit()", limit), 0)
 
     def offset(self, offset: int) -> Limited:
         """Leave out the first rows; give it before :meth:`limit` or after."""
-        if isinstance(offset, bool) or not isinstance(offset, (int, np.integer)) or offset < 0:
-            raise InvalidArgument(f"offset() expects an integer from 0, found {offset!r}")
-        return Limited(self, None, int(offset))
+        return Limited(self, None, whole("offset()", offset, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +219,7 @@ class Limited(Query):
 
     def limit(self, limit: int) -> Limited:
         """At most so many rows."""
-        count = _count("limit()", limit) or 1
+        count = whole("limit()", limit)
         if self.count is None:
             return Limited(self.child, count, self.skip)
         return Limited(self, count, 0)
@@ -241,7 +238,7 @@ def near(
     k: int | None = None,
     radius: float | None = None,
     exact: bool = False,
-    oversample: float = OVERSAMPLE,
+    oversample: float | None = None,
 ) -> Near:
     """Rows whose vector is near a query.
 
@@ -252,11 +249,10 @@ def near(
     k : rows found at most; by default what the steps above ask for
     radius : smallest score found
     exact : scan the vectors even where they have codes
-    oversample : candidates of the codes that are scored from the vectors, times k
+    oversample : candidates of the codes that are scored from the vectors, times k; None takes 4 k + 64
     """
-    if radius is not None and not np.isfinite(radius):
-        raise InvalidArgument(f"near(radius=) expects a finite score, found {radius!r}")
-    return Near(field, query, _count("near(k=)", k), radius, Effort(exact=exact, oversample=oversample))
+    bound = None if radius is None else least_score("near(radius=)", radius)
+    return Near(field, query, _count("near(k=)", k), bound, Effort(exact=exact, oversample=oversample))
 
 
 def match(field: str | None, text: str, *, op: MatchOperator = "any", k: int | None = None) -> Match:
@@ -346,14 +342,8 @@ def _weights(weights: Iterable[float] | None) -> tuple[float, ...] | None:
 
 
 def _count(what: str, value: int | None) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InvalidArgument(f"{what} expects an integer of at least 1, found {value!r}")
-    return int(value)
+    return None if value is None else whole(what, value)
 
 
 def _ids(ids: Any) -> tuple[bytes, ...]:
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        ids = [ids]
-    return tuple(encode_id(user_id) for user_id in ids)
+    return tuple(encode_id(user_id) for user_id in ([ids] if is_id(ids) else ids))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.query.fetch import fetch
-from gingham.query.ids import id_column
+from gingham.query.ids import id_column, schema_with_ids
 from gingham.query.select import allowed, selected
 from gingham.schema import Json
 from gingham.sparse_vectors import sparse_dict
@@ -19,7 +21,7 @@ from gingham.storage.columns import concat, vector_list
 from gingham.storage.part import take_field, take_vectors
 from gingham.storage.records import open_row
 from gingham.storage.writes import find_rows, locate
-from gingham.types import UserId, decode_id
+from gingham.types import UserId, decode_id, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +33,36 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _ID_BLOCK = 10_000
+
+
+def payload(record: CollectionRecord, fields: Any) -> tuple[str, ...]:
+    """Checked names of the payload to read, each once; None is all of it.
+
+    Raises
+    ------
+    InvalidArgument : no list of names
+    SchemaMismatch : an unknown name
+    """
+    if fields is None:
+        return tuple(record.schema.fields)
+    if isinstance(fields, (str, bytes)) or not isinstance(fields, Iterable):
+        raise InvalidArgument(f"fields= expects a list of names, such as fields=['title'], found {shown(fields)}")
+    names = tuple(fields)
+    for name in names:
+        record.schema.field(name)
+    return tuple(dict.fromkeys(names))
+
+
+def check_order(record: CollectionRecord, order_by: str | None, *, descending: bool) -> None:
+    """Raise InvalidArgument unless rows can be read in this order."""
+    if order_by is not None:
+        kind = record.schema.field(order_by)
+        if isinstance(kind, Json) or getattr(kind, "many", False):
+            raise SchemaMismatch(
+                f"scan(order_by=) expects a field of single values, found {order_by!r}; choose another"
+            )
+    elif descending:
+        raise InvalidArgument("scan(descending=True) expects order_by= with a field, found none; name one")
 
 
 def get(
@@ -159,7 +191,7 @@ def read_batch(
     columns: dict[str, Any] = {"id": id_column(users)}
     columns |= {name: table[name].combine_chunks() for name in columns_read}
     columns |= {name: _vector_column(read_vectors(session, record, name, rows)) for name in dense}
-    return pa.record_batch(columns)
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=schema_with_ids(users, columns))
 
 
 def _vector_column(matrix: np.ndarray[Any, Any]) -> pa.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from gingham.query.execute import DEFAULT_LIMIT, Execution
 from gingham.query.explain import Trace
 from gingham.query.fetch import fetch
 from gingham.query.hits import BatchHits, Completeness, Hits
-from gingham.query.near import near_detail, search_near
+from gingham.query.near import near_detail, search_near, without_vector
 from gingham.query.nodes import Limited, Query
 from gingham.query.select import candidates
 from gingham.schema import Dense, Json, Sparse, Text
@@ -75,7 +75,16 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
             found = search_near(chosen, name, dense, request.queries, request.k, request.radius, effort)
     else:
         found, highlighters = _search_inverted(session, record, request, chosen, trace)
-    whys = [_why(len(rows), request.k, request.radius, request.where, eligible, record.rows) for _, rows in found]
+    k = request.k
+    short = k is not None and isinstance(request.kind, Dense) and any(len(rows) < k for _, rows in found)
+    asked = _Asked(
+        k,
+        record.rows,
+        None if request.where is None else eligible,
+        request.radius,
+        {request.name: without_vector(chosen, request.name)} if short else {},
+    )
+    whys = [asked.why(len(rows)) for _, rows in found]
     return _collect(session, record, found, request.fields, whys, highlighters, trace)
 
 
@@ -120,7 +129,10 @@ def run_query(
     execution = Execution(session, record, trace, where, queries_of)
     result = execution.run(limited, None)
     limit = limited.count if not limited.skip else None
-    why = _why(len(result.rows), limit, None, where, execution.eligible, record.rows)
+    short = limit is not None and len(result.rows) < limit
+    eligible = None if where is None else execution.eligible
+    asked = _Asked(limit, record.rows, eligible, lacking=execution.lacking() if short else {})
+    why = asked.why(len(result.rows))
     if execution.remarks:
         why = Completeness(why.complete, "; ".join([*execution.remarks, *([why.why] if why.why else [])]))
     found = [(result.scores, result.rows)]
@@ -164,14 +176,36 @@ def _collect(
     return BatchHits(out)
 
 
-def _why(
-    found: int, k: int | None, radius: float | None, where: Node | None, eligible: int, total: int
-) -> Completeness:
-    if k is None or found >= k:
-        return Completeness(True)
-    limit = "" if radius is None else f", {found} of them with a score of at least {radius:g}"
-    if where is not None:
-        return Completeness(True, f"asked for {k}, the filter selects {eligible} of {total} rows{limit}")
-    if found < total and radius is None:
-        return Completeness(True, f"asked for {k}, {found} of {total} rows match")
-    return Completeness(True, f"asked for {k}, the collection has {total} rows{limit}")
+@dataclass(frozen=True)
+class _Asked:
+    """What a result is measured by.
+
+    Attributes
+    ----------
+    k : hits asked for; None is all
+    rows : those of the collection
+    eligible : those that the filter selects, or None where there is no filter
+    radius : smallest score, or None
+    lacking : eligible rows without a vector, per dense vector that was searched
+    """
+
+    k: int | None
+    rows: int
+    eligible: int | None
+    radius: float | None = None
+    lacking: Mapping[str, int] = field(default_factory=dict)
+
+    def why(self, found: int) -> Completeness:
+        """Why there are fewer hits than asked for."""
+        if self.k is None or found >= self.k:
+            return Completeness(True)
+        if self.eligible is None:
+            parts = [f"asked for {self.k}, the collection has {self.rows} rows"]
+        else:
+            parts = [f"asked for {self.k}, the filter selects {self.eligible} of {self.rows} rows"]
+        parts += [f"{count} of them without a vector {name!r}" for name, count in self.lacking.items() if count]
+        if self.radius is not None:
+            parts.append(f"{found} of them with a score of at least {self.radius:g}")
+        elif found != (self.rows if self.eligible is None else self.eligible) - sum(self.lacking.values()):
+            parts.append(f"{found} of them match")
+        return Completeness(True, ", ".join(parts))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gingham.errors import AlreadyExists, Corrupt, NotFound, NotReady
 from gingham.storage import crash, generation
-from gingham.storage.environment import DATA_FILE, Environment, sync_folder, translated
+from gingham.storage.environment import DATA_FILE, Environment, make_folder, sync_folder, translated
 from gingham.storage.session import KeptCache, Session, Shared, WriteSession
 from gingham.storage.verify import verify
 
@@ -118,11 +118,10 @@ def _build(target: Path, copy: object, *, new_identity: bool) -> None:
     """Make a store folder under a temporary name, check it, rename it."""
     assert callable(copy)
     with translated(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
         folder = temporary / generation.FIRST
         try:
-            folder.mkdir(parents=True)
+            make_folder(folder, target)
             copy(folder)
             crash.point("copy written")
             _check(folder, new_identity=new_identity)

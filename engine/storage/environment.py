@@ -194,6 +194,16 @@ def _lockable(folder: Path) -> bool:
     )
 
 
+def make_folder(folder: Path, where: Path | None = None) -> None:
+    """Make a folder and those above it, inside :func:`translated`; ``where`` is its name in a message."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise PermissionDenied(
+            f"the system makes no folder {where or folder}; choose a path that can be written"
+        ) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename in it survives a power cut."""
     fd = os.open(folder, os.O_RDONLY)

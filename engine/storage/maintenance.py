@@ -15,6 +15,7 @@ from gingham.storage.gate import FileLock
 from gingham.storage.holds import POLL_SECONDS, Flag
 from gingham.storage.rewrite import due_merge, rewrite
 from gingham.storage.staging import sweep
+from gingham.types import finite
 
 if TYPE_CHECKING:
     from gingham.storage.store import Store
@@ -72,6 +73,14 @@ class Maintenance:
             self._last_write = time.monotonic()
             self._hurry |= hurry
         self._wake.set()
+
+    def ask(self, *, wait: bool, timeout: float | None) -> bool:
+        """Do what is due, now or soon; False where that was waited for and took longer than ``timeout`` seconds."""
+        seconds = None if timeout is None else finite("maintain(timeout=)", timeout)
+        if wait:
+            return self.wait(seconds)
+        self.wake()
+        return True
 
     def wait(self, timeout: float | None = None) -> bool:
         """Run until nothing is due; False where that took longer than ``timeout`` seconds."""

@@ -120,7 +120,7 @@ class Session:
         """Number of a collection; raises CollectionNotFound."""
         try:
             return self.store.names[name]
-        except KeyError:
+        except (KeyError, TypeError):
             raise CollectionNotFound(unknown_name("collection", name, self.store.names)) from None
 
     def collection(self, name: str) -> CollectionRecord:

@@ -16,7 +16,7 @@ from gingham.errors import Closed, Corrupt, GinghamError, InvalidArgument, NotFo
 from gingham.storage import generation
 from gingham.storage.boot import boot_id
 from gingham.storage.catalog import StoreRecord
-from gingham.storage.environment import Environment, sync_folder, translated
+from gingham.storage.environment import Environment, make_folder, sync_folder, translated
 from gingham.storage.gate import FileLock
 from gingham.storage.holds import POLL_SECONDS, Mapped, Weakly
 from gingham.storage.maintenance import Maintenance
@@ -78,7 +78,7 @@ class Store:
         if not self.options.create:
             raise NotFound(f"no database at {self.root}; check the path, or open it with create=True")
         with translated(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
         self.gate.acquire(self.options.lock_timeout)
         try:
             if generation.is_store(self.root):

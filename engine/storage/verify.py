@@ -26,7 +26,7 @@ from gingham.storage.tail import TailPart
 from gingham.storage.tombstones import TAIL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from gingham.storage.catalog import BlobRef, CollectionRecord
     from gingham.storage.part import Part
@@ -57,7 +57,7 @@ class Damage:
 
 @dataclass
 class VerifyReport:
-    """Outcome of reading a whole store.
+    """Outcome of reading a store, or one collection of it.
 
     Attributes
     ----------
@@ -81,24 +81,30 @@ def verify_session(session: Session, progress: Callable[[int], None] | None = No
     return verify(session, progress).damage
 
 
-def verify(session: Session, progress: Callable[[int], None] | None = None) -> VerifyReport:
+def verify(session: Session, progress: Callable[[int], None] | None = None, *, only: int | None = None) -> VerifyReport:
     """Read everything a session sees.
 
     Parameters
     ----------
     progress : called with the number of blob bytes read so far
+    only : number of the collection to read; None reads all and looks for what none of them names
 
     Returns
     -------
     VerifyReport : all damage to live bytes
     """
     report = VerifyReport()
-    report.damage += [
-        Damage(d.where, d.what) for d in pages.check_trees(session.env.folder / DATA_FILE, pinned=session.txn.id())
-    ]
+    # Also for one collection: they share the trees, and a damaged one cannot be walked.
+    found = pages.check_trees(session.env.folder / DATA_FILE, pinned=session.txn.id(), free_pages=only is None)
+    report.damage += [Damage(d.where, d.what) for d in found]
     if report.damage:
         return report
-    _Reader(session, report, progress).run()
+    names = session.store.names
+    if only is not None:
+        names = {name: cid for name, cid in names.items() if cid == only}
+        if not names:
+            raise CollectionNotFound(f"collection number {only} has been dropped; open it again by name")
+    _Reader(session, report, progress, names, only).run()
     return report
 
 
@@ -115,12 +121,21 @@ class _Rows:
 
 
 class _Reader:
-    """One pass over a session."""
+    """One pass over a session, or over one collection in it."""
 
-    def __init__(self, session: Session, report: VerifyReport, progress: Callable[[int], None] | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        report: VerifyReport,
+        progress: Callable[[int], None] | None,
+        names: Mapping[str, int],
+        only: int | None,
+    ) -> None:
         self._session = session
         self._report = report
         self._progress = progress
+        self._names = names
+        self._only = only
         self._named: set[int] = set()
         self._ids: dict[int, _Rows] = {}
 
@@ -128,12 +143,14 @@ class _Reader:
         for table in ("catalog", "tail", "segments", "tombstones", "staged"):
             self._read_table(table)
         self._read_ids()
-        for name, cid in sorted(self._session.store.names.items()):
+        for name, cid in sorted(self._names.items()):
             with self._noting(f"collection {name!r}"):
                 record = self._session.collection_by_id(cid)
                 if record.name != name or record.cid != cid:
                     self._note(f"collection {name!r}", f"its record is that of {record.name!r}")
                 self._read_collection(record)
+        if self._only is None:
+            self._find_nameless()
         self._find_strays()
 
     def _note(self, where: str, what: str) -> None:
@@ -142,20 +159,33 @@ class _Reader:
     def _noting(self, where: str) -> _Noting:
         return _Noting(self, where)
 
+    def _records(self, table: str) -> Iterator[tuple[bytes, memoryview]]:
+        """Records of a table: all, or those of the one collection."""
+        prefix = b""
+        if self._only is not None:
+            if table == "staged":  # by blob: it is not yet known which collection will name it
+                return
+            prefix = collection_key(self._only) if table == "catalog" else id_key(self._only, b"")
+        cursor = self._session.txn.cursor(db=self._session.env.table(table))
+        if cursor.set_range(prefix):
+            for key, value in cursor:
+                if bytes(key[: len(prefix)]) != prefix:
+                    return
+                yield bytes(key), value
+
     def _read_table(self, table: str) -> None:
-        for key, value in self._session.txn.cursor(db=self._session.env.table(table)):
-            with self._noting(f"record {bytes(key).hex()} of table {table!r}"):
-                open_record(table, bytes(key), value)
+        for key, value in self._records(table):
+            with self._noting(f"record {key.hex()} of table {table!r}"):
+                open_record(table, key, value)
             self._report.records += 1
 
     def _read_ids(self) -> None:
         """Read the ids table, and count and sum up the rows of each collection that it names."""
-        for key, value in self._session.txn.cursor(db=self._session.env.table("ids")):
-            encoded = bytes(key)
+        for encoded, value in self._records("ids"):
             with self._noting(f"ids record {encoded.hex()}"):
                 self._ids.setdefault(int.from_bytes(encoded[:4], "big"), _Rows()).add(open_row(encoded, value))
             self._report.records += 1
-        for cid in self._ids.keys() - set(self._session.store.names.values()):
+        for cid in self._ids.keys() - set(self._names.values()):
             self._note(f"ids of collection number {cid}", "no collection has this number")
 
     def _read_collection(self, record: CollectionRecord) -> None:
@@ -213,19 +243,22 @@ class _Reader:
             if wrong or len(keys) != len(at):
                 self._note(f"collection {record.name!r}", f"id {min(wrong, default=b'')[4:]!r} does not name its row")
 
-    def _find_strays(self) -> None:
+    def _find_nameless(self) -> None:
         """Blobs that nothing names are staged, or were left behind."""
         txn, env = self._session.txn, self._session.env
         for key, _ in txn.cursor(db=env.table("blobs")):
             number = int.from_bytes(bytes(key), "big")
             if number not in self._named and txn.get(blob_key(number), db=env.table("staged")) is None:
                 self._note(f"blob {number}", "no segment names it")
-        known = {collection_key(cid) for cid in self._session.store.names.values()} | {b"store"}
+        known = {collection_key(cid) for cid in self._names.values()} | {b"store"}
         for key, _ in txn.cursor(db=env.table("catalog")):
             if bytes(key) not in known:
                 self._note(f"catalog record {bytes(key).hex()}", "no name leads to it")
+
+    def _find_strays(self) -> None:
+        """Segments and tombstones that no collection names."""
         expected = set()
-        for cid in self._session.store.names.values():
+        for cid in self._names.values():
             try:
                 record = self._session.collection_by_id(cid)
             except GinghamError:
@@ -233,9 +266,9 @@ class _Reader:
             expected |= {child_key(cid, ref.sid) for ref in record.segments}
             expected |= {child_key(cid, TAIL)} if record.tail_dead else set()
         for table in ("segments", "tombstones"):
-            for key, _ in txn.cursor(db=env.table(table)):
-                if bytes(key) not in expected:
-                    self._note(f"record {bytes(key).hex()} of table {table!r}", "no collection names it")
+            for key, _ in self._records(table):
+                if key not in expected:
+                    self._note(f"record {key.hex()} of table {table!r}", "no collection names it")
 
 
 class _Noting:

@@ -56,6 +56,28 @@ def run_words(a, b, out, floats):
     return np.int64(total) + (np.int64(simd.greater_words(x, y)) << np.int64(32))
 
 
+@njit(types.void(types.uintp, types.uintp))
+def widen_halves(halves, out):
+    for i in range(0, 1 << 16, 8):
+        simd.store_f32(out + np.uint64(4 * i), simd.load_f16(halves + np.uint64(2 * i)))  # pyright: ignore
+
+
+@njit(types.float32(types.uintp))
+def widen_one_half(half):
+    return simd.load_one_f16(half)  # pyright: ignore
+
+
+def check_halves() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    out = np.empty(1 << 16, np.float32)
+    widen_halves(every.ctypes.data, out.ctypes.data)
+    np.testing.assert_array_equal(out, every.astype(np.float32))
+    assert np.array_equal(np.signbit(out), np.signbit(every))
+    for bits in (0, 1, 0x3FF, 0x400, 0x3C00, 0x7BFF, 0x7C00, 0x7E00, 0x8001, 0xFC00):
+        one = every[bits : bits + 1]
+        np.testing.assert_array_equal(np.float32(widen_one_half(one.ctypes.data)), one.astype(np.float32)[0])
+
+
 def check_bytes() -> None:
     a, b = rng.integers(0, 256, 32, np.uint8), rng.integers(0, 256, 32, np.uint8)
     out, wide = np.zeros((11, 32), np.uint8), np.zeros((2, 16), np.int16)
@@ -91,4 +113,5 @@ def check_words() -> None:
 for _ in range(50):
     check_bytes()
     check_words()
+check_halves()
 print(simd.SIMD)

@@ -20,6 +20,9 @@ DIM, ROWS = 72, 500
 SPECS = [
     "F32", "F16", "BF16", "SQ8", "LVQ4", "LVQ8", "LVQ4x4", "LVQ4x8", "LVQ8x4", "LVQ8x8",
     "RaBitQ2", "RaBitQ3", "RaBitQ4", "RaBitQ5", "RaBitQ6", "RaBitQ7", "RaBitQ8",
+    "PQ24x8", "PQ25x8", "PQ13x12", "FSQ24", "FSQ31", "RQ8x8", "GS18x8",
+    "RaBitQ1", "PQ24x4fs", "PQ36x4fs", "Binary", "ITQ64", "PCA48,LVQ8", "Rotate,SQ8", "OPQ,PQ24x8", "LeanVec48,LVQ8",
+    "Center,PQ24x8", "MRL64,RaBitQ4", "PCA60,Rotate,PQ32x4fs",
 ]  # fmt: skip
 every_codec = pytest.mark.parametrize("spec", SPECS)
 every_metric = pytest.mark.parametrize("metric", ["dot", "cosine", "l2"])
@@ -83,8 +86,9 @@ def test_scores_are_near_those_of_the_vectors_and_of_what_is_decoded(spec: str, 
     codec, codes, queries = trained(spec, metric)
     truth = exact(queries, vectors(ROWS, metric), metric)
     found, decoded = scored(codec, codes, queries), exact(queries, codec.decode(codes), metric)
-    assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.9
-    assert np.corrcoef(decoded.ravel(), truth.ravel())[0, 1] > 0.9
+    least = {"Binary": 0.4, "ITQ64": 0.7, "PQ24x4fs": 0.85}.get(spec, 0.9)
+    assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > least
+    assert np.corrcoef(decoded.ravel(), truth.ravel())[0, 1] > least
 
 
 @every_codec

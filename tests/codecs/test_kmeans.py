@@ -1,5 +1,3 @@
-"""k-means against Lloyd's iterations in NumPy and against Faiss."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -9,118 +7,118 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gingham.codecs import kmeans_kernels
-from gingham.codecs.kmeans import CentroidTables, assign, train_kmeans, train_many
+from gingham.codecs.kmeans import Centroids, assign, train_kmeans, train_subspaces
 from gingham.errors import InvalidArgument
 from gingham.parallel import get_threads, set_threads
 
 Array = np.ndarray[Any, Any]
 
 
-def mixture(n: int, dim: int, seed: int = 0, clusters: int = 40) -> Array:
+def squared(vectors: Array, centroids: Array) -> Array:
+    rest = vectors[:, None].astype(np.float64) - centroids[None]
+    return np.square(rest).sum(axis=2)
+
+
+def mixture(n: int, d: int, k: int, seed: int) -> Array:
     rng = np.random.default_rng(seed)
-    centers = rng.standard_normal((clusters, dim)) * 2
-    return (centers[rng.integers(0, clusters, n)] + rng.standard_normal((n, dim))).astype(np.float32)
-
-
-def distances(rows: Array, centroids: Array) -> Array:
-    return np.square(rows[:, None].astype(np.float64) - centroids).sum(axis=2)
-
-
-def error(rows: Array, centroids: Array) -> float:
-    return float(distances(rows, centroids).min(axis=1).sum())
+    centres = rng.standard_normal((k, d)) * 3
+    return (centres[rng.integers(0, k, n)] + rng.standard_normal((n, d))).astype(np.float32)
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 200), k=st.integers(1, 70), dim=st.integers(1, 90), seed=st.integers(0, 9))
-def test_each_row_goes_to_its_nearest_centroid(n: int, k: int, dim: int, seed: int) -> None:
-    rows, centroids = mixture(n, dim, seed), mixture(k, dim, seed + 50)
-    labels, squares = assign(rows, centroids)
-    truth = distances(rows, centroids)
-    np.testing.assert_allclose(truth[np.arange(n), labels], truth.min(axis=1), rtol=1e-4, atol=1e-5 * dim)
-    np.testing.assert_allclose(squares, truth.min(axis=1), rtol=1e-4, atol=1e-5 * dim)
-
-
-@pytest.mark.parametrize(("m", "k", "dim"), [(1, 1, 1), (3, 16, 2), (5, 37, 3), (4, 256, 8), (2, 300, 20)])
-def test_subspaces_are_encoded_as_each_alone(m: int, k: int, dim: int) -> None:
-    rows = mixture(131, m * dim)
-    centroids = np.stack([mixture(k, dim, s + 1) for s in range(m)])
-    labels = CentroidTables.of(centroids).nearest(rows)
+@given(st.integers(1, 130), st.integers(1, 5), st.integers(1, 9), st.integers(1, 40), st.integers(0, 9))
+def test_the_nearest_centroid_of_each_subspace_is_that_of_numpy(n: int, m: int, dsub: int, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codebooks = rng.standard_normal((m, k, dsub)).astype(np.float32)
+    vectors = rng.standard_normal((n, m * dsub)).astype(np.float32)
+    found = np.empty((n, m), np.int32)
+    Centroids.of(codebooks).nearest(vectors, out=found)
     for s in range(m):
-        truth = distances(rows[:, s * dim : (s + 1) * dim], centroids[s])
-        np.testing.assert_allclose(truth[np.arange(131), labels[:, s]], truth.min(axis=1), rtol=1e-4, atol=1e-6)
-    parts = [CentroidTables.of(centroids).nearest(rows[part]) for part in (slice(0, 3), slice(3, 131))]
-    np.testing.assert_array_equal(np.concatenate(parts), labels)
+        distances = squared(vectors[:, s * dsub : (s + 1) * dsub], codebooks[s])
+        picked = distances[np.arange(n), found[:, s]]
+        assert np.all(picked <= distances.min(axis=1) + 1e-5)
 
 
-def test_groups_are_those_of_a_stable_sort_and_their_means_those_of_numpy() -> None:
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_codes_of_all_widths_agree_and_a_row_alone_has_the_code_it_has_in_a_batch(dtype: Any) -> None:
     rng = np.random.default_rng(1)
-    labels, rows = rng.integers(0, 9, 500).astype(np.int32), mixture(500, 11)
-    labels[labels == 4] = 5
-    starts, order, means = np.empty(10, np.int64), np.empty(500, np.int64), np.full((9, 11), 7, np.float32)
-    kmeans_kernels.group_rows(labels, starts, order)
-    np.testing.assert_array_equal(order, np.argsort(labels, kind="stable"))
-    np.testing.assert_array_equal(np.diff(starts), np.bincount(labels, minlength=9))
-    kmeans_kernels.mean_of_groups(rows, starts, order, 0, 9, means)
-    expected = [rows[labels == c].mean(axis=0) if c != 4 else np.full(11, 7) for c in range(9)]
-    np.testing.assert_allclose(means, expected, rtol=1e-5, atol=1e-5)
+    known = Centroids.of(rng.standard_normal((3, 200, 4)).astype(np.float32))
+    vectors = rng.standard_normal((131, 12)).astype(np.float32)
+    wide, codes, alone = np.empty((131, 3), np.int32), np.empty((131, 3), dtype), np.empty((1, 3), dtype)
+    known.nearest(vectors, out=wide)
+    known.nearest(vectors, out=codes)
+    assert np.array_equal(wide, codes)
+    for row in (0, 64, 130):
+        known.nearest(vectors[row : row + 1], out=alone)
+        assert np.array_equal(alone[0], codes[row])
 
 
-@pytest.mark.parametrize(("dim", "k"), [(8, 64), (96, 40), (3, 256)])
-def test_the_error_is_that_of_faiss_within_one_percent(dim: int, k: int) -> None:
-    faiss = pytest.importorskip("faiss")
-    rows = np.random.default_rng(3).standard_normal((8000, dim), np.float32) * np.exp(-np.arange(dim, dtype="f4") / 9)
-    peer = faiss.Kmeans(dim, k, niter=25, seed=1234)
-    peer.train(rows)
-    assert error(rows, train_kmeans(rows, k)) < 1.01 * error(rows, peer.centroids)
-    assert error(rows, train_kmeans(rows, k, fast=True)) < 1.08 * error(rows, peer.centroids)
+@pytest.mark.parametrize(("scale", "offset"), [(1e-30, 0.0), (1e17, 0.0), (1.0, 1e4), (1e-6, 1.0)])
+def test_neither_length_nor_a_far_mean_costs_precision(scale: float, offset: float) -> None:
+    rng = np.random.default_rng(2)
+    centroids = (rng.standard_normal((50, 8)) * scale + offset).astype(np.float32)
+    vectors = (rng.standard_normal((300, 8)) * scale + offset).astype(np.float32)
+    distances = squared(vectors.astype(np.float64) / scale, centroids.astype(np.float64) / scale)
+    picked = distances[np.arange(300), assign(vectors, centroids)]
+    assert np.allclose(picked, distances.min(axis=1), rtol=1e-3)
 
 
-def test_centroids_are_the_same_bytes_for_any_number_of_threads() -> None:
-    rows, threads, found = mixture(3000, 80), get_threads(), []
-    try:
-        for count in (1, 3):
-            set_threads(count)
-            found.append((train_kmeans(rows, 50, seed=4).tobytes(), train_many([rows[:, :2].copy()] * 3, 8).tobytes()))
-    finally:
-        set_threads(threads)
-    assert found[0] == found[1]
+def test_ties_go_to_the_lower_centroid() -> None:
+    centroids = np.repeat(np.array([[1.0, 0], [0, 1]], np.float32), 9, axis=0)
+    assert assign(np.array([[3.0, 0], [0, 3], [1, 1]], np.float32), centroids).tolist() == [0, 9, 0]
 
 
-def test_a_seed_draws_its_own_rows() -> None:
-    rows = mixture(500, 6)
-    assert train_kmeans(rows, 9, seed=1).tobytes() == train_kmeans(rows, 9, seed=1).tobytes()
-    assert train_kmeans(rows, 9, seed=1).tobytes() != train_kmeans(rows, 9, seed=2).tobytes()
+def test_centroids_of_a_mixture_are_as_good_as_those_of_lloyd_from_the_true_ones() -> None:
+    sample = mixture(4000, 12, 20, 3)
+    found = squared(sample, train_kmeans(sample, 20, seed=0)).min(axis=1).sum()
+    rng = np.random.default_rng(3)
+    true = squared(sample, (rng.standard_normal((20, 12)) * 3)).min(axis=1).sum()
+    assert found < 1.02 * true
+    assert squared(sample, train_kmeans(sample, 20, seed=0, fast=True)).min(axis=1).sum() < 1.1 * true
 
 
-def test_fewer_rows_than_centroids_are_repeated() -> None:
-    rows = mixture(5, 3)
-    np.testing.assert_array_equal(train_kmeans(rows, 12), rows[np.arange(12) % 5])
+def test_training_gives_the_same_bytes_for_any_number_of_threads() -> None:
+    sample, threads = mixture(3000, 70, 30, 4), get_threads()
+    results = []
+    for count in (1, 3):
+        set_threads(count)
+        try:
+            results.append(
+                (train_kmeans(sample, 40, seed=5).tobytes(), train_subspaces(sample, 7, 16, seed=5).tobytes())
+            )
+        finally:
+            set_threads(threads)
+    assert results[0] == results[1]
+    assert train_kmeans(sample, 40, seed=6).tobytes() != results[0][0]
 
 
-def test_every_centroid_has_rows_where_there_are_enough_distinct_ones() -> None:
-    rows = np.concatenate([np.zeros((2000, 4)), np.random.default_rng(1).standard_normal((60, 4))]).astype(np.float32)
-    labels, _ = assign(rows, train_kmeans(rows, 40, points_per_centroid=1000))
-    assert len(np.unique(labels)) == 40
+def test_fewer_rows_than_centroids_are_repeated_in_order() -> None:
+    sample = np.arange(6, dtype=np.float32).reshape(3, 2)
+    assert np.array_equal(train_kmeans(sample, 5, seed=0), sample[[0, 1, 2, 0, 1]])
+    assert train_subspaces(sample, 2, 4, seed=0)[1, :, 0].tolist() == [1, 3, 5, 1]
 
 
-def test_two_distinct_rows_and_many_centroids_leave_no_error() -> None:
-    rows = np.repeat(np.array([[1.0, 2.0], [3.0, -1.0]], np.float32), 50, axis=0)
-    assert error(rows, train_kmeans(rows, 16)) == 0
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-38, 1e18])
+def test_equal_rows_give_that_row(value: float) -> None:
+    sample = np.full((50, 3), value, np.float32)
+    assert np.array_equal(train_kmeans(sample, 8, seed=0), sample[:8])
+    assert np.array_equal(train_subspaces(sample, 2, 8, seed=0)[0], sample[:8, :2])
 
 
-@pytest.mark.parametrize(("offset", "scale"), [(0, 1e17), (0, 1e-17), (1e4, 1), (-1e17, 1e14)])
-def test_neither_offset_nor_scale_costs_precision(offset: float, scale: float) -> None:
-    rows = mixture(600, 5, clusters=7)
-    moved = (rows * np.float32(scale) + np.float32(offset)).astype(np.float32)
-    centroids = train_kmeans(moved, 7, seed=2).astype(np.float64)
-    back = (moved.astype(np.float64) - offset) / scale
-    assert error(back, (centroids - offset) / scale) < 1.15 * error(rows, train_kmeans(rows, 7, seed=2))
+def test_no_centroid_is_left_without_rows_where_there_are_distinct_ones() -> None:
+    rng = np.random.default_rng(7)
+    sample = np.concatenate([np.zeros((500, 2)), rng.standard_normal((40, 2))]).astype(np.float32)
+    centroids = train_kmeans(sample, 30, seed=0)
+    assert len(np.unique(assign(sample, centroids))) == 30
 
 
-@pytest.mark.parametrize("arguments", [{"k": 0}, {"k": 2, "iterations": 0}, {"k": 2, "points_per_centroid": 0}])
-def test_counts_below_one_are_refused(arguments: dict[str, int]) -> None:
+def test_subspaces_that_do_not_divide_the_dimension_are_padded_with_zeros() -> None:
+    sample = mixture(600, 7, 5, 8)
+    codebooks = train_subspaces(sample, 3, 16, seed=0)
+    assert codebooks.shape == (3, 16, 3)
+    assert not codebooks[2, :, 1:].any()
+
+
+def test_no_centroid_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="at least 1"):
-        train_kmeans(mixture(9, 2), **arguments)
-    with pytest.raises(InvalidArgument, match="0 rows"):
-        train_kmeans(np.empty((0, 2), np.float32), 2)
+        train_kmeans(np.zeros((3, 2), np.float32), 0, seed=0)

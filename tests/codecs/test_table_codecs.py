@@ -1,177 +1,118 @@
-"""What holds for every codec that is scored by tables."""
+"""FSQ, residual and gain-shape quantization: what their scores and errors are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gingham.codecs.product import ProductQuantizer
-from gingham.codecs.protocol import Codes
+from gingham.codecs.kmeans import train_levels
+from gingham.codecs.mixed_radix import MixedRadix, share_levels
+from gingham.codecs.residual import BEAM, ResidualQuantizer
+from gingham.codecs.spec import parse_codec
 from gingham.errors import InvalidArgument
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from gingham.codecs.protocol import Codec
-
 Array = np.ndarray[Any, Any]
-DIM, ROWS = 40, 600
-MAKERS: dict[str, Callable[[int, Any], Any]] = {
-    "PQ8x8": lambda dim, metric: ProductQuantizer(dim, metric, 8),
-    "PQ13x8": lambda dim, metric: ProductQuantizer(dim, metric, 13),
-    "PQ7x12": lambda dim, metric: ProductQuantizer(dim, metric, 7, 12),
-    "PQ5x16": lambda dim, metric: ProductQuantizer(dim, metric, 5, 16),
-    "PQ10x8n": lambda dim, metric: ProductQuantizer(dim, metric, 10, norm_split=True),
-}
-CASES = [
-    (spec, metric) for spec in MAKERS for metric in ("dot", "cosine", "l2") if not (spec[-1] == "n" and metric == "l2")
-]
-every_case = pytest.mark.parametrize(("spec", "metric"), CASES)
-_kept: dict[tuple[str, str], tuple[Any, Codes, Array]] = {}
 
 
-def vectors(n: int, metric: str, seed: int = 5) -> Array:
+def decaying(n: int, dim: int, scale: float, seed: int) -> Array:
     rng = np.random.default_rng(seed)
-    rows = rng.standard_normal((n, DIM), np.float32) * np.exp(-np.arange(DIM, dtype=np.float32) / 20) + 0.1
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True) if metric == "cosine" else rows
+    return (rng.standard_normal((n, dim)) * np.exp(-np.arange(dim) / scale / 2) + 0.2).astype(np.float32)
 
 
-def trained(spec: str, metric: str) -> tuple[Codec, Codes, Array]:
-    if (spec, metric) not in _kept:
-        rows = vectors(ROWS, metric)
-        codec = MAKERS[spec](DIM, metric).train(rows, seed=3)
-        _kept[spec, metric] = codec, codec.encode(rows), vectors(6, metric, 9)
-    return _kept[spec, metric]
+def relative_error(spec: str, sample: Array, held_out: Array) -> float:
+    codec = parse_codec(spec, sample.shape[1], "l2").train(sample)
+    rest = held_out - codec.decode(codec.encode(held_out))
+    return float(np.square(rest).sum() / np.square(held_out - sample.mean(axis=0)).sum())
 
 
-def scanned(codec: Codec, codes: Codes, queries: Array, k: int, allow: Array | None = None) -> tuple[Array, Array]:
-    scores, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1)
-    codec.scan(codec.prepare(queries), codes, 0, codes.n, 0 if allow is None else allow.ctypes.data, scores, rows)
-    order = np.lexsort((rows, -scores), axis=1)
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+@pytest.mark.parametrize("metric", ["dot", "cosine", "l2"])
+@pytest.mark.parametrize("spec", ["FSQ7", "RQ5x8", "GS6x8", "GS40x8"])
+@pytest.mark.parametrize("n", [1, 11])
+def test_a_score_is_that_of_the_decoded_vector(metric: Any, spec: str, n: int) -> None:
+    sample, queries = decaying(900, 40, 12, 0), decaying(n, 40, 12, 1)
+    codec = parse_codec(spec, 40, metric).train(sample)
+    codes = codec.encode(sample)
+    decoded, bias = codec.decode(codes).astype(np.float64), np.arange(n, dtype=np.float32)
+    out = np.empty((n, 900), np.float32)
+    codec.score(codec.prepare(queries, bias), codes, np.tile(np.arange(900), (n, 1)), out)
+    wanted = queries @ decoded.T if metric != "l2" else -np.square(queries[:, None] - decoded).sum(axis=2)
+    wanted = wanted + bias[:, None]
+    assert np.abs(out - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    assert codes.arrays["rows"].shape[1] == codec.code_size
 
 
-def scored(codec: Codec, codes: Codes, queries: Array, bias: Array | None = None) -> Array:
-    out = np.empty((len(queries), codes.n), np.float32)
-    codec.refine(codec.prepare(queries, bias), codes, np.tile(np.arange(codes.n), (len(queries), 1)), out)
-    return out
+def test_fsq_errs_as_published_and_less_than_product_quantization_of_what_decays() -> None:
+    sample, held_out = decaying(4000, 128, 15, 2), decaying(1000, 128, 15, 3)
+    found = relative_error("FSQ32", sample, held_out)
+    assert found < 0.018
+    assert found < 0.7 * relative_error("PQ32x8", sample, held_out)
+    flat = [
+        np.random.default_rng(seed).standard_normal((n, 128)).astype(np.float32) for seed, n in ((4, 4000), (5, 900))
+    ]
+    assert relative_error("FSQ32", *flat) < 0.125
 
 
-def exact(queries: Array, rows: Array, metric: str) -> Array:
-    if metric == "l2":
-        return -np.square(queries[:, None].astype(np.float64) - rows).sum(axis=2)
-    return queries.astype(np.float64) @ rows.T
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60), st.integers(1, 20))
+def test_levels_fit_their_bytes_and_greater_variances_have_no_fewer_of_the_first_share(
+    variances: list[float], n_bytes: int
+) -> None:
+    values = np.sort(np.array(variances))[::-1]
+    counts, places = share_levels(values, n_bytes)
+    for b in range(n_bytes):
+        assert np.prod(counts[(places == b) & (counts > 1)].astype(float)) <= 256
+    assert counts.min() >= 1
+    assert (counts[values == 0] == 1).all()
+    if values[0] > 0:
+        assert counts[0] > 1
 
 
-@every_case
-def test_a_scan_finds_the_best_of_listed_scores_bit_for_bit(spec: str, metric: str) -> None:
-    codec, codes, queries = trained(spec, metric)
-    listed = scored(codec, codes, queries)
-    order = np.lexsort((np.broadcast_to(np.arange(ROWS), listed.shape), -listed), axis=1)[:, :20]
-    scores, rows = scanned(codec, codes, queries, 20)
-    np.testing.assert_array_equal(rows, order)
-    np.testing.assert_array_equal(scores, np.take_along_axis(listed, order, 1))
+def test_equal_variances_use_nearly_all_bits() -> None:
+    for dim, n_bytes in ((100, 32), (128, 32), (40, 40), (64, 7)):
+        counts, _ = share_levels(np.ones(dim), n_bytes)
+        assert np.log2(counts).sum() > 0.93 * 8 * n_bytes
 
 
-@every_case
-def test_a_query_scores_the_same_alone_and_in_a_batch(spec: str, metric: str) -> None:
-    codec, codes, queries = trained(spec, metric)
-    for i, row in enumerate(scored(codec, codes, queries)):
-        np.testing.assert_array_equal(scored(codec, codes, queries[i : i + 1].copy())[0], row)
+def test_a_beam_errs_less_than_the_nearest_centroid_of_each_stage() -> None:
+    sample, held_out = decaying(3000, 24, 20, 6), decaying(500, 24, 20, 7)
+    codec = ResidualQuantizer(24, "dot", 4).train(sample)
+    books, rest = codec.arrays()["codebooks"], held_out
+    for book in books:
+        rest = rest - book[np.square(rest[:, None] - book).sum(axis=2).argmin(axis=1)]
+    beam = held_out - codec.decode(codec.encode(held_out))
+    assert BEAM > 1
+    assert np.square(beam).sum() < np.square(rest).sum()
 
 
-@every_case
-def test_the_score_of_a_row_is_that_of_its_decoded_vector(spec: str, metric: str) -> None:
-    codec, codes, queries = trained(spec, metric)
-    bias = np.arange(6, dtype=np.float32)
-    truth = exact(queries, codec.decode(codes), metric)
-    size = np.abs(truth).max()
-    np.testing.assert_allclose(scored(codec, codes, queries), truth, rtol=1e-4, atol=1e-5 * size)
-    np.testing.assert_allclose(scored(codec, codes, queries, bias), truth + bias[:, None], rtol=1e-4, atol=1e-5 * size)
+def test_stages_of_a_residual_quantizer_lower_the_error() -> None:
+    sample, held_out = decaying(3000, 24, 20, 8), decaying(500, 24, 20, 9)
+    errors = [relative_error(f"RQ{m}x8", sample, held_out) for m in (1, 2, 4)]
+    assert errors[0] > errors[1] > errors[2]
 
 
-@every_case
-def test_decoded_vectors_are_near_the_rows(spec: str, metric: str) -> None:
-    codec, codes, _ = trained(spec, metric)
-    rows = vectors(ROWS, metric)
-    assert np.square(codec.decode(codes) - rows).sum() < 0.35 * np.square(rows - rows.mean(axis=0)).sum()
+def test_gain_shape_errs_less_than_product_quantization_where_lengths_vary() -> None:
+    rng = np.random.default_rng(10)
+    lengths = np.exp(rng.standard_normal((5000, 1)))
+    rows = (rng.standard_normal((5000, 32)) * lengths).astype(np.float32)
+    assert relative_error("GS8x8", rows[:4000], rows[4000:]) < relative_error("PQ12x8", rows[:4000], rows[4000:])
 
 
-@every_case
-def test_only_allowed_rows_are_found(spec: str, metric: str) -> None:
-    codec, codes, queries = trained(spec, metric)
-    allow = np.random.default_rng(1).random(ROWS) < 0.1
-    _, rows = scanned(codec, codes, queries, 90, allow)
-    assert allow[rows[rows >= 0]].all()
-    assert (rows >= 0).sum() == len(queries) * min(90, allow.sum())
+def test_levels_of_a_normal_sample_are_those_of_max() -> None:
+    found = train_levels(np.random.default_rng(11).standard_normal(200_000).astype(np.float32), 4, iterations=100)
+    np.testing.assert_allclose(found, [-1.510, -0.4528, 0.4528, 1.510], atol=0.02)
 
 
-@every_case
-def test_a_missing_row_scores_minus_infinity(spec: str, metric: str) -> None:
-    codec, codes, queries = trained(spec, metric)
-    out = np.empty((6, 3), np.float32)
-    codec.score(codec.prepare(queries), codes, np.tile([0, -1, ROWS - 1], (6, 1)), out)
-    np.testing.assert_array_equal(np.isneginf(out), np.tile([False, True, False], (6, 1)))
-    assert codec.bound(codec.prepare(queries), codes, np.zeros((6, 1), np.int64)) is None
+@pytest.mark.parametrize("spec", ["FSQ41", "GS41x8", "PQ41x8"])
+def test_more_parts_than_dimensions_are_refused(spec: str) -> None:
+    with pytest.raises(InvalidArgument, match="expects 1 to 40"):
+        parse_codec(spec, 40, "dot")
 
 
-@every_case
-def test_codes_made_in_parts_and_joined_are_those_made_at_once(spec: str, metric: str) -> None:
-    codec, codes, _ = trained(spec, metric)
-    rows = vectors(ROWS, metric)
-    joined = codec.join([codec.encode(rows[part]) for part in (slice(0, 64), slice(64, 96), slice(96, 600))])
-    assert joined.n == codes.n
-    for name, array in codes.arrays.items():
-        np.testing.assert_array_equal(joined.arrays[name], array)
-
-
-@every_case
-def test_what_was_learned_makes_the_codec_again(spec: str, metric: str) -> None:
-    codec, codes, queries = trained(spec, metric)
-    again = MAKERS[spec](DIM, metric).with_arrays(codec.arrays())
-    assert again.spec == codec.spec == spec
-    assert again.trained
-    assert sum(array.nbytes for array in codes.arrays.values()) == ROWS * again.code_size
-    for name, array in again.encode(vectors(ROWS, metric)).arrays.items():
-        np.testing.assert_array_equal(array, codes.arrays[name])
-    np.testing.assert_array_equal(scored(again, codes, queries), scored(codec, codes, queries))
-
-
-@every_case
-def test_codes_are_read_where_they_lie_read_only(spec: str, metric: str) -> None:
-    codec, codes, queries = trained(spec, metric)
-    moved = {}
-    for name, array in codes.arrays.items():
-        place = np.frombuffer(b"x" + array.tobytes(), np.uint8)[1:]
-        moved[name] = place.view(array.dtype).reshape(array.shape)
-    np.testing.assert_array_equal(scored(codec, Codes(codes.n, moved), queries), scored(codec, codes, queries))
-
-
-@every_case
-@pytest.mark.parametrize("case", ["zeros", "constant", "one row", "equal rows", "huge", "tiny", "offset"])
-def test_odd_vectors_are_encoded_as_well_as_others(spec: str, metric: str, case: str) -> None:
-    if spec == "PQ5x16":
-        pytest.skip("the same code as with fewer bits")
-    some = vectors(60, metric)
-    rows = {
-        "zeros": np.zeros_like(some), "constant": np.ones_like(some), "one row": some[:1],
-        "equal rows": np.tile(some[:1], (60, 1)), "huge": some * np.float32(1e17), "tiny": some * np.float32(1e-17),
-        "offset": some + np.float32(300),
-    }[case]  # fmt: skip
-    codec = MAKERS[spec](DIM, metric).train(rows, seed=1)
-    codes = codec.encode(rows)
-    # Fewer rows than centroids: each is its own.
-    assert np.abs(codec.decode(codes) - rows).max() <= 0.02 * np.abs(rows).max()
-    assert np.isfinite(scored(codec, codes, rows[:3].copy())).all()
-
-
-@pytest.mark.parametrize("spec", MAKERS)
-def test_a_codec_that_has_learned_nothing_says_so(spec: str) -> None:
-    codec = MAKERS[spec](DIM, "dot")
-    assert not codec.trained
-    with pytest.raises(InvalidArgument, match="trained"):
-        codec.encode(vectors(3, "dot"))
-    with pytest.raises(InvalidArgument, match="trained"):
-        codec.arrays()
+def test_components_without_variance_are_dropped_and_decode_to_the_mean() -> None:
+    rows = np.full((50, 6), 3.0, np.float32)
+    codec = MixedRadix(6, "l2", 3).train(rows)
+    np.testing.assert_array_equal(codec.decode(codec.encode(rows)), rows)

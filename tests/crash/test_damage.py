@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,19 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import damage
 import gingham as gg
 
 SCRIPT = Path(__file__).with_name("damage.py")
 PAGE = 4096
-
-
-def load_script() -> Any:
-    spec = importlib.util.spec_from_file_location("damage", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +39,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             docs.delete(ids=[f"r{i}" for i in range(0, 300, 9)])
         db.compact()
         assert db.verify().ok
-        script = load_script()
-        (path.parent / "truth.json").write_text(json.dumps(script.answers(db)))
+        (path.parent / "truth.json").write_text(json.dumps(damage.answers(db)))
     return path
 
 

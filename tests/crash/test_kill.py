@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -11,12 +10,12 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import gingham as gg
+import workload
 
 SCRIPT = Path(__file__).with_name("workload.py")
 POINTS = [
@@ -32,18 +31,6 @@ POINTS = [
     "compact switched",
     "copy written",
 ]
-
-
-def load_workload() -> Any:
-    spec = importlib.util.spec_from_file_location("workload", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-workload = load_workload()
 
 
 def run_child(

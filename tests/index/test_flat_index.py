@@ -160,7 +160,7 @@ def test_any_array_of_numbers_is_taken() -> None:
     [
         (lambda: gg.index.Flat(0), InvalidArgument, "at least 1"),
         (lambda: gg.index.Flat(8, metric="hamming"), InvalidArgument, "'cosine', 'dot' or 'l2'"),
-        (lambda: gg.index.Flat(8, codec="LVQ9"), InvalidArgument, "expects a codec"),
+        (lambda: gg.index.Flat(8, codec="LVQ9"), InvalidArgument, "of the form LVQ4, LVQ8"),
         (lambda: gg.index.Flat(8, keep="f64"), InvalidArgument, "keep="),
         (lambda: full().add(np.ones((2, 9))), DimensionMismatch, r"\(n, 8\)"),
         (lambda: full().add("text"), InvalidArgument, "numbers"),

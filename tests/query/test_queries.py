@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,17 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gingham as gg
+import reference
 from gingham import DBSF, RRF, F, MinMax, fuse, like, match, near, sparse
 from gingham.errors import InvalidArgument, NotFound, SchemaMismatch
 from gingham.query.fusion import diversify, fuse_lists, keep_per_group
 from gingham.storage.records import blob_key
-
-_spec = importlib.util.spec_from_file_location("reference", Path(__file__).parents[1] / "reference.py")
-assert _spec is not None
-assert _spec.loader is not None
-reference = importlib.util.module_from_spec(_spec)
-sys.modules["reference"] = reference
-_spec.loader.exec_module(reference)
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta running runs ran house houses the of quick brown fox".split()
 
