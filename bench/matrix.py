@@ -27,7 +27,7 @@ from gingham.index.two_stage import encode_rows, search_codes
 SPECS = (
     "F32 F16 BF16 SQ8 LVQ4 LVQ8 LVQ4x4 LVQ4x8 LVQ8x4 LVQ8x8 RaBitQ1 RaBitQ2 RaBitQ3 RaBitQ4 RaBitQ5 RaBitQ6 RaBitQ7 "
     "RaBitQ8 Binary ITQ PQ{8}x8 PQ{4}x8 PQ{8}x12 OPQ,PQ{8}x8 OPQ,PQ{4}x8 PQ{4}x4fs PQ{2}x4fs OPQ,PQ{4}x4fs OPQ,PQ{2}x4fs "
-    "RQ{16}x8 FSQ{8} FSQ{4} GS{8}x8 PCA{2},LVQ8 PCA{2},RaBitQ4 LeanVec{2},LVQ8"
+    "RQ{16}x8 PCA{2},LVQ8 PCA{2},RaBitQ4 LeanVec{2},LVQ8"
 ).split()
 """``{n}`` stands for the greatest divisor of the dimensions that is at most an n-th of them."""
 ROWS = 120_000

@@ -172,28 +172,6 @@ def train_subspaces(
     return np.stack(run_blocks(one, range(m)))
 
 
-def train_levels(values: Array, k: int, *, iterations: int = 25) -> Array:
-    """The k numbers nearest to a sample of numbers, ascending, by Lloyd-Max from quantiles: float64 (k,).
-
-    Parameters
-    ----------
-    values : float32 (n,), at least one
-
-    Notes
-    -----
-    Source: Max, "Quantizing for minimum distortion", IRE Trans. Information Theory 6, 1960.
-    """
-    ordered = np.sort(values.astype(np.float64))
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    levels: Array = np.quantile(ordered, (np.arange(k) + 0.5) / k)
-    for _ in range(iterations):
-        inner = np.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2)
-        edges = np.concatenate([[0], inner, [len(ordered)]])
-        counts = np.diff(edges)
-        levels = np.where(counts > 0, np.diff(sums[edges]) / np.maximum(counts, 1), levels)
-    return levels
-
-
 def assign(vectors: Array, centroids: Array) -> Array:
     """Nearest centroid of each row: float32 (n, d) and (k, d) to int32 (n,); ties go to the lower centroid."""
     known = Centroids.of(np.ascontiguousarray(centroids, np.float32)[None])

@@ -104,8 +104,6 @@ _CODECS = (
     _Name("PQ", "PQ{M}x4fs", f"PQ{_N}x4fs", "fast_scan", "FastScan", _numbered),
     _Name("PQ", "PQ{M}x8, PQ{M}x12, PQ{M}x16", f"PQ{_N}x(8|12|16)", "product", "ProductQuantizer", _pq),
     _Name("RQ", "RQ{M}x8", f"RQ{_N}x8", "residual", "ResidualQuantizer", _numbered),
-    _Name("FSQ", "FSQ{bytes}", f"FSQ{_N}", "mixed_radix", "MixedRadix", _numbered),
-    _Name("GS", "GS{M}x8", f"GS{_N}x8", "gain_shape", "GainShape", _numbered),
 )
 _TRANSFORMS = (
     _Name("Center", "Center", "Center", "transforms", "Center", _plain),

@@ -20,7 +20,7 @@ DIM, ROWS = 72, 500
 SPECS = [
     "F32", "F16", "BF16", "SQ8", "LVQ4", "LVQ8", "LVQ4x4", "LVQ4x8", "LVQ8x4", "LVQ8x8",
     "RaBitQ2", "RaBitQ3", "RaBitQ4", "RaBitQ5", "RaBitQ6", "RaBitQ7", "RaBitQ8",
-    "PQ24x8", "PQ25x8", "PQ13x12", "FSQ24", "FSQ31", "RQ8x8", "GS18x8",
+    "PQ24x8", "PQ25x8", "PQ13x12", "RQ8x8",
     "RaBitQ1", "PQ24x4fs", "PQ36x4fs", "Binary", "ITQ64", "PCA48,LVQ8", "Rotate,SQ8", "OPQ,PQ24x8", "LeanVec48,LVQ8",
     "Center,PQ24x8", "MRL64,RaBitQ4", "PCA60,Rotate,PQ32x4fs",
 ]  # fmt: skip
