@@ -137,4 +137,5 @@ def _directions(vectors: Array) -> tuple[Array, Array]:
 def _scales(inner: ProductQuantizer, codes: Codes, norms: Array) -> Array:
     """What a decoded direction is multiplied by to be as long as the vector: float64 (n,), 0 where it is zero."""
     decoded = np.sqrt(np.square(inner.decode(codes), dtype=np.float64).sum(axis=1))
-    return np.divide(norms, decoded, out=np.zeros_like(norms), where=decoded > 0)
+    out: Array = np.divide(norms, decoded, out=np.zeros_like(norms), where=decoded > 0)
+    return out
