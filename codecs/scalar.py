@@ -81,7 +81,7 @@ class Float:
         InvalidArgument : a number beyond 65504 for F16
         """
         if self.kind == "F32":
-            return Codes(len(vectors), {"vectors": vectors})
+            return Codes(len(vectors), {"vectors": vectors.copy()})
         if self.kind == "F16":
             with np.errstate(over="ignore"):
                 half = vectors.astype(np.float16)

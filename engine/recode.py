@@ -56,7 +56,7 @@ def recode(store: Store, cid: int, name: str, codec: str | None, min_recall: flo
         dense = session.collection_by_id(cid).schema.vector(name)[1]
     if codec is not None:
         codec = parse_codec(codec, dense.dim, dense.metric).spec
-    work = Recoding(store, cid, name, codec)
+    work = Recoding(store, cid, name, dense, codec)
     try:
         work.stage()
         old_recall, new_recall = _compare(store, cid, name, work.made)
@@ -65,7 +65,7 @@ def recode(store: Store, cid: int, name: str, codec: str | None, min_recall: flo
             return RecodeReport(dense.codec, codec, old_recall, new_recall, False)
         work.switch()
         while work.pending():
-            work = Recoding(store, cid, name, codec)
+            work = Recoding(store, cid, name, dense, codec)
             work.stage()
             work.switch()
     except BaseException:

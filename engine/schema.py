@@ -179,7 +179,9 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
         lengths up to 6.5e18, and under cosine 0 or from 1.1e-19; others are refused by row
     dtype : ``"float32"`` (default) or ``"float16"``, the stored precision
     codec : codes that searches scan in place of the vectors, such as ``"LVQ8"`` or ``"RaBitQ4"``; the table of all
-        stands in the README. The best rows by code are scored again from the vectors. None (default) scans the vectors
+        stands in the README. The best rows by code are scored again from the vectors. Each segment trains its own:
+        where that takes long (OPQ, RQ, PQ of 12 bits and more) fill the collection without and recode it then. None
+        (default) scans the vectors
     source : text field, or several, that the collection's embedder makes this vector from; None means all text
         fields that there are when the embedder comes, where this is the only dense vector
 

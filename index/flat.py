@@ -96,8 +96,7 @@ class Flat:
             raise InvalidArgument(f"Flat(keep=) expects 'f16', 'f32' or None, found {keep!r}")
         self._codec: Codec = parse_codec(codec, int(dim), metric)
         self._seed = seed
-        precise = self._codec.levels == 2 or self._codec.code_size >= dim
-        self._keep: Keep = (None if precise else "f16") if keep == "auto" else keep
+        self._keep: Keep = (None if _is_precise(self._codec) else "f16") if keep == "auto" else keep
         self._codes: list[Codes] = []
         self._kept: list[Array] = []
 
@@ -278,6 +277,13 @@ def load(path: str | os.PathLike[str]) -> Flat:
     """
     about, arrays = load_arrays(path)
     return Flat._loaded(about, arrays)
+
+
+def _is_precise(codec: Codec) -> bool:
+    """Whether codes have 8 bits of every dimension, or two levels, so that candidates are rescored from them."""
+    *transforms, kind = codec.spec.split(",")
+    whole = not any(name.startswith(("PCA", "MRL", "LeanVec")) for name in transforms)
+    return whole and (codec.levels == 2 or kind in ("F32", "F16", "BF16", "LVQ8", "RaBitQ8"))
 
 
 def as_rows(values: object, dim: int, what: str) -> Array:

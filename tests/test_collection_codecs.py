@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import gingham as gg
+from gingham import recode
 from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.storage import codes as stored_codes
+from gingham.storage.recode import Recoding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,3 +213,49 @@ def test_numpy_answers_exactly_while_kernels_are_cold(db: gg.Database, monkeypat
     found = docs.search(query)
     assert found.ids == expected.ids
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("when", ["at the commit", "after it"])
+def test_an_interrupt_at_the_switch_removes_no_codes_that_are_in_use(
+    db: gg.Database, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    docs = filled(db, "LVQ8")
+    switch = Recoding.switch
+
+    def interrupted(self: Recoding) -> None:
+        switch(self)
+        raise KeyboardInterrupt
+
+    def interrupted_later(self: Recoding) -> bool:
+        raise KeyboardInterrupt
+
+    if when == "at the commit":
+        monkeypatch.setattr(Recoding, "switch", interrupted)
+    else:
+        monkeypatch.setattr(Recoding, "pending", interrupted_later)
+    with pytest.raises(KeyboardInterrupt):
+        docs.recode("v", "RaBitQ4")
+    assert not db.verify().damage
+    assert "RaBitQ4" in str(docs.search(vectors(1, 3)[0], k=3).explain())
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_field_dropped_while_it_is_recoded_is_an_error_that_leaves_nothing_behind(
+    db: gg.Database, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    docs = filled(db, "LVQ8")
+    stage = Recoding.stage
+
+    def dropped(self: Recoding) -> None:
+        stage(self)
+        docs.drop_vector("v")
+        if again:
+            docs.add_vector("v", gg.Dense(8, codec="LVQ8"))
+
+    monkeypatch.setattr(Recoding, "stage", dropped)
+    monkeypatch.setattr(recode, "_compare", lambda *_: (1.0, 1.0))
+    with pytest.raises(SchemaMismatch, match="meanwhile"):
+        docs.recode("v", "RaBitQ4")
+    assert not db.verify().damage
+    with db._store.read() as session:
+        assert session.txn.stat(session.env.table("staged"))["entries"] == 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gingham.errors import SchemaMismatch
 from gingham.schema import Schema
 from gingham.storage.codes import encode_chunk, train_codec, write_arrays, write_codec
 from gingham.storage.part import take_norms, take_vectors
@@ -40,13 +41,19 @@ class Recoding:
     Parameters
     ----------
     name : the field
+    field : its type, as the caller checked the codec by it
     codec : spec of the new codec, or None for none
+
+    Raises
+    ------
+    SchemaMismatch : the field was dropped or replaced meanwhile
     """
 
-    def __init__(self, store: Store, cid: int, name: str, codec: str | None) -> None:
+    def __init__(self, store: Store, cid: int, name: str, field: Dense, codec: str | None) -> None:
         self._store = store
         self._cid = cid
         self._name = name
+        self._field = field
         self._codec = codec
         self._sink = StagedBlobs(store)
         self.made: dict[int, NewCodes] = {}
@@ -60,7 +67,8 @@ class Recoding:
         """
         with self._store.read() as session:
             record = session.collection_by_id(self._cid)
-            dense = msgspec.structs.replace(record.schema.dense[self._name], codec=self._codec)
+            self._check_field(record.schema.dense.get(self._name))
+            dense = msgspec.structs.replace(self._field, codec=self._codec)
             for part in session.segments(record):
                 known = part.record.codecs.get(self._name)
                 if (known.spec if known else None) != self._codec:
@@ -84,6 +92,7 @@ class Recoding:
 
         def change(session: WriteSession) -> None:
             record = session.touch(self._cid)
+            self._check_field(record.schema.dense.get(self._name))
             for ref in record.segments:
                 if ref.sid in self.made:
                     old = session.segment_record(self._cid, ref.sid, record.schema_epoch)
@@ -98,6 +107,13 @@ class Recoding:
             self._sink.adopt(session)
 
         self._store.write(change)
+
+    def _check_field(self, found: Dense | None) -> None:
+        if found is None or msgspec.structs.replace(found, codec=self._field.codec) != self._field:
+            raise SchemaMismatch(
+                f"recode() expects the dense vector {self._name!r} to stay {self._field}, found it "
+                f"{'dropped' if found is None else found} meanwhile; the codes made for it are discarded"
+            )
 
     def _drop_unused(self, session: WriteSession, sids: set[int]) -> None:
         """Remove the codes made for segments that are gone."""

@@ -81,7 +81,7 @@ class StagedBlobs:
             session.txn.delete(blob_key(key), db=session.env.table("staged"))
 
     def discard(self) -> None:
-        """Remove what was staged for nothing."""
+        """Remove what was staged for nothing; what has been adopted stays."""
         self._pending.clear()
         if self.keys:
             self._store.write(lambda session: _remove(session, self.keys))
@@ -100,6 +100,7 @@ def sweep(session: WriteSession) -> int:
 
 
 def _remove(session: WriteSession, keys: list[int]) -> None:
+    """Remove the blobs that still are marked: an interrupt may hide from the owner that they were adopted."""
     for key in keys:
-        session.txn.delete(blob_key(key), db=session.env.table("blobs"))
-        session.txn.delete(blob_key(key), db=session.env.table("staged"))
+        if session.txn.delete(blob_key(key), db=session.env.table("staged")):
+            session.txn.delete(blob_key(key), db=session.env.table("blobs"))

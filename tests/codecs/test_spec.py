@@ -16,10 +16,11 @@ from gingham.errors import InvalidArgument
 
 CODECS = ["F32", "F16", "BF16", "SQ8", "LVQ4", "LVQ8", "LVQ4x4", "LVQ4x8", "LVQ8x4", "LVQ8x8", "Binary", "ITQ", "ITQ40"]
 CODECS += [f"RaBitQ{bits}" for bits in range(1, 9)]
+CODECS += ["PQ20x4fs", "PQ25x8", "PQ20x12", "PQ10x16", "RQ4x8"]
 TRANSFORMS = ["Center", "PCA40", "MRL50", "Rotate", "Whiten", "LeanVec60"]
 
 
-@pytest.mark.parametrize("spec", CODECS + [f"{name},LVQ8" for name in TRANSFORMS])
+@pytest.mark.parametrize("spec", CODECS + [f"{name},LVQ8" for name in TRANSFORMS] + ["OPQ,PQ25x8"])
 @pytest.mark.parametrize("metric", ["dot", "cosine", "l2"])
 def test_a_spec_is_that_of_the_codec_it_makes(spec: str, metric: Any) -> None:
     if spec.startswith("Whiten") and metric == "l2":
@@ -38,7 +39,7 @@ def test_specs_of_many_parts_are_read_again(transforms: list[str], last: str) ->
     try:
         codec = parse_codec(spec, 128, "cosine")
     except InvalidArgument as error:
-        assert re.search(r"from 1 to \d+ dimensions|1 to \d+ bits", str(error))
+        assert re.search(r"from 1 to \d+ dimensions|1 to \d+ bits|divide the \d+ dimensions", str(error))
         return
     assert codec.spec == parse_codec(codec.spec, 128, "cosine").spec == spec
 
@@ -47,9 +48,9 @@ def test_specs_of_many_parts_are_read_again(transforms: list[str], last: str) ->
     ("spec", "message"),
     [
         ("", "expects a spec such as .* found ''"), (None, "found None"), (8, "found 8"), ("  ", "found '  '"),
-        ("LVQ", "of the form LVQ4.* found 'LVQ'"), ("LVQ5", "of the form LVQ4.* found 'LVQ5'"),
-        ("RaBitQ9", "of the form RaBitQ1 or RaBitQ2 to RaBitQ8.* found 'RaBitQ9'"),
-        ("PCA,F32", r"of the form PCA\{d\}, found 'PCA'"), ("PCA0,F32", "found 'PCA0'"),
+        ("LVQ", "a codec of the form LVQ4, .* found 'LVQ'"), ("LVQ5", "a codec of the form LVQ4, .* found 'LVQ5'"),
+        ("RaBitQ9", "of the form RaBitQ1 or RaBitQ2 to RaBitQ8, found 'RaBitQ9'"),
+        ("PCA,F32", r"a transform of the form PCA\{d\}, found 'PCA'"), ("PCA0,F32", "found 'PCA0'"),
         ("PCA-3,F32", "found 'PCA-3'"), ("PCA1e3,F32", "found"), ("PCA" + "9" * 9999 + ",F32", r"found 'PCA9+$"),
         ("PCA17,F32", "PCA expects from 1 to 16 dimensions, .* found 17"),
         ("PCA8,MRL9,F32", "MRL expects from 1 to 8 dimensions, .* found 9"),
@@ -60,6 +61,9 @@ def test_specs_of_many_parts_are_read_again(transforms: list[str], last: str) ->
         ("LVQ8,LVQ8", "one codec, and that at its end, found a second codec after 'LVQ8'"),
         ("LVQ8,Rotate", "one codec, and that at its end, found something after 'LVQ8'"),
         ("Rotate,", "expects a codec, .* at its end, found none"), (",LVQ8", "expects a transform, .* found none"),
+        ("OPQ,F32", "OPQ expects a product quantizer after it"), ("OPQ", "expects a codec after the transform 'OPQ'"),
+        ("OPQ,Rotate,PQ4x8", "OPQ expects a product quantizer after it"), ("PQ8", "PQ{M}x4fs or PQ{M}x8, .* found 'PQ8'"),
+        ("PQ17x8", "found 17"), ("PQ3x4fs", "found 3"), ("PQ0x8", "found 'PQ0x8'"), ("OPQ,PQ17x8", "found 17"),
         ("Rotate,,LVQ8", "before a comma, found none"), ("F٣2", "found"), ("ＬＶＱ8", "found"), ("Rotate;F32", "found"),
     ],
 )  # fmt: skip

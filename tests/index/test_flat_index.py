@@ -187,3 +187,24 @@ def test_more_rows_than_there_are_cost_nothing() -> None:
     scores, found = full().search(np.ones(8), 1000)
     assert found.shape == scores.shape == (1, 1000)
     assert (found[0, 3:] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("codec", "kept"),
+    [("LVQ8", False), ("LVQ4x8", False), ("SQ8", False), ("RaBitQ8", False), ("F16", False), ("LVQ4", True),
+     ("RaBitQ2", True), ("PCA4,LVQ4x8", True), ("PCA4,LVQ8", True), ("Rotate,LVQ8", False), ("PQ4x8", True)],
+)  # fmt: skip
+def test_vectors_are_kept_where_codes_are_not_precise_themselves(codec: str, kept: bool) -> None:
+    index = gg.index.Flat(8, codec=codec)
+    index.add(np.random.default_rng(3).standard_normal((400, 8)))
+    assert (index.stats().kept_bytes > 0) == kept
+
+
+def test_an_array_that_was_added_may_be_changed(rng: np.random.Generator) -> None:
+    for metric in ("dot", "l2", "cosine"):
+        rows = rng.standard_normal((50, 8)).astype(np.float32)
+        index = gg.index.Flat(8, metric=metric)
+        index.add(rows)
+        before = index.search(np.ones(8), 5)
+        rows[:] = 0
+        np.testing.assert_array_equal(index.search(np.ones(8), 5), before)
