@@ -85,7 +85,7 @@ def _pq(at: _Place) -> tuple[Any, ...]:
 
 def _opq(at: _Place) -> tuple[Any, ...]:
     """OPQ shares the sub-spaces of the quantizer that follows."""
-    quantizer = re.fullmatch(f"PQ{_N}x(4fs|8|12|16)", at.after, re.IGNORECASE | re.ASCII)
+    quantizer = re.fullmatch(f"PQ{_N}x(4fs|(?:8|12|16)n?)", at.after, re.IGNORECASE | re.ASCII)
     if quantizer is None:
         raise InvalidArgument(f"OPQ expects a product quantizer after it, such as 'OPQ,PQ48x8', found {at.after!r:.40}")
     return at.dim, int(quantizer[1]), 16 if quantizer[2].lower() == "4fs" else 256
@@ -103,6 +103,7 @@ _CODECS = (
     _Name("ITQ", "ITQ, ITQ{bits}", f"ITQ{_N}?", "binary", "Binary", _itq),
     _Name("PQ", "PQ{M}x4fs", f"PQ{_N}x4fs", "fast_scan", "FastScan", _numbered),
     _Name("PQ", "PQ{M}x8, PQ{M}x12, PQ{M}x16", f"PQ{_N}x(8|12|16)", "product", "ProductQuantizer", _pq),
+    _Name("PQ", "PQ{M}x8n, PQ{M}x12n, PQ{M}x16n", f"PQ{_N}x(8|12|16)n", "norm_split", "NormSplit", _pq),
     _Name("RQ", "RQ{M}x8", f"RQ{_N}x8", "residual", "ResidualQuantizer", _numbered),
 )
 _TRANSFORMS = (

@@ -1,8 +1,9 @@
 """Kernels over rows of codes that look partial scores up in tables of a query.
 
-A row is a header of ``header`` bytes, a float32 or nothing, and ``m`` codes of 8, 12 or 16 bits, least bits first. Its
-score is the sum of its table entries from the first code to the last, plus the header, plus the bias of the query, in
-float32 and in that order: the same bits alone, in a batch and listed.
+A row is a header of ``header`` bytes and ``m`` codes of 8, 12 or 16 bits, least bits first. Its score is the sum of its
+table entries from the first code to the last, then what the header says, plus the bias of the query, in float32 and in
+that order: the same bits alone, in a batch and listed. Headers: nothing; 4 bytes, a float32 that is added; 1 byte, the
+number of one of 256 float32 ``lengths`` (an address, not read otherwise), which multiplies the sum.
 
 Tables are float32 (groups, m, k, lanes): a group holds ``lanes`` queries, 1 or 8, side by side, so that one load serves
 eight queries. Addresses are raw: the caller has checked shapes, types and contiguity.
@@ -76,6 +77,16 @@ def fill_tables(queries, groups, lanes, codebooks, m, k, dsub, times, tables):
 
 
 @inline
+def _finish(s, x, header, lengths):
+    """The sum of a row's table entries after its header."""
+    if header == 1:
+        return s * load_one_f32(lengths + (uint64(load_one_u8(x)) << uint64(2)))
+    if header == 4:
+        return s + load_one_f32(x)
+    return s
+
+
+@inline
 def _offer(scores, rows, q, s, row):
     if s > scores[q, 0]:
         scores[q, 0] = s
@@ -84,7 +95,7 @@ def _offer(scores, rows, q, s, row):
 
 
 @inline
-def _scan_one(codes, stride, header, m, k, bits, start, stop, table, bias, allow, scores, rows):
+def _scan_one(codes, stride, header, m, k, bits, start, stop, table, lengths, bias, allow, scores, rows):
     """Rows of four at once, whose sums do not wait for each other."""
     for row in range(start, stop, 4):
         a = codes + uint64(row) * stride
@@ -100,15 +111,10 @@ def _scan_one(codes, stride, header, m, k, bits, start, stop, table, bias, allow
             s2 += load_one_f32(t + (_code(c + h, j, bits) << uint64(2)))
             s3 += load_one_f32(t + (_code(d + h, j, bits) << uint64(2)))
             t += uint64(4 * k)
-        if header:
-            s0 += load_one_f32(a)
-            s1 += load_one_f32(b)
-            s2 += load_one_f32(c)
-            s3 += load_one_f32(d)
-        s0 += bias
-        s1 += bias
-        s2 += bias
-        s3 += bias
+        s0 = _finish(s0, a, header, lengths) + bias
+        s1 = _finish(s1, b, header, lengths) + bias
+        s2 = _finish(s2, c, header, lengths) + bias
+        s3 = _finish(s3, d, header, lengths) + bias
         root = scores[0, 0]
         if s0 > root or s1 > root or s2 > root or s3 > root:
             for i in range(min(int64(4), stop - row)):
@@ -117,10 +123,12 @@ def _scan_one(codes, stride, header, m, k, bits, start, stop, table, bias, allow
 
 
 @kernel(
-    "void(uint64, int64, int64, int64, int64, int64, int64, int64, uint64, int64, float32[::1], uint64,"
-    "float32[::1], float32[:,::1], int64[:,::1])"
+    "void(uint64, int64, int64, int64, int64, int64, int64, int64, uint64, int64, uint64, float32[::1],"
+    "uint64, float32[::1], float32[:,::1], int64[:,::1])"
 )
-def scan_tables(codes, stride, header, m, k, bits, start, stop, tables, lanes, biases, allow, sums, scores, rows):
+def scan_tables(
+    codes, stride, header, m, k, bits, start, stop, tables, lanes, lengths, biases, allow, sums, scores, rows
+):
     """Put the best of rows start to stop into the heaps of all queries; ``allow`` 0 allows all.
 
     Parameters
@@ -131,7 +139,7 @@ def scan_tables(codes, stride, header, m, k, bits, start, stop, tables, lanes, b
     n_queries = scores.shape[0]
     size = uint64(stride)
     if lanes == 1:
-        _scan_one(codes, size, header, m, k, bits, start, stop, tables, biases[0], allow, scores, rows)
+        _scan_one(codes, size, header, m, k, bits, start, stop, tables, lengths, biases[0], allow, scores, rows)
         return
     place = uint64(sums.ctypes.data)
     limits = place + uint64(4 * (sums.size - 8))
@@ -159,7 +167,10 @@ def scan_tables(codes, stride, header, m, k, bits, start, stop, tables, lanes, b
             for row in range(first, last):
                 o = place + uint64(32 * (row - first))
                 a = load_f32(o)
-                if header:
+                if header == 1:
+                    code = uint64(load_one_u8(codes + uint64(row) * size))
+                    a = mul(a, splat(load_one_f32(lengths + (code << uint64(2)))))
+                elif header == 4:
                     a = add(a, splat(load_one_f32(codes + uint64(row) * size)))
                 a = add(a, bias)
                 mask = greater_mask(a, load_f32(limits))
@@ -173,8 +184,10 @@ def scan_tables(codes, stride, header, m, k, bits, start, stop, tables, lanes, b
                         sums[sums.size - 8 + lane] = scores[q, 0]
 
 
-@kernel("void(uint64, int64, int64, int64, int64, int64, uint64, int64, float32[::1], int64[:,::1], float32[:,::1])")
-def score_tables(codes, stride, header, m, k, bits, tables, lanes, biases, rows, out):
+@kernel(
+    "void(uint64, int64, int64, int64, int64, int64, uint64, int64, uint64, float32[::1], int64[:,::1], float32[:,::1])"
+)
+def score_tables(codes, stride, header, m, k, bits, tables, lanes, lengths, biases, rows, out):
     """Score the listed rows of each query; a negative row scores -inf."""
     shift = uint64(5 if lanes == 8 else 2)
     for q in range(rows.shape[0]):
@@ -191,6 +204,4 @@ def score_tables(codes, stride, header, m, k, bits, tables, lanes, biases, rows,
             for j in range(m):
                 s += load_one_f32(t + (_code(x + uint64(header), j, bits) << shift))
                 t += uint64(4 * k * lanes)
-            if header:
-                s += load_one_f32(x)
-            out[q, i] = s + biases[q]
+            out[q, i] = _finish(s, x, header, lengths) + biases[q]

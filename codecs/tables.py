@@ -31,10 +31,12 @@ class TableQueries:
     ----------
     tables : float32 (groups, m, k, lanes), of :mod:`gingham.codecs.table_kernels`
     biases : float32, padded to whole groups
+    lengths : float32 (256,), where rows have a code of their length
     """
 
     tables: Array
     biases: Array
+    lengths: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,24 +111,32 @@ class TableRows:
     ----------
     m, bits : codes of a row, and bits of a code: 8, 12 or 16
     header : whether a float32 stands in front, added to the score
+    scaled : whether a byte stands in front instead, the code of a length that multiplies the score
     """
 
     m: int
     bits: int = 8
     header: bool = False
+    scaled: bool = False
+
+    @property
+    def front(self) -> int:
+        """Bytes in front of the codes."""
+        return 1 if self.scaled else 4 if self.header else 0
 
     @property
     def stride(self) -> int:
         """Bytes of a row."""
-        return (4 if self.header else 0) + -(-self.m * self.bits // 8)
+        return self.front + -(-self.m * self.bits // 8)
 
     def pack(self, codes: Array, header: Array | None = None) -> Array:
-        """Rows from codes (n, m), and float32 (n,) of headers: uint8 (n, stride)."""
+        """Rows from codes (n, m), and headers (n,), float32 or the codes of lengths: uint8 (n, stride)."""
         n = len(codes)
         rows = np.empty((n, self.stride), np.uint8)
-        place = 4 if self.header else 0
+        place = self.front
         if header is not None:
-            rows[:, :4] = np.ascontiguousarray(header, "<f4").view(np.uint8).reshape(n, 4)
+            stored = np.ascontiguousarray(header, np.uint8 if self.scaled else "<f4")
+            rows[:, :place] = stored.view(np.uint8).reshape(n, place)
         if self.bits == 8:
             rows[:, place:] = codes
         elif self.bits == 16:
@@ -141,7 +151,7 @@ class TableRows:
 
     def unpack(self, rows: Array) -> Array:
         """Codes of rows: uint8 or uint16 (n, m)."""
-        own = rows[:, 4 if self.header else 0 :]
+        own = rows[:, self.front :]
         if self.bits == 8:
             return own
         if self.bits == 16:
@@ -160,12 +170,14 @@ class TableRows:
         from gingham.codecs import table_kernels
 
         groups, m, k, lanes = prepared.tables.shape
+        lengths = _address(prepared.lengths)
         sums = np.empty(LANES * TILE_ROWS + LANES, np.float32)
         for group in range(groups if lanes == 1 else 1):
             few = slice(group, group + 1) if lanes == 1 else slice(None)
             table_kernels.scan_tables(
-                codes.ctypes.data, self.stride, 4 if self.header else 0, m, k, self.bits, start, stop,
-                prepared.tables[few].ctypes.data, lanes, prepared.biases[few], allow, sums, scores[few], rows[few],
+                codes.ctypes.data, self.stride, self.front, m, k, self.bits, start, stop,
+                prepared.tables[few].ctypes.data, lanes, lengths, prepared.biases[few], allow, sums, scores[few],
+                rows[few],
             )  # fmt: skip
 
     def score(self, prepared: TableQueries, codes: Array, rows: Array, out: Array) -> None:
@@ -174,9 +186,13 @@ class TableRows:
 
         _, m, k, lanes = prepared.tables.shape
         table_kernels.score_tables(
-            codes.ctypes.data, self.stride, 4 if self.header else 0, m, k, self.bits, prepared.tables.ctypes.data,
-            lanes, prepared.biases, rows, out,
+            codes.ctypes.data, self.stride, self.front, m, k, self.bits, prepared.tables.ctypes.data,
+            lanes, _address(prepared.lengths), prepared.biases, rows, out,
         )  # fmt: skip
+
+
+def _address(array: Array | None) -> int:
+    return 0 if array is None else int(array.ctypes.data)
 
 
 class TableCodec:
