@@ -220,9 +220,7 @@ def test_a_bounded_search_of_few_rows_is_exact(codec: str) -> None:
         np.testing.assert_array_equal(found[:, : min(k, 40)], truth(rows, queries, "l2", k))
 
 
-@pytest.mark.parametrize(
-    "codec", [*CODED, *SMALL, "RaBitQ1", "PQ24x8", "PQ24x4fs", "FSQ24", "GS24x8", "ITQ", "Center,SQ8"]
-)
+@pytest.mark.parametrize("codec", [*CODED, *SMALL, "RaBitQ1", "PQ24x8", "PQ24x4fs", "PQ12x8n", "ITQ", "Center,SQ8"])
 def test_rows_are_added_to_a_loaded_index(codec: str, tmp_path: Path) -> None:
     rows, queries = clustered(400), clustered(5, 2)
     index = gg.index.Flat(DIM, codec=codec)
