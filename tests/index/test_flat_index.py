@@ -195,9 +195,15 @@ def test_more_rows_than_there_are_cost_nothing() -> None:
      ("RaBitQ2", True), ("PCA4,LVQ4x8", True), ("PCA4,LVQ8", True), ("Rotate,LVQ8", False), ("PQ4x8", True)],
 )  # fmt: skip
 def test_vectors_are_kept_where_codes_are_not_precise_themselves(codec: str, kept: bool) -> None:
-    index = gg.index.Flat(8, codec=codec)
-    index.add(np.random.default_rng(3).standard_normal((400, 8)))
+    index = gg.index.Flat(96, codec=codec)
+    index.add(np.random.default_rng(3).standard_normal((400, 96)))
     assert (index.stats().kept_bytes > 0) == kept
+
+
+def test_a_byte_of_each_of_few_dimensions_is_not_precise() -> None:
+    index = gg.index.Flat(50, codec="LVQ8")
+    index.add(np.random.default_rng(3).standard_normal((400, 50)))
+    assert index.stats().kept_bytes == 400 * 50 * 2
 
 
 def test_an_array_that_was_added_may_be_changed(rng: np.random.Generator) -> None:
