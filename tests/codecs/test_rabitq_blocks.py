@@ -34,12 +34,13 @@ def reference(codec, queries, vectors):
     """The estimator with the real numbers of the query, in float64."""
     rotate, c = codec.rotation.apply, codec.mean.astype(np.float64)
     r = rotate(vectors - codec.mean).astype(np.float64)
-    q = rotate(queries - codec.mean).astype(np.float64)
+    share = np.ones((len(queries), 1)) if codec.metric == "l2" else np.clip(queries @ c / (c @ c), 0, 1)[:, None]
+    q = rotate((queries - share * c).astype(np.float32)).astype(np.float64)
     scale = (r**2).sum(1) / np.maximum(np.abs(r).sum(1), 1e-300)
     products = scale * (q @ np.where(r > 0, 1.0, -1.0).T)
     if codec.metric == "l2":
         return 2 * products - (q**2).sum(1)[:, None] - (r**2).sum(1)
-    return products + (queries @ c)[:, None] + (vectors - c) @ c
+    return products + (queries @ c)[:, None] + share * ((vectors - c) @ c)
 
 
 @pytest.mark.parametrize("metric", ["l2", "dot", "cosine"])
@@ -91,8 +92,9 @@ def test_bound_covers_what_theory_says_for_queries_independent_of_the_data() -> 
     assert inside["l2", 3.1] > 0.997
 
 
-def test_l2_and_dot_agree_about_the_inner_product() -> None:
+def test_l2_and_dot_agree_about_the_inner_product_of_centred_rows() -> None:
     vectors, queries = data(50, 64), data(6, 64, 1)
+    vectors -= vectors.mean(axis=0)
     l2 = RaBitQBlocks(64, "l2").train(vectors)
     dot = RaBitQBlocks(64, "dot").train(vectors)
     from_dot = -(queries**2).sum(1)[:, None] - (vectors**2).sum(1) + 2 * scored(dot, dot.encode(vectors), queries)
