@@ -6,10 +6,10 @@ product quantization fast scan", VLDB 2015; the layout of blocks of 32 as in fai
 Layout: a block holds, for each pair of codes of its rows, 32 bytes: 16 of the even code, then 16 of the odd one. Byte
 2 i of the 16 holds row i in its low nibble and row 16 + i in its high one, byte 2 i + 1 rows 8 + i and 24 + i: so the
 sums come out in the order of rows. A query is a table of 16 bytes for each code, and ``parameters``: step, base,
-constant, weight. With ``sum`` the sum of the bytes looked up, a row scores
+constant, weight, share. With ``sum`` the sum of the bytes looked up, a row scores
 
     step * sum + base                                                                   where ``mul`` is 0, else
-    mul[row] * (step * sum + base) + add[row] + constant + weight * error[row]
+    mul[row] * (step * sum + base) + share * add[row] + constant + weight * error[row]
 
 Sums stay below 2^16: the tables are made so. Addresses are raw: the caller has checked shapes.
 """
@@ -35,6 +35,7 @@ from gingham.codecs.intrinsics import (
     load_one_u8,
     low_nibbles,
     lowest_bit,
+    mul,
     multiply_add,
     prefetch,
     shuffle_bytes,
@@ -178,7 +179,8 @@ def _estimated(sums, step, base):
 def _finished(estimates, query, plus, times, error, row):
     """Scores of 8 rows by the second formula, from their estimates by the first."""
     o = uint64(4 * row)
-    score = multiply_add(load_f32(times + o), estimates, load_f32(plus + o))
+    plus_share = mul(load_f32(plus + o), splat(load_one_f32(query + uint64(16))))
+    score = multiply_add(load_f32(times + o), estimates, plus_share)
     score = add(score, splat(load_one_f32(query + uint64(8))))
     weight = load_one_f32(query + uint64(12))
     if weight != float32(0):
@@ -295,7 +297,7 @@ def _scan_one(codes, pairs, table, query, plus, times, error, start, stop, allow
 def _scan_two(codes, pairs, table, query, plus, times, error, start, stop, allow, room, i, scores, rows):
     """Offer rows start to stop to heaps i and i + 1."""
     stride = uint64(32 * pairs)
-    other = query + uint64(16)
+    other = query + uint64(20)
     root, second_root = scores[i, 0], scores[i + 1, 0]
     least = _least(root, load_one_f32(query), load_one_f32(query + uint64(4)))
     second_least = _least(second_root, load_one_f32(other), load_one_f32(other + uint64(4)))
@@ -346,7 +348,7 @@ def scan_blocks(codes, pairs, tables, parameters, plus, times, error, start, sto
     for begin in range(start, stop, tile):
         end = min(begin + tile, stop)
         for i in range(0, n, 2):
-            table, query = tables + uint64(i) * stride, parameters + uint64(16 * i)
+            table, query = tables + uint64(i) * stride, parameters + uint64(20 * i)
             if i + 1 < n:
                 _scan_two(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
             else:
@@ -367,7 +369,7 @@ def score_blocks(codes, pairs, tables, parameters, plus, times, error, rows, out
     room = uint64(scratch.ctypes.data)
     m = rows.shape[1]
     for i in range(rows.shape[0]):
-        table, query = tables + uint64(i) * stride, parameters + uint64(16 * i)
+        table, query = tables + uint64(i) * stride, parameters + uint64(20 * i)
         for low in range(0, m, 8):
             count = min(int64(8), m - low)
             for lane in range(count):

@@ -1,7 +1,7 @@
 """Locally-adaptive vector quantization: every vector is rounded between its own extremes.
 
 Source: Aguerrebere et al., "Similarity search in the blink of an eye with compressed indices", VLDB 2023, sections 3
-and 4. The mean of the training sample is subtracted first, from queries too.
+and 4. The mean of the training sample is subtracted first, from queries too: a share of it under dot and cosine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.codecs.packed import PackedQueries, PackedRows
+from gingham.codecs.packed import THIRD, PackedQueries, PackedRows, centered
 from gingham.codecs.protocol import Codes, join_rows
 from gingham.errors import InvalidArgument
 
@@ -135,18 +135,13 @@ class LVQ:
 
     def prepare(self, queries: Array, bias: Array | None = None) -> LVQQueries:
         """Subtract the mean and round."""
-        mean = self._mean
-        centered = queries - mean
-        constant = np.zeros(len(queries)) if bias is None else bias.astype(np.float64)
-        if self.metric == "l2":
-            constant = constant - np.square(centered.astype(np.float64)).sum(axis=1)
-        else:
-            constant = constant + (queries.astype(np.float64) * mean).sum(axis=1)
-        coarse = self._coarse.prepare(centered, self.metric, constant)
+        near, share, constant = centered(queries, self._mean, self.metric)
+        coarse = self._coarse.prepare(near, self.metric, constant if bias is None else constant + bias)
+        coarse.parameters[:, THIRD] *= share
         if not self.fine_bits:
             return LVQQueries(coarse, None, None)
-        rest = self._coarse.rest(centered, coarse, self.metric) if self.bits == 4 else None
-        return LVQQueries(coarse, rest, self._fine.prepare(centered, self.metric, np.zeros(len(queries))))
+        rest = self._coarse.rest(near, coarse, self.metric) if self.bits == 4 else None
+        return LVQQueries(coarse, rest, self._fine.prepare(near, self.metric, np.zeros(len(queries))))
 
     def scan(
         self, prepared: LVQQueries, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array

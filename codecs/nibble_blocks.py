@@ -29,7 +29,8 @@ class BlockQueries:
     Attributes
     ----------
     tables : uint8 (n_queries, 2 * pairs, 16)
-    parameters : float32 (n_queries, 4): step, base, constant and weight of :mod:`gingham.codecs.fast_scan_kernels`
+    parameters : float32 (n_queries, 5): step, base, constant, weight and share of
+        :mod:`gingham.codecs.fast_scan_kernels`
     """
 
     tables: Array
@@ -71,7 +72,7 @@ class NibbleBlocks:
 
     def queries(self, n: int) -> BlockQueries:
         """Room for the tables of n queries."""
-        return BlockQueries(np.empty((n, 2 * self.pairs, 16), np.uint8), np.zeros((n, 4), np.float32))
+        return BlockQueries(np.empty((n, 2 * self.pairs, 16), np.uint8), np.zeros((n, 5), np.float32))
 
     def pack(self, values: Array) -> Array:
         """Blocks of codes uint8 (n, count), all below 16."""

@@ -35,6 +35,29 @@ class PackedQueries:
     parameters: Array
 
 
+def centered(queries: Array, mean: Array, metric: Metric) -> tuple[Array, Array, Array]:
+    """Queries less the mean of the rows, or less a share of it under dot and cosine.
+
+    Returns
+    -------
+    tuple : queries float32 (n, dim) less ``share * mean``; the shares, float32 (n,); what scores have beside products
+        with rows, float64 (n,)
+
+    Notes
+    -----
+    ``q.x = q.mean + share <mean, x - mean> + (q - share mean).(x - mean)`` for any share. That between 0 and 1 which
+    leaves the shortest query is taken, since errors grow with its length. A whole mean would drown queries much
+    shorter than the rows.
+    """
+    if metric == "l2":
+        out = queries - mean
+        return out, np.ones(len(out), np.float32), -np.square(out, dtype=np.float64).sum(axis=1)
+    along = (queries.astype(np.float64) * mean).sum(axis=1)
+    square = float(np.square(mean, dtype=np.float64).sum())
+    share = (np.clip(along / square, 0, 1) if square > 0 else np.zeros(len(queries))).astype(np.float32)
+    return queries - share[:, None] * mean, share, along
+
+
 @dataclass(frozen=True)
 class PackedRows:
     """The layout of rows of :mod:`gingham.codecs.affine_kernels`.

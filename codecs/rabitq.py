@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.codecs.packed import SECOND, PackedQueries, PackedRows
+from gingham.codecs.packed import SECOND, THIRD, PackedQueries, PackedRows, centered
 from gingham.codecs.protocol import Codes, join_rows
 from gingham.codecs.rotation import Rotate
 from gingham.errors import InvalidArgument
@@ -134,16 +134,13 @@ class RaBitQ:
     def prepare(self, queries: Array, bias: Array | None = None) -> RaBitQQueries:
         """Subtract the mean, rotate and round."""
         mean, rotation = self._learned()
-        centered = queries - mean
-        constant = np.zeros(len(queries)) if bias is None else bias.astype(np.float64)
-        squares = np.square(centered.astype(np.float64)).sum(axis=1)
-        if self.metric == "l2":
-            constant = constant - squares
-        else:
-            constant = constant + (queries.astype(np.float64) * mean).sum(axis=1)
-        rotated, _ = rotation.apply_queries(centered)
+        near, share, constant = centered(queries, mean, self.metric)
+        squares = np.square(near, dtype=np.float64).sum(axis=1)
+        rotated, _ = rotation.apply_queries(near)
+        constant = constant if bias is None else constant + bias
         packed = self._layout.prepare(rotated, self.metric, constant, middle=self._middle)
         packed.parameters[:, SECOND] = 0
+        packed.parameters[:, THIRD] *= share
         times = 2 if self.metric == "l2" else 1
         steps = packed.parameters[:, :1] / np.float32(times)
         rest = np.square((rotated - steps * packed.integers).astype(np.float64)).sum(axis=1)

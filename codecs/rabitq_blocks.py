@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gingham.codecs.nibble_blocks import BlockQueries, Factors, NibbleBlocks, in_blocks
+from gingham.codecs.packed import centered
 from gingham.codecs.protocol import Codes
 from gingham.codecs.rotation import Rotate
 from gingham.errors import InvalidArgument
@@ -163,11 +164,11 @@ class RaBitQBlocks:
         from gingham.codecs import byte_table_kernels
 
         mean, rotation = self._learned()
-        centered = queries - mean
-        squares = np.square(centered, dtype=np.float64).sum(axis=1)
-        constant = -squares if self.metric == "l2" else (queries.astype(np.float64) * mean).sum(axis=1)
+        near, share, constant = centered(queries, mean, self.metric)
+        squares = np.square(near, dtype=np.float64).sum(axis=1)
         blocks = self._layout.queries(len(queries))
-        byte_table_kernels.sign_tables(rotation.apply_queries(centered)[0], blocks.tables, blocks.parameters)
+        byte_table_kernels.sign_tables(rotation.apply_queries(near)[0], blocks.tables, blocks.parameters)
+        blocks.parameters[:, 4] = share
         blocks.parameters[:, 2] = constant if bias is None else constant + bias
         rounding = self._layout.count * np.square(blocks.parameters[:, 0], dtype=np.float64) / 12
         lengths = np.sqrt(squares + rounding / SINE_SQUARED)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+MIDDLE = 127.5
+"""Of the codes of a dimension."""
 _KINDS = {"F32": 0, "F16": 1, "BF16": 2}
 
 
@@ -175,8 +177,9 @@ class SQ8:
     -----
     Bytes are stored as two halves of four bits: a scan reads the high ones only, and candidates are refined with both,
     so that it costs half the memory traffic. Steps are folded into the query. Arrays of codes: "high" and "low"
-    (n, bytes), with what l2 needs in front: the squared length of what the high halves decode to, each taken in the
-    middle of its 16 values, and what is missing from it to the whole.
+    (n, bytes), with what l2 needs in front: the squared distance of what the high halves decode to, each taken in the
+    middle of its 16 values, to the middles of all dimensions, and what is missing from it to the whole. Distances are
+    taken from there, not from zero, which may be far away.
     """
 
     dim: int
@@ -250,14 +253,15 @@ class SQ8:
         """Scale by the steps and round."""
         lows, steps = self._learned()
         constant = np.zeros(len(queries)) if bias is None else bias.astype(np.float64)
-        along = (queries.astype(np.float64) * lows).sum(axis=1)
+        middles = lows + MIDDLE * steps.astype(np.float64)
         if self.metric == "l2":
-            constant = constant + 2 * along - np.square(queries.astype(np.float64)).sum(axis=1)
+            queries = (queries - middles).astype(np.float32)
+            constant = constant - np.square(queries, dtype=np.float64).sum(axis=1)
         else:
-            constant = constant + along
+            constant = constant + (queries * middles).sum(axis=1)
         scaled, nothing = queries * steps, np.zeros(len(queries))
-        high = self._layout.prepare(16 * scaled, self.metric, constant, middle=-7.5 / 16)
-        rest = self._layout.rest(16 * scaled, high, self.metric, middle=-7.5 / 16)
+        high = self._layout.prepare(16 * scaled, self.metric, constant, middle=7.5)
+        rest = self._layout.rest(16 * scaled, high, self.metric, middle=7.5)
         low = self._layout.prepare(scaled, self.metric, nothing, middle=7.5)
         if self.metric != "l2":
             high.parameters[:, THIRD] = low.parameters[:, THIRD] = 0

@@ -139,8 +139,8 @@ def encode_ranges(vectors, n, dim, lows, factors, steps, high, low, squares):
 
     Parameters
     ----------
-    squares : (2, n, 1): squared lengths of what the high halves decode to, in the middle of their 16 values, and what
-        is missing to those of the whole
+    squares : (2, n, 1): squared distances of what the high halves decode to, in the middle of their 16 values, to
+        the middles of all dimensions, and what is missing to those of the whole
     """
     half, top, least = splat(float32(0.5)), splat(float32(255.0)), zeros()
     for row in range(n):
@@ -159,12 +159,12 @@ def encode_ranges(vectors, n, dim, lows, factors, steps, high, low, squares):
             j += 1
         square, coarse = float64(0.0), float64(0.0)
         for j in range(dim):
-            least_value, code = load_one_f32(lows + uint64(4 * j)), low[row, j]
-            v = least_value + steps[j] * float32(code)
+            code = low[row, j]
+            v = steps[j] * (float32(code) - float32(127.5))
             square += v * v
             high[row, j] = code >> uint8(4)
             low[row, j] = code & uint8(15)
-            v = least_value + steps[j] * (float32(16) * float32(high[row, j]) + float32(7.5))
+            v = steps[j] * (float32(16) * float32(high[row, j]) - float32(120.0))
             coarse += v * v
         squares[0, row, 0], squares[1, row, 0] = float32(coarse), float32(square - coarse)
 

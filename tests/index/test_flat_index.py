@@ -247,3 +247,28 @@ def test_vectors_written_to_after_they_were_added_change_nothing(metric: Any) ->
     before = index.search(queries)[0]
     rows[:] = 0
     np.testing.assert_array_equal(index.search(queries)[0], before)
+
+
+@pytest.mark.parametrize(
+    ("codec", "least"), [("LVQ4", 0.8), ("LVQ8", 0.95), ("LVQ4x8", 0.95), ("RaBitQ1", 0.2), ("RaBitQ4", 0.8)]
+)
+def test_queries_much_shorter_than_the_mean_row_find_as_well_as_long_ones(codec: str, least: float) -> None:
+    rng = np.random.default_rng(3)
+    rows = (5 * rng.standard_normal((2000, DIM)) + 10 * rng.standard_normal(DIM)).astype(np.float32)
+    queries = rng.standard_normal((40, DIM)).astype(np.float32)
+    index = gg.index.Flat(DIM, metric="dot", codec=codec, keep=None)
+    index.add(rows)
+    for scale in (1e-3, 1, 1e3):
+        found = index.search(scale * queries, 10)[1]
+        assert recall(found, truth(rows, queries, "dot", 10)) > least
+
+
+def test_sq8_tells_rows_apart_that_are_far_from_zero() -> None:
+    rng = np.random.default_rng(3)
+    rows, queries = ((1000 + rng.random((n, DIM))).astype(np.float32) for n in (2000, 40))
+    index = gg.index.Flat(DIM, metric="l2", codec="SQ8")
+    index.add(rows)
+    scores, found = index.search(queries, 10)
+    assert recall(found, truth(rows, queries, "l2", 10)) > 0.95
+    exact = -np.square(queries[:, None] - rows[found]).sum(axis=2)
+    np.testing.assert_allclose(scores, exact, rtol=0.01)
