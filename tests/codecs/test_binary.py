@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scans import found
 
-from gingham.codecs import topk_kernels
 from gingham.codecs.binary import Binary
 from gingham.codecs.protocol import Codes
 from gingham.errors import InvalidArgument
@@ -20,17 +19,6 @@ from gingham.errors import InvalidArgument
 
 def data(n, dim, seed=0):
     return np.random.default_rng(seed).standard_normal((n, dim), dtype=np.float32)
-
-
-def found(codec, codes, queries, k, allow=None, cuts=(), bias=None):
-    prepared = codec.prepare(queries, bias)
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    rows = np.full((len(queries), k), -1, np.int64)
-    edges = [0, *cuts, codes.n]
-    for start, stop in pairwise(edges):
-        codec.scan(prepared, codes, start, stop, 0 if allow is None else allow.ctypes.data, scores, rows)
-    topk_kernels.sort_heaps(scores, rows)
-    return scores, rows
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scans import found
 
-from gingham.codecs import topk_kernels
 from gingham.codecs.fast_scan import FastScan
 from gingham.codecs.jit import WIDE
 from gingham.codecs.nibble_blocks import NibbleBlocks
@@ -37,17 +36,6 @@ def fitted(dim=24, m=8, metric="l2", n=300, seed=0):
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((n, dim), dtype=np.float32)
     return FastScan(dim, metric, m).with_arrays({"codebooks": lloyd(vectors, m)}), vectors
-
-
-def found(codec, codes, queries, k, allow=None, cuts=(), bias=None):
-    prepared = codec.prepare(queries, bias)
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    rows = np.full((len(queries), k), -1, np.int64)
-    edges = [0, *cuts, codes.n]
-    for start, stop in pairwise(edges):
-        codec.scan(prepared, codes, start, stop, 0 if allow is None else allow.ctypes.data, scores, rows)
-    topk_kernels.sort_heaps(scores, rows)
-    return scores, rows
 
 
 def sums(codec, codes, queries):
