@@ -18,6 +18,7 @@ from gingham.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -136,11 +137,15 @@ class LVQ:
     def prepare(self, queries: Array, bias: Array | None = None) -> LVQQueries:
         """Subtract the mean and round."""
         near, share, constant = centered(queries, self._mean, self.metric)
-        coarse = self._coarse.prepare(near, self.metric, constant if bias is None else constant + bias)
+        constant = constant if bias is None else constant + bias
+        rest = None
+        if self.fine_bits and self.bits == 4:
+            coarse, rest = self._coarse.prepare_twice(near, self.metric, constant)
+        else:
+            coarse = self._coarse.prepare(near, self.metric, constant)
         coarse.parameters[:, THIRD] *= share
         if not self.fine_bits:
             return LVQQueries(coarse, None, None)
-        rest = self._coarse.rest(near, coarse, self.metric) if self.bits == 4 else None
         return LVQQueries(coarse, rest, self._fine.prepare(near, self.metric, np.zeros(len(queries))))
 
     def scan(
@@ -155,12 +160,15 @@ class LVQ:
 
     def refine(self, prepared: LVQQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows by all levels."""
-        self.score(prepared, codes, rows, out)
-        more = np.empty_like(out)
-        for queries, layout, name in ((prepared.rest, self._coarse, "coarse"), (prepared.fine, self._fine, "fine")):
-            if queries is not None:
-                layout.score(queries, codes.arrays[name], rows, more)
-                out += more
+        if prepared.fine is None:
+            self.score(prepared, codes, rows, out)
+            return
+        levels = codes.arrays["coarse"], codes.arrays["fine"]
+        self._coarse.refine((prepared.coarse, prepared.rest, prepared.fine), levels, self._fine, rows, out)
+
+    def row_scores(self, prepared: LVQQueries, codes: Codes) -> RowScores:
+        """Of the first level."""
+        return self._coarse.row_scores(prepared.coarse, codes.arrays["coarse"])
 
     def bound(self, prepared: LVQQueries, codes: Codes, rows: Array) -> Array | None:
         """None: LVQ bounds the error of a coordinate, not that of a score."""

@@ -18,6 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -174,6 +175,10 @@ class Codec(Protocol):
 
     def refine(self, prepared: Any, codes: Codes, rows: Array, out: Array) -> None:
         """As :meth:`score`, as precisely as the codes allow."""
+        ...
+
+    def row_scores(self, prepared: Any, codes: Codes) -> RowScores | None:
+        """What :meth:`score` needs, for kernels that score rows by themselves; None where codes are no plain rows."""
         ...
 
     def bound(self, prepared: Any, codes: Codes, rows: Array) -> Array | None:

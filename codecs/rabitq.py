@@ -21,6 +21,7 @@ from gingham.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -161,6 +162,10 @@ class RaBitQ:
     def refine(self, prepared: RaBitQQueries, codes: Codes, rows: Array, out: Array) -> None:
         """As :meth:`score`."""
         self.score(prepared, codes, rows, out)
+
+    def row_scores(self, prepared: RaBitQQueries, codes: Codes) -> RowScores:
+        """Of the rows."""
+        return self._layout.row_scores(prepared.packed, codes.arrays["rows"])
 
     def bound(self, prepared: RaBitQQueries, codes: Codes, rows: Array) -> Array | None:
         """``epsilon`` standard deviations of the score of listed rows.

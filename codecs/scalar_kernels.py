@@ -4,7 +4,7 @@ They write one byte a value; packing and headers are the caller's. Addresses are
 """
 
 import numpy as np
-from numba import float32, float64, int64, uint8, uint64
+from numba import float32, float64, int16, int64, uint8, uint64
 
 from gingham.codecs.intrinsics import (
     add,
@@ -19,6 +19,8 @@ from gingham.codecs.intrinsics import (
     splat,
     store_as_bytes,
     store_f32,
+    store_one_i16,
+    store_one_u8,
     sub,
     total,
     zeros,
@@ -203,3 +205,82 @@ def encode_grid(rotated, scale, bits, values, header):
             header[row, 0] = float32(square / along)
             tangent = max(square * length / (float64(along) * float64(along)) - 1.0, 0.0)
             header[row, 1] = float32(np.sqrt(square * tangent / (width - 1)))
+
+
+@kernel("void(uint64, int64, int64, uint64, int64, float32[:,::1], float32[::1], float64[::1])")
+def center_queries(queries, n, dim, mean, metric, out, shares, constants):
+    """Subtract the mean from queries, or under dot (metric 0) the share of it that leaves the shortest query.
+
+    Parameters
+    ----------
+    shares : float32 (n,): what was subtracted of the mean
+    constants : float64 (n,): -|out|^2 for l2 (metric 2), else <q, mean>
+    """
+    square = float64(0.0)
+    for j in range(dim):
+        m = float64(load_one_f32(mean + uint64(4 * j)))
+        square += m * m
+    for row in range(n):
+        q = queries + uint64(4 * row * dim)
+        share = float32(1.0)
+        if metric == 0:
+            along = float64(0.0)
+            for j in range(dim):
+                along += float64(load_one_f32(q + uint64(4 * j))) * float64(load_one_f32(mean + uint64(4 * j)))
+            share = float32(min(max(along / square, 0.0), 1.0)) if square > 0 else float32(0.0)
+            constants[row] = along
+        shares[row] = share
+        for j in range(dim):
+            out[row, j] = load_one_f32(q + uint64(4 * j)) - share * load_one_f32(mean + uint64(4 * j))
+        if metric == 2:
+            total_ = float64(0.0)
+            for j in range(dim):
+                total_ += float64(out[row, j]) * float64(out[row, j])
+            constants[row] = -total_
+
+
+@kernel(
+    "void(uint64, int64, int64, int64, float64, float64, float64, float32, float64, uint64, float32[:,::1],"
+    "float32[:,::1])"
+)
+def round_queries(queries, n, dim, width, limit, levels, most, times, middle, out, parameters, left):
+    """Round queries to integers whose products with codes stay within int32.
+
+    Parameters
+    ----------
+    limit : greatest integer; above 127 they are int16, else int8
+    levels : greatest code
+    most : sums of products stay below it
+    times : of the integers in scores, 2 for l2
+    middle : subtracted from every code
+    out : address of integers (n, width); those from dim on become 0
+    parameters : columns 0 to 2 are written, see :mod:`gingham.codecs.affine_row_kernels`
+    left : (n, dim) what rounding left out, or (0, 0) where that is not wanted
+    """
+    wide = limit > 127
+    for row in range(n):
+        q = queries + uint64(4 * row * dim)
+        top, length = float32(0.0), float64(0.0)
+        for j in range(dim):
+            size = abs(load_one_f32(q + uint64(4 * j)))
+            top = max(top, size)
+            length += float64(size)
+        factor, step = float64(0.0), float64(0.0)
+        if top > 0:
+            factor = min(limit / float64(top), most / (levels * length))
+            step = float64(times) / factor
+        count = int64(0)
+        place = out + uint64(row * width * (2 if wide else 1))
+        for j in range(width):
+            value = int64(np.rint(float64(load_one_f32(q + uint64(4 * j))) * factor)) if j < dim else int64(0)
+            count += value
+            if wide:
+                store_one_i16(place + uint64(2 * j), int16(value))
+            else:
+                store_one_u8(place + uint64(j), uint8(value))
+            if j < left.shape[1]:
+                kept = float32(float64(value) * (step / float64(times)))
+                left[row, j] = load_one_f32(q + uint64(4 * j)) - kept
+        total_ = step * float64(count)
+        parameters[row, 0], parameters[row, 1] = float32(step), float32(-middle * total_)
+        parameters[row, 2] = float32(total_)
