@@ -193,7 +193,7 @@ class _Linking:
     def _link_block(self, links: _Links, graph: Graph, nodes: Array) -> None:
         from gingham.index import graph_build_kernels
 
-        scores, found, _ = graph.search(self._rows.scores(nodes), self._ef)
+        scores, found = graph.search(self._rows.scores(nodes), self._ef)
         graph_build_kernels.link_nodes(
             links.array, *self._of_rows, nodes, scores, found, links.degree, ALPHA,
             np.empty(self._ef, np.uint64), np.empty(links.degree, np.int64),
@@ -246,7 +246,7 @@ class _Linking:
             for low in range(0, len(lost), BLOCK_NODES):
                 deadline.check()
                 nodes = lost[low : low + BLOCK_NODES]
-                _, found, _ = graph.search(self._rows.scores(nodes), self._ef)
+                _, found = graph.search(self._rows.scores(nodes), self._ef)
                 graph_build_kernels.attach(array, nodes, found, links.degree)
         return len(lost)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -128,6 +129,13 @@ class HNSW:
         self._unreachable = 0
         self._dead: Array | None = None
 
+    @cached_property
+    def _search(self) -> GraphSearch:
+        """Forgotten whenever rows come."""
+        assert self._graph is not None
+        codes, kept = self._rows.joined()
+        return GraphSearch(self._graph, self._rows.codec, codes, None if kept is None else self._rows.rescore)
+
     @property
     def codec(self) -> Codec:
         """The codec, trained once there are rows."""
@@ -187,10 +195,11 @@ class HNSW:
         except BaseException:
             self._builder = None
             if self._graph is not None:
-                self._graph = self._graph.within(first)
+                self._set_graph(self._graph.within(first))
             raise
         self._rows.append(*encoded)
-        self._builder, self._graph = builder, builder.view()
+        self._builder = builder
+        self._set_graph(builder.view())
         if self._dead is not None:
             self._dead = np.concatenate([self._dead, np.zeros(len(rows), np.bool_)])
         if len(rows) >= FREEZE_SHARE * n:
@@ -205,7 +214,7 @@ class HNSW:
         :meth:`add` does so where it adds an eighth of the rows or more, and :meth:`save`.
         """
         if self._builder is not None:
-            self._graph = self._builder.freeze()
+            self._set_graph(self._builder.freeze())
             self._unreachable, self._builder = self._builder.unreachable, None
 
     def search(
@@ -243,10 +252,8 @@ class HNSW:
         n = len(self._rows)
         if self._graph is None:
             return padded(np.empty((len(prepared), 0), np.float32), np.empty((len(prepared), 0), np.int64), k)
-        codes, kept = self._rows.joined()
-        search = GraphSearch(self._graph, self._rows.codec, codes, None if kept is None else self._rows.rescore)
         wanted = min(k, n)
-        return padded(*search.run(prepared, wanted, min(max(ef, wanted), n), allow=mask), k)
+        return padded(*self._search.run(prepared, wanted, min(max(ef, wanted), n), allow=mask), k)
 
     def delete(self, rows: object) -> int:
         """Delete rows, which keep their numbers; searches pass through them until there are many.
@@ -298,6 +305,10 @@ class HNSW:
             link_bytes=0 if graph is None else graph.nbytes,
             building_bytes=0 if self._builder is None else self._builder.rows.nbytes,
         )  # fmt: skip
+
+    def _set_graph(self, graph: Graph) -> None:
+        self._graph = graph
+        self.__dict__.pop("_search", None)
 
     def _new_builder(self, rows: Array) -> GraphBuilder:
         """A builder that holds the rows there are, decoded."""
