@@ -68,9 +68,13 @@ class GraphSearch:
     codec, codes : whose rows can be scored one by one
     rescore : from queries and their listed rows, int64 (n_queries, m) with -1 for none, to precise scores; None takes
         the second level of the codec where there is one, else the scores of the codes
+    present : bool (n,), the rows that the graph leads to; None where they are all
     """
 
-    def __init__(self, graph: Graph, codec: Codec, codes: Codes, rescore: Rescore | None = None) -> None:
+    def __init__(
+        self, graph: Graph, codec: Codec, codes: Codes, rescore: Rescore | None = None, *, present: Array | None = None
+    ) -> None:
+        self._present = present
         self._graph = graph
         self._codec = codec
         self._codes = codes
@@ -122,7 +126,8 @@ class GraphSearch:
             few = np.count_nonzero(found[1] >= 0, axis=1) < max(k, plan.ef // 4)
             short = np.union1d(short, np.flatnonzero(few))
         if len(short):
-            everything = np.ones(len(self._graph), np.bool_) if allow is None else allow
+            everything = np.ones(len(self._graph), np.bool_) if self._present is None else self._present
+            everything = everything if allow is None else allow
             again = np.ascontiguousarray(queries[short])
             if plan.way == "graph" and allow is not None:
                 scores[short], rows[short] = self._search(again, k, Plan("filtered", plan.ef), allow, eligible)
