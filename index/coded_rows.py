@@ -83,10 +83,12 @@ class CodedRows:
 
     def encoded(self, rows: Array) -> tuple[Codes, Array | None]:
         """Codes of checked rows, at least one, and what is kept of them; the codec is trained with the first."""
-        if not self.codec.trained:
-            self.codec = self.codec.train(_sampled(rows, SAMPLE_ROWS, self.seed), seed=self.seed)
-        codes = encode_rows(self.codec, len(rows), lambda part: rows[part])
-        return codes, None if self.keep is None else _kept(rows, self.keep)
+        kept, codec = None if self.keep is None else _kept(rows, self.keep), self.codec
+        if not codec.trained:
+            codec = codec.train(_sampled(rows, SAMPLE_ROWS, self.seed), seed=self.seed)
+        codes = encode_rows(codec, len(rows), lambda part: rows[part])
+        self.codec = codec
+        return codes, kept
 
     def append(self, codes: Codes, kept: Array | None) -> None:
         """Append what :meth:`encoded` gave."""

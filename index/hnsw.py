@@ -178,23 +178,23 @@ class HNSW:
             return range(first, first)
         if n > MOST_NODES:
             raise InvalidArgument(f"add(vectors) expects at most {MOST_NODES} rows in all, found {n}")
-        encoded = self._rows.encoded(rows)
-        builder = self._builder or self._new_builder(rows)
+        codec, encoded = self._rows.codec, self._rows.encoded(rows)
+        frozen = len(rows) >= FREEZE_SHARE * n
         try:
+            builder = self._builder or self._new_builder(rows)
             builder.rows.append(len(rows), lambda part: rows[part])
             with progress_bar("Linking") as progress:
                 builder.grow(lambda done: progress(done, len(rows)))
+            graph = builder.freeze() if frozen else builder.view()
         except BaseException:
-            self._builder = None
+            self._rows.codec, self._builder = codec, None
             if self._graph is not None:
                 self._graph = self._graph.within(first)
             raise
         self._rows.append(*encoded)
-        self._builder, self._graph = builder, builder.view()
+        self._builder, self._graph, self._unreachable = None if frozen else builder, graph, builder.unreachable
         if self._dead is not None:
             self._dead = np.concatenate([self._dead, np.zeros(len(rows), np.bool_)])
-        if len(rows) >= FREEZE_SHARE * n:
-            self.freeze()
         return range(first, n)
 
     def freeze(self) -> None:
