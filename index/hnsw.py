@@ -118,9 +118,9 @@ class HNSW:
     ) -> None:
         _in_range("HNSW(m=)", m, 2, MOST_M)
         _in_range("HNSW(ef_construction=)", ef_construction, m, MOST_EF)
-        _in_range("HNSW(seed=)", seed, 0, (1 << 64) - 1)
+        seed = _in_range("HNSW(seed=)", seed, 0, (1 << 64) - 1)
         if codec is None:
-            codec = "LVQ8" if isinstance(dim, int) and dim < NIBBLE_DIM else "LVQ4x8"
+            codec = "LVQ8" if isinstance(dim, (int, np.integer)) and dim < NIBBLE_DIM else "LVQ4x8"
         self._rows = CodedRows("HNSW", dim, metric, codec, keep, seed)
         self._m, self._ef_construction = int(m), int(ef_construction)
         self._graph: Graph | None = None
