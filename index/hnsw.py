@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 M, EF_CONSTRUCTION, EF_SEARCH = 16, 128, 64
 MOST_M, MOST_EF = 512, 1 << 20
+ROW_CODECS = ("F32", "F16", "BF16", "SQ8", "LVQ", "RaBitQ")
 NIBBLE_DIM = 96
 """Dimensions below which codes of four bits misjudge neighbours so often that those of eight find as many sooner."""
 FREEZE_SHARE = 1 / 8
@@ -122,6 +123,12 @@ class HNSW:
         if codec is None:
             codec = "LVQ8" if isinstance(dim, (int, np.integer)) and dim < NIBBLE_DIM else "LVQ4x8"
         self._rows = CodedRows("HNSW", dim, metric, codec, keep, seed)
+        kind = self._rows.codec.spec.rpartition(",")[2]
+        if not kind.startswith(ROW_CODECS) or kind == "RaBitQ1":
+            raise InvalidArgument(
+                f"HNSW(codec=) expects a codec whose rows are scored one by one, {', '.join(ROW_CODECS)} of 2 to 8 "
+                f"bits, found {codec!r}; gingham.index.Flat takes any"
+            )
         self._m, self._ef_construction = int(m), int(ef_construction)
         self._graph: Graph | None = None
         self._builder: GraphBuilder | None = None
