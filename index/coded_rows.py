@@ -99,8 +99,9 @@ class CodedRows:
     def joined(self) -> tuple[Codes, Array | None]:
         """All codes, and all vectors kept."""
         if len(self._codes) > 1:
-            self._codes = [self.codec.join(self._codes)]
+            # Codes last: a thread that finds them joined takes what is kept for joined, too.
             self._kept = [np.concatenate(self._kept)] if self._kept else []
+            self._codes = [self.codec.join(self._codes)]
         return self._codes[0] if self._codes else Codes(0, {}), self._kept[0] if self._kept else None
 
     def decoded(self, part: slice) -> Array:
