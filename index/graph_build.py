@@ -75,7 +75,8 @@ class GraphBuilder:
         """Go on with a graph, whose nodes are the first of ``rows``."""
         builder = cls(rows, m=m, ef_construction=ef_construction, seed=seed)
         builder._links.reserve(len(graph))
-        builder._links.array[: len(graph), : graph.links.shape[1]] = graph.links
+        beyond = np.logical_or.accumulate(graph.links >= len(graph), axis=1)
+        builder._links.array[: len(graph), : graph.links.shape[1]] = np.where(beyond, NONE, graph.links)
         builder._links.n = builder._layered = builder._audited = len(graph)
         builder._layers = _Layers(graph.nodes, graph.layers, graph.starts)
         return builder
