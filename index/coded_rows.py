@@ -84,10 +84,12 @@ class CodedRows:
 
     def encoded(self, rows: Array) -> tuple[Codes, Array | None]:
         """Codes of checked rows, at least one, and what is kept of them; the codec is trained with the first."""
-        if not self.codec.trained:
-            self.codec = self.codec.train(_sampled(rows, SAMPLE_ROWS, self.seed), seed=self.seed)
-        codes = encode_rows(self.codec, len(rows), lambda part: rows[part])
-        return codes, None if self.keep is None else _kept(rows, self.keep)
+        kept, codec = None if self.keep is None else _kept(rows, self.keep), self.codec
+        if not codec.trained:
+            codec = codec.train(_sampled(rows, SAMPLE_ROWS, self.seed), seed=self.seed)
+        codes = encode_rows(codec, len(rows), lambda part: rows[part])
+        self.codec = codec
+        return codes, kept
 
     def append(self, codes: Codes, kept: Array | None) -> None:
         """Append what :meth:`encoded` gave."""
@@ -98,8 +100,9 @@ class CodedRows:
     def joined(self) -> tuple[Codes, Array | None]:
         """All codes, and all vectors kept."""
         if len(self._codes) > 1:
-            self._codes = [self.codec.join(self._codes)]
+            # Codes last: a thread that finds them joined takes what is kept for joined, too.
             self._kept = [np.concatenate(self._kept)] if self._kept else []
+            self._codes = [self.codec.join(self._codes)]
         return self._codes[0] if self._codes else Codes(0, {}), self._kept[0] if self._kept else None
 
     def decoded(self, part: slice) -> Array:

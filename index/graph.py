@@ -77,10 +77,11 @@ class Graph:
         except KeyError as error:
             raise Corrupt(f"a graph expects an array {error}, found {sorted(arrays)}; rebuild the index") from error
         shaped = links.ndim == 2 and layers.ndim == 2 and len(links) == n and len(layers) == len(nodes)
+        shaped = shaped and layers.shape[1] <= links.shape[1]
         typed = all(array.dtype == np.uint32 for array in (links, nodes, layers))
         steps = np.diff(starts) if starts.ndim == 1 else np.empty(0)
         whole = len(starts) >= 2 and starts[0] == 0 and starts[-1] == len(nodes) and starts[1] <= TOP_NODES
-        if not (shaped and typed and whole and (steps > 0).all() and (nodes < n).all()):
+        if not (shaped and typed and whole and (steps > 0).all() and (np.diff(steps) >= 0).all() and (nodes < n).all()):
             raise Corrupt(f"a graph expects {n} nodes and layers of them, found arrays that do not fit; rebuild it")
         return cls(links, nodes, layers, starts)
 

@@ -100,7 +100,8 @@ class GraphBuilder:
         builder = cls(rows, m=m, ef_construction=ef_construction, seed=seed)
         builder._extend()
         if places is None:
-            builder._links.array[: len(graph), : graph.links.shape[1]] = graph.links
+            beyond = np.logical_or.accumulate(graph.links >= len(graph), axis=1)
+            builder._links.array[: len(graph), : graph.links.shape[1]] = np.where(beyond, NONE, graph.links)
             builder._linked[: len(graph)], builder._layered = True, len(graph)
             builder._layers = _Layers(graph.nodes, graph.layers, graph.starts)
             if gone is not None:
@@ -350,7 +351,7 @@ def _order(n: int, seed: int) -> Array:
 
     Source: the finalizer of SplitMix64 (Steele et al. 2014, figure 16).
     """
-    z = np.arange(n, dtype=np.uint64) + np.uint64(seed % (1 << 64)) * np.uint64(0x9E3779B97F4A7C15)
+    z = np.arange(n, dtype=np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % (1 << 64))
     z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

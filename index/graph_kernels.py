@@ -89,11 +89,13 @@ def _begin(graph, layered, coded, q, parameters, i, allow, entries, seen, beam, 
     state[STEPS], state[SCORED] = 0, 0
     fetch(graph[0] + uint64(4 * node * graph[1]), 4 * graph[1])
     if allow != 0:
+        count = int64(0)
         for j in range(len(entries)):
             v = int64(entries[j])
-            found[j] = uint32(v)
+            found[count] = uint32(v)
+            count += int64(v != node)
             seen[v >> 6] |= uint64(1) << uint64(v & 63)
-        state[FOUND] = len(entries)
+        state[FOUND] = count
         if load_one_u8(allow + uint64(node)) == 0:
             state[SIZE] = 0
 

@@ -102,7 +102,7 @@ class GraphSearch:
         n = len(self._graph)
         eligible = n if allow is None else int(np.count_nonzero(allow))
         plan = Plan("graph", ef) if allow is None else plan_search(n, eligible, k, ef)
-        if eligible == 0:
+        if eligible == 0 or not len(queries):
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         size = max(1, min(QUERY_BLOCK, BLOCK_CANDIDATES // plan.ef))
         blocks = [queries[start : start + size] for start in range(0, len(queries), size)]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 M, EF_CONSTRUCTION, EF_SEARCH = 16, 128, 64
 MOST_M, MOST_EF = 512, 1 << 20
+ROW_CODECS = ("F32", "F16", "BF16", "SQ8", "LVQ", "RaBitQ")
 NIBBLE_DIM = 96
 """Dimensions below which codes of four bits misjudge neighbours so often that those of eight find as many sooner."""
 FREEZE_SHARE = 1 / 8
@@ -121,10 +122,16 @@ class HNSW:
     ) -> None:
         _in_range("HNSW(m=)", m, 2, MOST_M)
         _in_range("HNSW(ef_construction=)", ef_construction, m, MOST_EF)
-        _in_range("HNSW(seed=)", seed, 0, (1 << 64) - 1)
+        seed = _in_range("HNSW(seed=)", seed, 0, (1 << 64) - 1)
         if codec is None:
-            codec = "LVQ8" if isinstance(dim, int) and dim < NIBBLE_DIM else "LVQ4x8"
+            codec = "LVQ8" if isinstance(dim, (int, np.integer)) and dim < NIBBLE_DIM else "LVQ4x8"
         self._rows = CodedRows("HNSW", dim, metric, codec, keep, seed)
+        kind = self._rows.codec.spec.rpartition(",")[2]
+        if not kind.startswith(ROW_CODECS) or kind == "RaBitQ1":
+            raise InvalidArgument(
+                f"HNSW(codec=) expects a codec whose rows are scored one by one, {', '.join(ROW_CODECS)} of 2 to 8 "
+                f"bits, found {codec!r}; gingham.index.Flat takes any"
+            )
         self._m, self._ef_construction = int(m), int(ef_construction)
         self._graph: Graph | None = None
         self._builder: GraphBuilder | None = None
@@ -190,24 +197,24 @@ class HNSW:
             raise InvalidArgument(f"add(vectors) expects at most {MOST_NODES} rows in all, found {n}")
         if self._counts[0] - self._counts[1] > CONSOLIDATE_SHARE * (first - self._counts[1]):
             self.consolidate()
-        encoded = self._rows.encoded(rows)
-        builder = self._builder or self._new_builder(rows)
+        codec, encoded = self._rows.codec, self._rows.encoded(rows)
+        frozen = len(rows) >= FREEZE_SHARE * n
         try:
+            builder = self._builder or self._new_builder(rows)
             builder.rows.append(len(rows), lambda part: rows[part])
             with progress_bar("Linking") as progress:
                 builder.grow(lambda done: progress(done, len(rows)))
+            graph = builder.freeze() if frozen else builder.view()
         except BaseException:
-            self._builder = None
+            self._rows.codec, self._builder = codec, None
             if self._graph is not None:
                 self._set_graph(self._graph.within(first))
             raise
         self._rows.append(*encoded)
-        self._builder = builder
         if self._dead is not None:
             self._dead = np.concatenate([self._dead, np.zeros(len(rows), np.bool_)])
-        self._set_graph(builder.view())
-        if len(rows) >= FREEZE_SHARE * n:
-            self.freeze()
+        self._builder, self._unreachable = None if frozen else builder, builder.unreachable
+        self._set_graph(graph)
         return range(first, n)
 
     def freeze(self) -> None:
