@@ -163,7 +163,7 @@ class _Desk:
     def __init__(self, contestant: Contestant, folder: Path) -> None:
         self._contestant, self._queries = contestant, np.load(folder / "queries.npy")
         self._home = folder / contestant.name
-        self._given: dict[tuple[int, int], np.ndarray] = {}
+        self._given: dict[Any, np.ndarray] = {}
         self._allow: np.ndarray | None = None
 
     def sources(self) -> str:
@@ -204,7 +204,7 @@ class _Desk:
         if bits is not None:
             self._allow = np.unpackbits(np.frombuffer(bits, np.uint8), count=n, bitorder="little").astype(bool)
 
-    def search(self, effort: int, part: slice, seconds: float, single: bool = False) -> dict[str, Any]:
+    def search(self, effort: int, part: slice | np.ndarray, seconds: float, single: bool = False) -> dict[str, Any]:
         """Search all queries of a part once untimed, then until that many seconds have passed.
 
         Returns the rows found, and the time of one pass by the clock and of the processor.
@@ -218,11 +218,28 @@ class _Desk:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         return {"found": found, "wall": wall / passes, "cpu": cpu / passes, "queries": len(queries)}
 
+    def start(self, data: str, n_rows: int) -> None:
+        """An empty index, to be changed; rows are those of the data set."""
+        loaded = datasets.load(data, QUERIES, n_rows)
+        assert loaded is not None
+        self._rows = loaded.rows
+        self._runner = self._contestant.runner(loaded.rows.shape[1], loaded.metric)
+        self._runner.start(n_rows)
+
+    def change(self, gone: np.ndarray, new: np.ndarray) -> float:
+        """Processor seconds of removing rows by their numbers and adding others."""
+        fresh = self._rows[new]
+        cpu = time.process_time()
+        if len(gone):
+            self._runner.remove(gone)
+        self._runner.add(fresh, new)
+        return time.process_time() - cpu
+
     def memory(self) -> dict[str, int]:
         return {"resident bytes": _memory("VmRSS"), "peak bytes": _memory("VmHWM")}
 
-    def _asked(self, part: slice) -> np.ndarray:
-        key = part.indices(len(self._queries))
+    def _asked(self, part: slice | np.ndarray) -> np.ndarray:
+        key = part.tobytes() if isinstance(part, np.ndarray) else part.indices(len(self._queries))
         if key not in self._given:
             self._given[key] = self._runner.prepared(np.ascontiguousarray(self._queries[part]))
         return self._given[key]

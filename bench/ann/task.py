@@ -9,6 +9,8 @@ import numpy as np
 import xxhash
 from shared import datasets
 
+import gingham as gg
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -37,18 +39,29 @@ class Task:
 
     def recall(self, found: np.ndarray, part: slice) -> float:
         """Share of the ``K`` nearest rows that were found; a row as near as the K-th counts, as in ann-benchmarks."""
-        return recall(self.data, found, self.scores, part)
+        return recall(self.data, found, self.scores[part], part)
 
 
-def recall(data: datasets.Dataset, found: np.ndarray, scores: np.ndarray, part: slice) -> float:
-    """Share of rows found (m, K) that score at least as the K-th nearest of their query, each row once."""
-    queries, bars, hits = data.queries[part], scores[part], 0
+def recall(
+    data: datasets.Dataset,
+    found: np.ndarray,
+    bars: np.ndarray,
+    part: slice | np.ndarray,
+    allowed: np.ndarray | None = None,
+) -> float:
+    """Share of rows found (m, K) by a part of the queries that score at least as its bars (m,), each row once.
+
+    Rows outside of a mask ``allowed`` (n,) do not count.
+    """
+    queries, hits = data.queries[part], 0
     for first in range(0, len(queries), CHUNK):
         rows = found[first : first + CHUNK]
         sorted_rows = np.sort(rows, axis=1)
         ours = score(data, queries[first : first + CHUNK], sorted_rows)
         near = ours >= (bars[first : first + CHUNK] - TIE * np.abs(bars[first : first + CHUNK]))[:, None]
         fresh = np.diff(sorted_rows, axis=1, prepend=-1) > 0
+        if allowed is not None:
+            fresh &= allowed[sorted_rows]
         hits += int((near & fresh).sum())
     return hits / (len(queries) * found.shape[1])
 
@@ -72,11 +85,14 @@ def load(name: str, n_rows: int | None = None) -> Task | None:
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f"scores{K}.npy"
     if not kept.exists():
+        gg.warmup()
         nearest = data.nearest(K)
         np.save(folder / "queries.npy", data.queries)
-        np.save(kept, np.concatenate([score(data, *pair)[:, -1] for pair in _chunks(data.queries, nearest)]))
+        np.save(kept, kth_scores(data, nearest))
     return Task(data, np.load(kept), folder)
 
 
-def _chunks(queries: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(queries[i : i + CHUNK], rows[i : i + CHUNK]) for i in range(0, len(queries), CHUNK)]
+def kth_scores(data: datasets.Dataset, nearest: np.ndarray) -> np.ndarray:
+    """Scores float64 (m,) of the last of the nearest rows (m, k) of each query."""
+    starts = range(0, len(nearest), CHUNK)
+    return np.concatenate([score(data, data.queries[i : i + CHUNK], nearest[i : i + CHUNK])[:, -1] for i in starts])

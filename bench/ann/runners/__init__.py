@@ -35,6 +35,16 @@ class Runner(Protocol):
         """Row numbers (n_queries, k) found with a list of ``effort`` candidates among the rows of the mask, -1 pads."""
         ...
 
+    def start(self, capacity: int) -> None:
+        """Make an empty index that rows are added to and removed from, at most so many at a time."""
+        ...
+
+    def add(self, rows: np.ndarray, numbers: np.ndarray) -> None:
+        """Index rows under numbers, which searches then return."""
+        ...
+
+    def remove(self, numbers: np.ndarray) -> None: ...
+
     def about(self) -> dict[str, Any]:
         """Settings, and the instructions that the library says it uses."""
         ...
@@ -49,6 +59,7 @@ class Contestant:
     package: str
     options: dict[str, Any] = field(default_factory=dict)
     filters: bool = False
+    changes: bool = False
 
     @property
     def ours(self) -> bool:
@@ -67,14 +78,14 @@ class Contestant:
 CONTESTANTS = {
     entry.name: entry
     for entry in (
-        Contestant("gingham-lvq4x8", "gingham", "gingham", {"codec": "LVQ4x8"}, filters=True),
-        Contestant("gingham-lvq8", "gingham", "gingham", {"codec": "LVQ8"}, filters=True),
+        Contestant("gingham-lvq4x8", "gingham", "gingham", {"codec": "LVQ4x8"}, filters=True, changes=True),
+        Contestant("gingham-lvq8", "gingham", "gingham", {"codec": "LVQ8"}, filters=True, changes=True),
         Contestant("gingham-f32", "gingham", "gingham", {"codec": "F32"}, filters=True),
         Contestant("gingham-scan", "gingham", "gingham", {"codec": "LVQ8", "kind": "Flat"}, filters=True),
-        Contestant("hnswlib", "hnswlib", "hnswlib", filters=True),
+        Contestant("hnswlib", "hnswlib", "hnswlib", filters=True, changes=True),
         Contestant("faiss-flat", "faiss", "faiss-cpu", filters=True),
         Contestant("faiss-sq8", "faiss", "faiss-cpu", {"quantizer": "SQ8"}, filters=True),
-        Contestant("usearch-f32", "usearch", "usearch", {"dtype": "f32"}),
+        Contestant("usearch-f32", "usearch", "usearch", {"dtype": "f32"}, changes=True),
         Contestant("usearch-f16", "usearch", "usearch", {"dtype": "f16"}),
         Contestant("usearch-i8", "usearch", "usearch", {"dtype": "i8"}),
         Contestant("svs-f32", "svs", "scalable-vs"),

@@ -47,6 +47,15 @@ class Runner:
         found: np.ndarray = self._index.search(queries, k, params=chosen)[1]
         return found
 
+    def start(self, capacity: int) -> None:
+        raise NotImplementedError("faiss cannot remove rows from HNSW")
+
+    def add(self, rows: np.ndarray, numbers: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def remove(self, numbers: np.ndarray) -> None:
+        raise NotImplementedError
+
     def about(self) -> dict[str, Any]:
         level = faiss.SIMDConfig.get_level_name()
         return {"index": self._kind, "ef_construction": EF_CONSTRUCTION, "simd": level}

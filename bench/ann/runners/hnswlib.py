@@ -51,5 +51,17 @@ class Runner:
                 found[i] = self._index.knn_query(queries[i], k, num_threads=1, filter=allowed.__getitem__)[0]
         return found
 
+    def start(self, capacity: int) -> None:
+        self._index.init_index(
+            capacity, M=M, ef_construction=EF_CONSTRUCTION, random_seed=100, allow_replace_deleted=True
+        )
+
+    def add(self, rows: np.ndarray, numbers: np.ndarray) -> None:
+        self._index.add_items(rows, numbers, num_threads=1, replace_deleted=True)
+
+    def remove(self, numbers: np.ndarray) -> None:
+        for number in numbers.tolist():
+            self._index.mark_deleted(number)
+
     def about(self) -> dict[str, Any]:
         return {"space": self._space, "M": M, "ef_construction": EF_CONSTRUCTION, "simd": "native"}

@@ -51,6 +51,15 @@ class Runner:
         found: np.ndarray = self._index.search(queries, k)[0]
         return found.astype("int64")
 
+    def start(self, capacity: int) -> None:
+        raise NotImplementedError("Vamana is static; SVS's DynamicVamana is not measured here")
+
+    def add(self, rows: np.ndarray, numbers: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def remove(self, numbers: np.ndarray) -> None:
+        raise NotImplementedError
+
     def about(self) -> dict[str, Any]:
         return {
             "degree": 2 * M, "window": EF_CONSTRUCTION, "alpha": ALPHA, "lvq": self._lvq, "simd": "widest of the CPU",

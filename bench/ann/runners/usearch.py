@@ -56,6 +56,16 @@ class Runner:
         found = self._index.search(queries, k, threads=1)
         return np.asarray(found.keys, np.int64).reshape(len(queries), -1)
 
+    def start(self, capacity: int) -> None:
+        if self._dtype == "i8":
+            raise NotImplementedError("the scale of bytes is not known before all rows are")
+
+    def add(self, rows: np.ndarray, numbers: np.ndarray) -> None:
+        self._index.add(numbers, rows, threads=1)
+
+    def remove(self, numbers: np.ndarray) -> None:
+        self._index.remove(numbers, threads=1)
+
     def about(self) -> dict[str, Any]:
         level = self._index.hardware_acceleration
         return {
