@@ -1,4 +1,5 @@
-"""Plots and a page of the results in ``bench/results/ann``: the files ``sweep-*``, ``duel-*``, ``build-*``, ``filters-*``.
+"""Plots and a page of the results in ``bench/results/ann``: ``sweep-*``, ``duel-*``, ``build-*``,
+``filters-*`` and ``churn-*``.
 
 Run: python bench/ann/report.py
 """
@@ -47,42 +48,38 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     ]
 
 
-def ratio(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return "–"
+def ratio(found: dict[str, Any]) -> str:
+    """A median with its quartiles."""
     wall = found["wall"]
     return f"**{wall['median']:.2f}** ({wall['low']:.2f}–{wall['high']:.2f})"
 
 
 def duel_part(result: dict[str, Any]) -> list[str]:
     """Ratios at equal recall: one table for each of ours."""
-    lines = []
-    ours = [name for name in result["contestants"] if CONTESTANTS[name].ours]
-    peers = [name for name in result["contestants"] if not CONTESTANTS[name].ours]
     targets = result["targets"]
-    for name in ours:
-        rows = []
-        for peer in peers:
-            cells = []
-            for target, found in targets.items():
-                got = found["ratios"].get(name, {}).get(peer)
-                out = found["contestants"].get(peer, {}).get("out")
-                floor = found["contestants"].get(peer, {}).get("floor") or found["contestants"].get(name, {}).get(
-                    "floor"
-                )
-                cells.append((ratio(got) + (" *" if floor else "")) if got else out or "–")
-                _ = target
-            if any(cell != "–" for cell in cells):
-                rows.append([peer, *cells])
-        speeds = [number(t["contestants"].get(name, {}).get("queries/s", {}).get("median")) for t in targets.values()]
-        if rows:
-            lines += table([f"{name} over", *(f"recall {t}" for t in targets)], [*rows, ["its queries/s", *speeds]])
-    if lines:
-        lines = [
-            "", f"Ratios of queries a second at equal recall, medians and quartiles of {result['rounds']} rounds; * where",
-            "one of the two finds more than that with its least effort.", *lines,
-        ]  # fmt: skip
+    running = [name for name, about in result["contestants"].items() if "refused" not in about]
+    lines = [
+        "", f"Ratios of queries a second at equal recall, medians and quartiles of {result['rounds']} rounds. * stands",
+        "where one of the two finds more than that with its least effort, and the ratio is that of these speeds.",
+    ]  # fmt: skip
+    for name in running:
+        if CONTESTANTS[name].ours:
+            peers = [peer for peer in running if not CONTESTANTS[peer].ours]
+            rows = [[peer, *(duel_cell(found, name, peer) for found in targets.values())] for peer in peers]
+            speeds = [number(t["contestants"][name].get("queries/s", {}).get("median")) for t in targets.values()]
+            head = [f"{name} over", *(f"recall {target}" for target in targets)]
+            lines += table(head, [*rows, ["its queries/s", *speeds]])
     return lines
+
+
+def duel_cell(found: dict[str, Any], ours: str, peer: str) -> str:
+    """The ratio at one recall, or why there is none."""
+    both = [found["contestants"][name] for name in (ours, peer)]
+    for name, one in zip((ours, peer), both, strict=True):
+        if "out" in one:
+            return f"{name} {one['out']}"
+    floor = any(one["floor"] for one in both)
+    return ratio(found["ratios"][ours][peer]) + (" *" if floor else "")
 
 
 def contestants_part(sweep: dict[str, Any]) -> list[str]:
@@ -103,7 +100,7 @@ def contestants_part(sweep: dict[str, Any]) -> list[str]:
                 number(about["saved bytes"] / about["rows"]),
                 number(about["resident bytes"] / about["rows"]),
                 *speeds,
-            ]  # fmt: skip
+            ]
         )
     head = [
         "contestant", "SIMD", "build s", "build CPU s", "build peak MB", "bytes/row saved", "bytes/row resident",
@@ -144,6 +141,28 @@ def filters_part(result: dict[str, Any]) -> list[str]:
     return [
         "", "Queries a second at recall 0.95 among the rows that a filter allows, one filter for 100 queries:",
         *table(["filter", *names], rows),
+    ]  # fmt: skip
+
+
+def churn_part(result: dict[str, Any]) -> list[str]:
+    """Recall and speed before and after all rounds, and of a new index."""
+    rows = []
+    for name, about in result["contestants"].items():
+        if "refused" in about:
+            continue
+        looks = about["rounds"][0], about["rounds"][-1], about["built anew"]
+        recalls = [f"{look['recall']:.4f}" for look in looks]
+        speeds = [number(look["queries/s"]) for look in looks]
+        changes = sum(look["cpu seconds"] for look in about["rounds"][1:])
+        rows.append([name, *recalls, *speeds, number(changes), number(looks[2]["cpu seconds"])])
+    n_rounds = max(len(about.get("rounds", ())) for about in result["contestants"].values()) - 1
+    head = [
+        f"effort {result['effort']}", "recall at first", "after", "anew", "queries/s at first", "after", "anew",
+        "CPU s of changes", "CPU s of building anew",
+    ]  # fmt: skip
+    return [
+        "", f"Half of the rows, before and after {n_rounds} rounds that each replace {result['share']:.0%} of them, and an",
+        "index built anew of those that live at the end:", *table(head, rows),
     ]  # fmt: skip
 
 
@@ -202,7 +221,7 @@ def page(folder: Path) -> str:
     for name in datasets.GRAPH_NAMES:
         found = {
             kind: json.loads(path.read_text())
-            for kind in ("sweep", "duel", "build", "filters")
+            for kind in ("sweep", "duel", "build", "filters", "churn")
             if (path := folder / f"{kind}-{name}.json").exists()
         }
         if not found:
@@ -215,6 +234,7 @@ def page(folder: Path) -> str:
         lines += duel_part(found["duel"]) if "duel" in found else []
         lines += build_part(found["build"]) if "build" in found else []
         lines += filters_part(found["filters"]) if "filters" in found else []
+        lines += churn_part(found["churn"]) if "churn" in found else []
     return "\n".join(lines) + "\n"
 
 
