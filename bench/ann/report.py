@@ -59,8 +59,8 @@ def duel_part(result: dict[str, Any]) -> list[str]:
     targets = result["targets"]
     running = [name for name, about in result["contestants"].items() if "refused" not in about]
     lines = [
-        "", f"Ratios of queries a second at equal recall, medians and quartiles of {result['rounds']} rounds. * stands",
-        "where one of the two finds more than that with its least effort, and the ratio is that of these speeds.",
+        "", f"Ratios of queries a second at equal recall, medians and quartiles of {result['rounds']} rounds. \"At\"",
+        "stands where one finds more than was asked for with its least effort, which is then what was timed.",
     ]  # fmt: skip
     for name in running:
         if CONTESTANTS[name].ours:
@@ -78,8 +78,8 @@ def duel_cell(found: dict[str, Any], ours: str, peer: str) -> str:
     for name, one in zip((ours, peer), both, strict=True):
         if "out" in one:
             return f"{name} {one['out']}"
-    floor = any(one["floor"] for one in both)
-    return ratio(found["ratios"][ours][peer]) + (" *" if floor else "")
+    floors = [f"{n} at {one['recalls'][0]:.3f}" for n, one in zip((ours, peer), both, strict=True) if one["floor"]]
+    return ratio(found["ratios"][ours][peer]) + (f", {', '.join(floors)}" if floors else "")
 
 
 def contestants_part(sweep: dict[str, Any]) -> list[str]:
@@ -192,6 +192,7 @@ def plot(sweep: dict[str, Any], path: Path) -> None:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.minorticks_off()
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.set_xlabel("recall@10")
     axis.set_ylabel("queries a second, one thread")
     axis.set_title(f"{sweep['data']}: {sweep['rows']:,} rows of {sweep['dim']}, {sweep['metric']}", loc="left")

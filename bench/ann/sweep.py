@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 EFFORTS = (10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 ENOUGH = 0.999
 """Recall at which a curve ends."""
+STUCK = 0.0005
+"""Recall that three efforts have to gain, or else the curve ends."""
 ALL = slice(None)
+
+
+def goes_on(recalls: list[float]) -> bool:
+    """Whether more effort could find more that is worth showing."""
+    return not recalls or (recalls[-1] < ENOUGH and (len(recalls) < 3 or recalls[-1] - recalls[-3] >= STUCK))
 
 
 def point(task: Task, worker: Worker, effort: int, seconds: float, *, single: bool) -> dict[str, float]:
@@ -34,7 +41,7 @@ def curves(task: Task, workers: dict[str, Worker], options: Any) -> dict[str, li
     """Points of each contestant: medians over the rounds."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
     for effort in EFFORTS:
-        running = [name for name in workers if not found[name] or found[name][-1]["recall"] < ENOUGH]
+        running = [name for name in workers if goes_on([one["recall"] for one in found[name]])]
         rounds = [
             {name: point(task, workers[name], effort, options.seconds, single=options.single) for name in running}
             for _ in range(options.rounds)

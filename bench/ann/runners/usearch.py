@@ -47,7 +47,10 @@ class Runner:
     def prepared(self, queries: np.ndarray) -> np.ndarray:
         if self._dtype != "i8":
             return queries
-        return np.clip(np.rint(queries * np.float32(self._scale)), -127, 127).astype(np.int8)
+        out = np.empty(queries.shape, np.int8)
+        for i in range(0, len(queries), 1024):
+            out[i : i + 1024] = np.clip(np.rint(queries[i : i + 1024] * np.float32(self._scale)), -127, 127)
+        return out
 
     def search(self, queries: np.ndarray, k: int, effort: int, allow: np.ndarray | None = None) -> np.ndarray:
         if allow is not None:
