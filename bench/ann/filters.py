@@ -76,13 +76,14 @@ def cell(task: Task, workers: dict[str, Worker], chosen: list[Mask]) -> dict[str
         sums = {name: np.zeros(3) for name in running}
         for mask in chosen:
             bits = np.packbits(mask.allowed, bitorder="little").tobytes()
-            for name in running:
+            for name in list(running):
                 try:
                     workers[name].ask("allow", bits=bits, n=len(mask.allowed))
                     got = workers[name].ask("search", effort=effort, part=mask.asked, seconds=0)
                 except Refused as refusal:
                     out[name] = {"refused": str(refusal)}
-                    break
+                    running.remove(name)
+                    continue
                 found = tasks.recall(task.data, got["found"], mask.scores, mask.asked, mask.allowed)
                 sums[name] += (found / len(chosen), got["wall"], got["cpu"])
         for name in running:
@@ -91,7 +92,7 @@ def cell(task: Task, workers: dict[str, Worker], chosen: list[Mask]) -> dict[str
             points[name].append({"effort": effort, "recall": recall, "queries/s": n / wall, "queries/s cpu": n / cpu})
     for name in workers:
         out.setdefault(name, {"points": points[name], "at": {str(t): curve.at(points[name], t) for t in TARGETS}})
-    return out
+    return {name: out[name] for name in workers}
 
 
 def main() -> None:

@@ -42,6 +42,8 @@ def curves(task: Task, workers: dict[str, Worker], options: Any) -> dict[str, li
     found: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
     for effort in EFFORTS:
         running = [name for name in workers if goes_on([one["recall"] for one in found[name]])]
+        if not running:
+            break
         rounds = [
             {name: point(task, workers[name], effort, options.seconds, single=options.single) for name in running}
             for _ in range(options.rounds)
