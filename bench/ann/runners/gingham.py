@@ -30,7 +30,7 @@ class Runner:
         self._options = {"kind": kind, "codec": codec} | ({"m": M} if kind == "HNSW" else {})
         made: Any = getattr(gg.index, kind)
         self._graph = kind == "HNSW"
-        self._numbers = self._live = None
+        self._numbers: np.ndarray | None = None
         self._index = made(dim, metric=metric, codec=codec, **({"m": M} if self._graph else {}))
 
     def build(self, rows: np.ndarray) -> None:
@@ -47,24 +47,21 @@ class Runner:
 
     def search(self, queries: np.ndarray, k: int, effort: int, allow: np.ndarray | None = None) -> np.ndarray:
         given = {"ef_search": effort} if self._graph else {}
-        if self._live is not None:
-            allow = self._live[: len(self._index)]
         if allow is not None:
             given["allow"] = allow
         found: np.ndarray = self._index.search(queries, k, **given)[1]
         return found if self._numbers is None else np.where(found < 0, -1, self._numbers[found])
 
     def start(self, capacity: int) -> None:
-        # A bare index has no removal: rows that are gone are masked, and the index grows by all that come.
-        self._numbers, self._live = np.empty(0, np.int64), np.empty(0, bool)
+        # Rows that are gone keep their place, so the index grows by all that come.
+        self._numbers = np.empty(0, np.int64)
 
     def add(self, rows: np.ndarray, numbers: np.ndarray) -> None:
         self._index.add(rows)
         self._numbers = np.concatenate([self._numbers, numbers])
-        self._live = np.concatenate([self._live, np.ones(len(numbers), bool)])
 
     def remove(self, numbers: np.ndarray) -> None:
-        self._live[np.isin(self._numbers, numbers)] = False
+        self._index.delete(np.flatnonzero(np.isin(self._numbers, numbers)))
 
     def about(self) -> dict[str, Any]:
         stats: Any = self._index.stats()
