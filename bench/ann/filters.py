@@ -17,7 +17,7 @@ import curve
 import numpy as np
 import task as tasks
 from contest import Refused, arguments, opened, settings, start
-from runners import CONTESTANTS
+from runners import CONTESTANTS, DEFAULT
 from shared import measure
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def cell(task: Task, workers: dict[str, Worker], chosen: list[Mask]) -> dict[str
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.set_defaults(contestants=[name for name, entry in CONTESTANTS.items() if entry.filters])
+    parser.set_defaults(contestants=["gingham-scan", *(name for name in DEFAULT if CONTESTANTS[name].filters)])
     options = parser.parse_args()
     task = start(options)
     cells: dict[str, Any] = {}

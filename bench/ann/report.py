@@ -26,7 +26,7 @@ HEAD = """# Graph search against peers
 
 Made by `bench/ann/report.py` from the JSON files beside it, which hold all settings and versions. Recall is that of 10
 neighbours. Every contestant runs in a process of its own, on one core, with one thread, and they take turns. Graphs have
-M = 16 (32 links in the base layer) and efConstruction = 200 where there is one; SVS has 32 links and a window of 200.
+M = 16 (32 links in the base layer) and efConstruction = 200, ours its default of it; SVS has 32 links and a window of 200.
 Faiss keeps to AVX2, as ours does; hnswlib is compiled for this processor, USearch and SVS choose their instructions, and
 all three take AVX-512 where there is one. SVS refuses LVQ on processors that are not Intel's.
 """
