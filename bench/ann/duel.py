@@ -1,8 +1,8 @@
 """Ours against each peer at equal recall, in turns: medians and quartiles of the ratios of all rounds.
 
 On the even queries, the effort of each contestant that reaches a recall is searched for. On the odd ones, all
-contestants then search in turns, each with an effort somewhat below and one above it; between these the logarithm of
-queries a second is linear in recall, and its value at the recall asked for is what is compared. A contestant whose
+contestants then search in turns, each with an effort that finds less and one that finds more; between these the logarithm
+of queries a second is linear in recall, and its value at the recall asked for is what is compared. A contestant whose
 least effort finds more than that runs with it, and one that never finds as much is out.
 
 Run: python bench/ann/duel.py --data minilm --json bench/results/ann/duel-minilm.json
@@ -30,7 +30,8 @@ GREATEST = 4096
 """Effort at which a recall that was not reached is given up."""
 SPREAD = 1.1
 """Between the effort that reaches a recall and the two that are timed around it."""
-EVEN, ODD = slice(0, None, 2), slice(1, None, 2)
+HALVES = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}
+ODD = HALVES["odd"]
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,28 @@ class Bracket:
     def at(self, target: float, times: list[float]) -> float:
         """Seconds at a recall, from those at the efforts."""
         low, high = self.recalls[0], self.recalls[-1]
-        if high - low < 1e-4:
-            return times[-1]
-        share = min(max((target - low) / (high - low), -1.0), 2.0)
+        if len(times) == 1:
+            return times[0]
+        share = (target - low) / (high - low)
         return math.exp((1 - share) * math.log(times[0]) + share * math.log(times[-1]))
 
 
 class Aim:
-    """Recall of a contestant by effort, on the even queries."""
+    """Recall of a contestant by effort."""
 
     def __init__(self, task: Task, worker: Worker) -> None:
         self._task, self._worker = task, worker
-        self._known: dict[int, float] = {}
+        self._known: dict[tuple[str, int], float] = {}
 
-    def recall(self, effort: int) -> float:
-        if effort not in self._known:
-            got = self._worker.ask("search", effort=effort, part=EVEN, seconds=0)
-            self._known[effort] = self._task.recall(got["found"], EVEN)
-        return self._known[effort]
+    def recall(self, effort: int, half: str = "even") -> float:
+        """Of one half of the queries."""
+        if (half, effort) not in self._known:
+            got = self._worker.ask("search", effort=effort, part=HALVES[half], seconds=0)
+            self._known[half, effort] = self._task.recall(got["found"], HALVES[half])
+        return self._known[half, effort]
 
     def effort(self, target: float) -> int | None:
-        """The least effort, within 3 %, that reaches a recall."""
+        """The least effort, within 3 %, that reaches a recall on the even queries."""
         low, high = K, K
         while self.recall(high) < target:
             if high >= GREATEST:
@@ -75,21 +77,25 @@ class Aim:
         return high
 
     def bracket(self, target: float) -> Bracket | None:
-        """Efforts to time for a recall; None where it is not reached."""
+        """Efforts to time for a recall, with which the odd queries find less and more; None where it is not reached."""
         found = self.effort(target)
         if found is None:
             return None
         low, high = max(K, min(found - 1, round(found / SPREAD))), max(found + 1, round(found * SPREAD))
-        efforts = (K,) if found == K else (low, high)
-        recalls = []
-        for effort in efforts:
-            got = self._worker.ask("search", effort=effort, part=ODD, seconds=0)
-            recalls.append(self._task.recall(got["found"], ODD))
-        return Bracket(efforts, tuple(recalls))
+        while low > K and self.recall(low, "odd") >= target:
+            low, high = max(K, math.floor(low / SPREAD)), low
+        while self.recall(high, "odd") < target:
+            if high >= GREATEST:
+                return None
+            low, high = high, math.ceil(high * SPREAD)
+        efforts = (K,) if self.recall(K, "odd") >= target else (low, high)
+        return Bracket(efforts, tuple(self.recall(effort, "odd") for effort in efforts))
 
     @property
     def best(self) -> float:
-        return max(self._known.values())
+        """The most found with any effort, by the half of the queries that found less."""
+        halves = {half for half, _ in self._known}
+        return min(max(found for (of, _), found in self._known.items() if of == half) for half in halves)
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
