@@ -198,6 +198,9 @@ class Binary:
         """As :meth:`score`."""
         self.score(prepared, codes, rows, out)
 
+    def row_scores(self, prepared: SignQueries, codes: Codes) -> None:
+        """None: rows are not scored by themselves."""
+
     def bound(self, prepared: SignQueries, codes: Codes, rows: Array) -> Array | None:
         """None: codes keep no lengths, so nothing bounds a score."""
         return None

@@ -145,6 +145,9 @@ class FastScan:
         """As :meth:`score`."""
         self.score(prepared, codes, rows, out)
 
+    def row_scores(self, prepared: BlockQueries, codes: Codes) -> None:
+        """None: rows are not scored by themselves."""
+
     def bound(self, prepared: BlockQueries, codes: Codes, rows: Array) -> Array | None:
         """None: theory bounds no score of PQ."""
         return None

@@ -1,193 +1,27 @@
-"""Kernels over rows of floats. Addresses are raw: the caller has checked shapes, types and contiguity.
+"""Kernels over rows of floats, as :mod:`.float_row_kernels` scores them; ``biases`` are added to scores of queries.
 
-A row is scored by one sequence of operations wherever it lies, so its score has the same bits alone, in a
-batch, in the tail and in a segment. Metrics: 0 dot, 1 cosine (the query is normalised), 2 squared L2. Kinds of
-rows: 0 float32, 1 float16, 2 bfloat16. ``biases`` are added to the scores of each query.
+Addresses are raw: the caller has checked shapes, types and contiguity.
 """
 
 import numpy as np
 from numba import float32, int64, uint32, uint64
 
+from gingham.codecs.float_row_kernels import score_float_row
 from gingham.codecs.intrinsics import (
-    add,
     greater_mask,
     inline,
     kernel,
-    load_bf16,
-    load_f16,
     load_f32,
-    load_one_bf16,
-    load_one_f16,
     load_one_f32,
     load_one_u8,
     lowest_bit,
     mul,
-    multiply_add,
     prefetch,
     splat,
     sub,
-    total,
-    zeros,
 )
 from gingham.codecs.topk_kernels import sift
 from gingham.codecs.topk_kernels import sort_heaps as sort_heaps
-
-
-@inline
-def _dot_f32(x, q, dim):
-    a, b, c, d = zeros(), zeros(), zeros(), zeros()
-    j = int64(0)
-    while j + 32 <= dim:
-        o = uint64(4 * j)
-        a = multiply_add(load_f32(x + o), load_f32(q + o), a)
-        b = multiply_add(load_f32(x + o + uint64(32)), load_f32(q + o + uint64(32)), b)
-        c = multiply_add(load_f32(x + o + uint64(64)), load_f32(q + o + uint64(64)), c)
-        d = multiply_add(load_f32(x + o + uint64(96)), load_f32(q + o + uint64(96)), d)
-        j += 32
-    while j + 8 <= dim:
-        a = multiply_add(load_f32(x + uint64(4 * j)), load_f32(q + uint64(4 * j)), a)
-        j += 8
-    s = total(add(add(a, b), add(c, d)))
-    while j < dim:
-        s += load_one_f32(x + uint64(4 * j)) * load_one_f32(q + uint64(4 * j))
-        j += 1
-    return s
-
-
-@inline
-def _dot_f16(x, q, dim):
-    a, b, c, d = zeros(), zeros(), zeros(), zeros()
-    j = int64(0)
-    while j + 32 <= dim:
-        o = uint64(2 * j)
-        p = uint64(4 * j)
-        a = multiply_add(load_f16(x + o), load_f32(q + p), a)
-        b = multiply_add(load_f16(x + o + uint64(16)), load_f32(q + p + uint64(32)), b)
-        c = multiply_add(load_f16(x + o + uint64(32)), load_f32(q + p + uint64(64)), c)
-        d = multiply_add(load_f16(x + o + uint64(48)), load_f32(q + p + uint64(96)), d)
-        j += 32
-    while j + 8 <= dim:
-        a = multiply_add(load_f16(x + uint64(2 * j)), load_f32(q + uint64(4 * j)), a)
-        j += 8
-    s = total(add(add(a, b), add(c, d)))
-    while j < dim:
-        s += load_one_f16(x + uint64(2 * j)) * load_one_f32(q + uint64(4 * j))
-        j += 1
-    return s
-
-
-@inline
-def _dot_bf16(x, q, dim):
-    a, b, c, d = zeros(), zeros(), zeros(), zeros()
-    j = int64(0)
-    while j + 32 <= dim:
-        o = uint64(2 * j)
-        p = uint64(4 * j)
-        a = multiply_add(load_bf16(x + o), load_f32(q + p), a)
-        b = multiply_add(load_bf16(x + o + uint64(16)), load_f32(q + p + uint64(32)), b)
-        c = multiply_add(load_bf16(x + o + uint64(32)), load_f32(q + p + uint64(64)), c)
-        d = multiply_add(load_bf16(x + o + uint64(48)), load_f32(q + p + uint64(96)), d)
-        j += 32
-    while j + 8 <= dim:
-        a = multiply_add(load_bf16(x + uint64(2 * j)), load_f32(q + uint64(4 * j)), a)
-        j += 8
-    s = total(add(add(a, b), add(c, d)))
-    while j < dim:
-        s += load_one_bf16(x + uint64(2 * j)) * load_one_f32(q + uint64(4 * j))
-        j += 1
-    return s
-
-
-@inline
-def _square(v, acc):
-    return multiply_add(v, v, acc)
-
-
-@inline
-def _l2_f32(x, q, dim):
-    a, b, c, d = zeros(), zeros(), zeros(), zeros()
-    j = int64(0)
-    while j + 32 <= dim:
-        o = uint64(4 * j)
-        a = _square(sub(load_f32(x + o), load_f32(q + o)), a)
-        b = _square(sub(load_f32(x + o + uint64(32)), load_f32(q + o + uint64(32))), b)
-        c = _square(sub(load_f32(x + o + uint64(64)), load_f32(q + o + uint64(64))), c)
-        d = _square(sub(load_f32(x + o + uint64(96)), load_f32(q + o + uint64(96))), d)
-        j += 32
-    while j + 8 <= dim:
-        a = _square(sub(load_f32(x + uint64(4 * j)), load_f32(q + uint64(4 * j))), a)
-        j += 8
-    s = total(add(add(a, b), add(c, d)))
-    while j < dim:
-        t = load_one_f32(x + uint64(4 * j)) - load_one_f32(q + uint64(4 * j))
-        s += t * t
-        j += 1
-    return s
-
-
-@inline
-def _l2_f16(x, q, dim):
-    a, b, c, d = zeros(), zeros(), zeros(), zeros()
-    j = int64(0)
-    while j + 32 <= dim:
-        o = uint64(2 * j)
-        p = uint64(4 * j)
-        a = _square(sub(load_f16(x + o), load_f32(q + p)), a)
-        b = _square(sub(load_f16(x + o + uint64(16)), load_f32(q + p + uint64(32))), b)
-        c = _square(sub(load_f16(x + o + uint64(32)), load_f32(q + p + uint64(64))), c)
-        d = _square(sub(load_f16(x + o + uint64(48)), load_f32(q + p + uint64(96))), d)
-        j += 32
-    while j + 8 <= dim:
-        a = _square(sub(load_f16(x + uint64(2 * j)), load_f32(q + uint64(4 * j))), a)
-        j += 8
-    s = total(add(add(a, b), add(c, d)))
-    while j < dim:
-        t = load_one_f16(x + uint64(2 * j)) - load_one_f32(q + uint64(4 * j))
-        s += t * t
-        j += 1
-    return s
-
-
-@inline
-def _l2_bf16(x, q, dim):
-    a, b, c, d = zeros(), zeros(), zeros(), zeros()
-    j = int64(0)
-    while j + 32 <= dim:
-        o = uint64(2 * j)
-        p = uint64(4 * j)
-        a = _square(sub(load_bf16(x + o), load_f32(q + p)), a)
-        b = _square(sub(load_bf16(x + o + uint64(16)), load_f32(q + p + uint64(32))), b)
-        c = _square(sub(load_bf16(x + o + uint64(32)), load_f32(q + p + uint64(64))), c)
-        d = _square(sub(load_bf16(x + o + uint64(48)), load_f32(q + p + uint64(96))), d)
-        j += 32
-    while j + 8 <= dim:
-        a = _square(sub(load_bf16(x + uint64(2 * j)), load_f32(q + uint64(4 * j))), a)
-        j += 8
-    s = total(add(add(a, b), add(c, d)))
-    while j < dim:
-        t = load_one_bf16(x + uint64(2 * j)) - load_one_f32(q + uint64(4 * j))
-        s += t * t
-        j += 1
-    return s
-
-
-@inline
-def _score(x, kind, q, dim, metric, norms, row):
-    if metric == 2:
-        if kind == 0:
-            return -_l2_f32(x, q, dim)
-        if kind == 1:
-            return -_l2_f16(x, q, dim)
-        return -_l2_bf16(x, q, dim)
-    if kind == 0:
-        s = _dot_f32(x, q, dim)
-    elif kind == 1:
-        s = _dot_f16(x, q, dim)
-    else:
-        s = _dot_bf16(x, q, dim)
-    if metric == 1:
-        s *= load_one_f32(norms + uint64(4 * row))
-    return s
 
 
 @kernel(
@@ -201,7 +35,7 @@ def scan_rows(vectors, kind, start, stop, queries, dim, metric, norms, biases, a
             continue
         x = vectors + uint64(row) * width
         for q in range(scores.shape[0]):
-            s = _score(x, kind, queries + uint64(4 * q * dim), dim, metric, norms, row) + biases[q]
+            s = score_float_row(x, kind, queries + uint64(4 * q * dim), dim, metric, norms, row) + biases[q]
             if s > scores[q, 0]:
                 scores[q, 0] = s
                 rows[q, 0] = row
@@ -224,7 +58,7 @@ def score_candidates(vectors, kind, queries, dim, metric, norms, biases, rows, o
                 out[q, i] = float32(-np.inf)
             else:
                 x = vectors + uint64(rows[q, i]) * width
-                out[q, i] = _score(x, kind, query, dim, metric, norms, rows[q, i]) + biases[q]
+                out[q, i] = score_float_row(x, kind, query, dim, metric, norms, rows[q, i]) + biases[q]
 
 
 @kernel("float32(uint64, int64, int64)")

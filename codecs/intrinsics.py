@@ -21,6 +21,7 @@ from numba.extending import intrinsic, register_model
 
 from gingham.codecs.jit import SIMD as SIMD
 from gingham.codecs.jit import WIDENS_HALVES
+from gingham.codecs.jit import function as function
 from gingham.codecs.jit import inline as inline
 from gingham.codecs.jit import kernel as kernel
 
@@ -322,6 +323,7 @@ load_one_u64 = _load(types.uint64, _I64, "One uint64 from an address.")
 store_words = _operation(types.none, (types.uintp, words16), _store, "Store 16 words at an address of any alignment.")
 store_f32 = _operation(types.none, (types.uintp, float32x8), _store, "Store 8 float32 at an address of any alignment.")
 store_one_u8 = _operation(types.none, (types.uintp, types.uint8), _store, "Store one byte.")
+store_one_i16 = _operation(types.none, (types.uintp, types.int16), _store, "Store one int16.")
 
 low_nibbles = _operation(
     bytes32, (bytes32,), lambda b, v: b.and_(v, _constant(_BYTES, 15)), "The low four bits of each byte."

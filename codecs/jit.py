@@ -63,3 +63,6 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
 
 inline = njit(inline="always", nogil=True, error_model="numpy", boundscheck=False)
 """Decorator of a function that exists only inside the kernels of its file."""
+
+function = njit(nogil=True, error_model="numpy", boundscheck=False)
+"""Decorator of a function that kernels of its file call, compiled once for all the places they call it from."""

@@ -34,7 +34,16 @@ from numba.core import compiler, config, serialize
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SHARED_SOURCES = ("intrinsics.py", "jit.py", "kernel_cache.py", "topk_kernels.py", "wide_intrinsics.py")
+SHARED_SOURCES = (
+    "affine_row_kernels.py",
+    "beam_kernels.py",
+    "float_row_kernels.py",
+    "intrinsics.py",
+    "jit.py",
+    "kernel_cache.py",
+    "topk_kernels.py",
+    "wide_intrinsics.py",
+)
 """Files of this folder whose functions stand inside the kernels of other files, or that decide how those are kept."""
 KEPT_FOLDERS = 16
 """Folders that stay when a new one is made, the last used; all kernels take some megabytes."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gingham.codecs.row_scores import PACKED, RowScores
+
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from gingham.schema import Metric
 
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 TILE_BYTES = 128 << 10
 """Rows that stay in the second-level cache while all queries pass over them."""
@@ -18,17 +23,16 @@ INT16_LIMIT, INT8_LIMIT = 32767, 127
 SUM_LIMIT = 2.1e9
 """Sums of products stay below it, and so below 2^31."""
 SECOND, THIRD = 2, 3
-"""Columns of the parameters of a query: see :mod:`gingham.codecs.affine_kernels`."""
+"""Columns of the parameters of a query: see :mod:`gingham.codecs.affine_row_kernels`."""
 
 
-@dataclass(frozen=True)
-class PackedQueries:
+class PackedQueries(NamedTuple):
     """Queries rounded to integers.
 
     Attributes
     ----------
-    integers : int16 or int8 (n_queries, width)
-    parameters : float32 (n_queries, 5), of :mod:`gingham.codecs.affine_kernels`
+    integers : (n_queries, bytes) int8: the bytes of int16, or int8
+    parameters : float32 (n_queries, 5), of :mod:`gingham.codecs.affine_row_kernels`
     """
 
     integers: Array
@@ -49,121 +53,151 @@ def centered(queries: Array, mean: Array, metric: Metric) -> tuple[Array, Array,
     leaves the shortest query is taken, since errors grow with its length. A whole mean would drown queries much
     shorter than the rows.
     """
-    if metric == "l2":
-        out = queries - mean
-        return out, np.ones(len(out), np.float32), -np.square(out, dtype=np.float64).sum(axis=1)
-    along = (queries.astype(np.float64) * mean).sum(axis=1)
-    square = float(np.square(mean, dtype=np.float64).sum())
-    share = (np.clip(along / square, 0, 1) if square > 0 else np.zeros(len(queries))).astype(np.float32)
-    return queries - share[:, None] * mean, share, along
+    from gingham.codecs import scalar_kernels
+
+    n, dim = queries.shape
+    out, shares, constants = np.empty((n, dim), np.float32), np.empty(n, np.float32), np.empty(n)
+    scalar_kernels.center_queries(
+        queries.ctypes.data, n, dim, mean.ctypes.data, 2 if metric == "l2" else 0, out, shares, constants
+    )
+    return out, shares, constants
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """The layout of rows of :mod:`gingham.codecs.affine_kernels`.
+    """The layout of rows of :mod:`gingham.codecs.affine_row_kernels`.
 
     Attributes
     ----------
     dim : dimensions coded
     bits : of a code, 1 to 8
-    factors : float32 factors in front, 3 or 1
+    factors : float32 factors in front
     """
 
     dim: int
     bits: int
     factors: int = 3
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Dimensions with padding."""
         step = 16 if self.bits == 8 else 64
         return -(-self.dim // step) * step
 
-    @property
+    @cached_property
+    def query_bytes(self) -> int:
+        """Bytes of a rounded query."""
+        return self.width * (2 if self.bits == 8 else 1)
+
+    @cached_property
     def stride(self) -> int:
         """Bytes of a row."""
         return 4 * self.factors + self.width * self.bits // 8
 
     def pack(self, header: Array, values: Array) -> Array:
         """Rows from float32 (n, factors) and uint8 (n, width): uint8 (n, stride)."""
-        from gingham.codecs import affine_kernels
-
         codes = np.empty((len(values), self.stride), np.uint8)
         place = 4 * self.factors
         codes[:, :place] = np.ascontiguousarray(header, np.float32).view(np.uint8)
         if self.bits == 8:
             codes[:, place:] = values
         else:
-            affine_kernels.pack_planes(values, codes, place, self.bits)
+            _kernels()[0].pack_planes(values, codes, place, self.bits)
         return codes
 
     def unpack(self, codes: Array) -> tuple[Array, Array]:
         """Headers float32 (n, factors) and values uint8 (n, dim) of rows."""
-        from gingham.codecs import affine_kernels
-
         place = 4 * self.factors
         header = np.ascontiguousarray(codes[:, :place]).view(np.float32)
         values = np.empty((len(codes), self.width), np.uint8)
-        affine_kernels.unpack_planes(codes.ctypes.data, self.stride, place, self.bits, values)
+        _kernels()[0].unpack_planes(codes.ctypes.data, self.stride, place, self.bits, values)
         return header, values[:, : self.dim]
 
-    def prepare(self, queries: Array, metric: Metric, bias: Array, *, middle: float = 0.0) -> PackedQueries:
+    def prepare(
+        self, queries: Array, metric: Metric, bias: Array, *, middle: float = 0.0, left: Array | None = None
+    ) -> PackedQueries:
         """Round queries.
 
         Parameters
         ----------
-        queries : float32 (n, dim or width), as they meet the decoded vectors
+        queries : float32 (n, dim or width), C-contiguous, as they meet the decoded vectors
         bias : float64 (n,), what the score of a row has beside its product with the query
         middle : subtracted from every code
+        left : float32, shape of the queries, takes what rounding leaves out
 
         Notes
         -----
         Sums over a query use its integers too, so that rounding errs along decoded vectors and not along their
         offset.
         """
-        wide = np.zeros((len(queries), self.width), np.float32)
-        wide[:, : queries.shape[1]] = queries
+        n = len(queries)
         limit = INT16_LIMIT if self.bits == 8 else INT8_LIMIT
-        sizes = np.abs(wide).astype(np.float64)
-        top, length = sizes.max(axis=1, initial=0), sizes.sum(axis=1)
-        some = top > 0
-        factor = np.zeros(len(wide))
-        factor[some] = np.minimum(limit / top[some], SUM_LIMIT / ((2**self.bits - 1) * length[some]))
-        integers = np.rint(wide * factor[:, None]).astype(np.int16 if self.bits == 8 else np.int8)
-        times = 2.0 if metric == "l2" else 1.0
-        step = np.divide(times, factor, out=np.zeros_like(factor), where=some)
-        sums = step * integers.sum(axis=1, dtype=np.int64)
-        parameters = np.empty((len(wide), 5), np.float32)
-        parameters[:, 0], parameters[:, 1], parameters[:, SECOND] = step, -middle * sums, sums
+        integers = np.empty((n, self.query_bytes), np.int8)
+        parameters = np.empty((n, 5), np.float32)
         parameters[:, THIRD], parameters[:, 4] = -1.0 if metric == "l2" else 1.0, bias
+        _kernels()[1].round_queries(
+            queries, queries.shape[1], self.width, limit, 2**self.bits - 1, SUM_LIMIT,
+            2.0 if metric == "l2" else 1.0, middle, integers, parameters,
+            np.empty((n, 0), np.float32) if left is None else left,
+        )  # fmt: skip
         return PackedQueries(integers, parameters)
 
-    def rest(self, queries: Array, prepared: PackedQueries, metric: Metric, *, middle: float = 0.0) -> PackedQueries:
-        """What rounding left out of queries, rounded itself: scores of both add up."""
-        times = 2.0 if metric == "l2" else 1.0
-        steps = prepared.parameters[:, :1] / np.float32(times)
-        left = queries - steps * prepared.integers[:, : queries.shape[1]]
-        again = self.prepare(left, metric, np.zeros(len(queries)), middle=middle)
-        again.parameters[:, THIRD] = 0
-        return again
+    def prepare_twice(
+        self, queries: Array, metric: Metric, bias: Array, *, middle: float = 0.0
+    ) -> tuple[PackedQueries, PackedQueries]:
+        """Queries rounded, and what that left out of them, rounded itself: scores of both add up."""
+        left = np.empty_like(queries)
+        first = self.prepare(queries, metric, bias, middle=middle, left=left)
+        second = self.prepare(left, metric, np.zeros(len(queries)), middle=middle)
+        second.parameters[:, THIRD] = 0
+        return first, second
 
     def scan(
         self, prepared: PackedQueries, codes: Array, start: int, stop: int, allow: int, scores: Array, rows: Array
     ) -> None:
         """Offer rows to heaps: see :meth:`gingham.codecs.protocol.Codec.scan`."""
-        from gingham.codecs import affine_kernels
-
         tile = max(16, TILE_BYTES // self.stride)
-        affine_kernels.scan_packed(
+        _kernels()[0].scan_packed(
             codes.ctypes.data, self.stride, self.factors, self.width, self.bits, start, stop, tile,
-            prepared.integers.ctypes.data, prepared.parameters, allow, scores, rows,
+            prepared.integers, prepared.parameters, allow, scores, rows,
         )  # fmt: skip
 
     def score(self, prepared: PackedQueries, codes: Array, rows: Array, out: Array) -> None:
         """Score listed rows: see :meth:`gingham.codecs.protocol.Codec.score`."""
-        from gingham.codecs import affine_kernels
-
-        affine_kernels.score_packed(
+        _kernels()[0].score_packed(
             codes.ctypes.data, self.stride, self.factors, self.width, self.bits,
-            prepared.integers.ctypes.data, prepared.parameters, rows, out,
+            prepared.integers, prepared.parameters, rows, out,
         )  # fmt: skip
+
+    def row_scores(self, prepared: PackedQueries, address: int) -> RowScores:
+        """See :meth:`gingham.codecs.protocol.Codec.row_scores`; rows begin at an address."""
+        return RowScores(
+            PACKED, address, self.stride, self.factors, self.width, self.bits, prepared.integers, prepared.parameters
+        )
+
+    def refine(
+        self, prepared: tuple[PackedQueries, PackedQueries | None, PackedQueries], codes: tuple[int, int],
+        fine: PackedRows, rows: Array, out: Array,
+    ) -> None:  # fmt: skip
+        """Score listed rows by both levels.
+
+        Parameters
+        ----------
+        prepared : for the codes of this layout, what rounding left out of them if that counts, and for the fine ones
+        codes : where the rows of this layout begin, and those of ``fine``
+        """
+        first, rest, last = prepared
+        again = first if rest is None else rest
+        _kernels()[0].refine_packed(
+            codes[0], self.stride, self.factors, self.width, self.bits, first.integers,
+            first.parameters, int(rest is not None), again.integers, again.parameters,
+            codes[1], fine.stride, fine.width, fine.bits, last.integers, last.parameters,
+            rows, out,
+        )  # fmt: skip
+
+
+@cache
+def _kernels() -> tuple[ModuleType, ModuleType]:
+    from gingham.codecs import affine_kernels, scalar_kernels
+
+    return affine_kernels, scalar_kernels

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from gingham.codecs.protocol import Codec, Codes, Transform
+    from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -127,6 +128,10 @@ class Pipeline:
     def refine(self, prepared: Any, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows as precisely as the codes allow."""
         self.codec.refine(prepared, codes, rows, out)
+
+    def row_scores(self, prepared: Any, codes: Codes) -> RowScores | None:
+        """Those of the codec."""
+        return self.codec.row_scores(prepared, codes)
 
     def bound(self, prepared: Any, codes: Codes, rows: Array) -> Array | None:
         """That of the codec; None where a transform drops dimensions, of which the codec knows nothing."""

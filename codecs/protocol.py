@@ -11,6 +11,7 @@ same bits alone, in a batch and listed. A row is found by the heaps of :mod:`gin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -39,6 +41,11 @@ class Codes:
 
     n: int
     arrays: Mapping[str, Array]
+
+    @cached_property
+    def addresses(self) -> dict[str, int]:
+        """Where each array begins."""
+        return {name: array.ctypes.data for name, array in self.arrays.items()}
 
     @property
     def nbytes(self) -> int:
@@ -174,6 +181,10 @@ class Codec(Protocol):
 
     def refine(self, prepared: Any, codes: Codes, rows: Array, out: Array) -> None:
         """As :meth:`score`, as precisely as the codes allow."""
+        ...
+
+    def row_scores(self, prepared: Any, codes: Codes) -> RowScores | None:
+        """What :meth:`score` needs, for kernels that score rows by themselves; None where codes are no plain rows."""
         ...
 
     def bound(self, prepared: Any, codes: Codes, rows: Array) -> Array | None:

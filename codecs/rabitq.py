@@ -21,6 +21,7 @@ from gingham.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -143,7 +144,9 @@ class RaBitQ:
         packed.parameters[:, THIRD] *= share
         times = 2 if self.metric == "l2" else 1
         steps = packed.parameters[:, :1] / np.float32(times)
-        rest = np.square((rotated - steps * packed.integers).astype(np.float64)).sum(axis=1)
+        rest = np.square(
+            (rotated - steps * packed.integers.view(np.int16 if self.bits == 8 else np.int8)).astype(np.float64)
+        ).sum(axis=1)
         cosine = _grid(self.bits)[1]
         lengths = np.sqrt(squares + rest / (1 - cosine**2))
         return RaBitQQueries(packed, (times * self.epsilon * lengths).astype(np.float32))
@@ -161,6 +164,10 @@ class RaBitQ:
     def refine(self, prepared: RaBitQQueries, codes: Codes, rows: Array, out: Array) -> None:
         """As :meth:`score`."""
         self.score(prepared, codes, rows, out)
+
+    def row_scores(self, prepared: RaBitQQueries, codes: Codes) -> RowScores:
+        """Of the rows."""
+        return self._layout.row_scores(prepared.packed, codes.addresses["rows"])
 
     def bound(self, prepared: RaBitQQueries, codes: Codes, rows: Array) -> Array | None:
         """``epsilon`` standard deviations of the score of listed rows.

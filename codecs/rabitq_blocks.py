@@ -190,6 +190,9 @@ class RaBitQBlocks:
         """As :meth:`score`."""
         self.score(prepared, codes, rows, out)
 
+    def row_scores(self, prepared: RaBitQBlocksQueries, codes: Codes) -> None:
+        """None: rows are not scored by themselves."""
+
     def bound(self, prepared: RaBitQBlocksQueries, codes: Codes, rows: Array) -> Array | None:
         """``epsilon`` standard deviations of the score of listed rows: those of the row times |q - mean|.
 

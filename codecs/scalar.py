@@ -9,6 +9,7 @@ import numpy as np
 
 from gingham.codecs.packed import THIRD, PackedQueries, PackedRows
 from gingham.codecs.protocol import Codes, join_rows
+from gingham.codecs.row_scores import BF16, F16, F32, RowScores
 from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -138,6 +139,14 @@ class Float:
         """As :meth:`score`."""
         self.score(prepared, codes, rows, out)
 
+    def row_scores(self, prepared: FloatQueries, codes: Codes) -> RowScores:
+        """Of the floats."""
+        kind = (F32, F16, BF16)[_KINDS[self.kind]]
+        metric = 2 if self.metric == "l2" else 0
+        bias = prepared.bias[:, None]
+        queries = prepared.vectors.view(np.int8)
+        return RowScores(kind, codes.addresses["vectors"], self.code_size, metric, self.dim, 0, queries, bias)
+
     def bound(self, prepared: FloatQueries, codes: Codes, rows: Array) -> Array | None:
         """None."""
         return None
@@ -259,10 +268,9 @@ class SQ8:
             constant = constant - np.square(queries, dtype=np.float64).sum(axis=1)
         else:
             constant = constant + (queries * middles).sum(axis=1)
-        scaled, nothing = queries * steps, np.zeros(len(queries))
-        high = self._layout.prepare(16 * scaled, self.metric, constant, middle=7.5)
-        rest = self._layout.rest(16 * scaled, high, self.metric, middle=7.5)
-        low = self._layout.prepare(scaled, self.metric, nothing, middle=7.5)
+        scaled = queries * steps
+        high, rest = self._layout.prepare_twice(16 * scaled, self.metric, constant, middle=7.5)
+        low = self._layout.prepare(scaled, self.metric, np.zeros(len(queries)), middle=7.5)
         if self.metric != "l2":
             high.parameters[:, THIRD] = low.parameters[:, THIRD] = 0
         return SQ8Queries(high, rest, low)
@@ -279,11 +287,12 @@ class SQ8:
 
     def refine(self, prepared: SQ8Queries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows by the whole bytes."""
-        self.score(prepared, codes, rows, out)
-        more = np.empty_like(out)
-        for queries, name in ((prepared.rest, "high"), (prepared.low, "low")):
-            self._layout.score(queries, codes.arrays[name], rows, more)
-            out += more
+        halves = codes.addresses["high"], codes.addresses["low"]
+        self._layout.refine((prepared.high, prepared.rest, prepared.low), halves, self._layout, rows, out)
+
+    def row_scores(self, prepared: SQ8Queries, codes: Codes) -> RowScores:
+        """Of the high halves."""
+        return self._layout.row_scores(prepared.high, codes.addresses["high"])
 
     def bound(self, prepared: SQ8Queries, codes: Codes, rows: Array) -> Array | None:
         """None."""

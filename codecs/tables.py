@@ -231,6 +231,9 @@ class TableCodec:
         """As :meth:`score`."""
         self.score(prepared, codes, rows, out)
 
+    def row_scores(self, prepared: TableQueries, codes: Codes) -> None:
+        """None: rows are not scored by themselves."""
+
     def bound(self, prepared: TableQueries, codes: Codes, rows: Array) -> Array | None:
         """None: no theory bounds these scores."""
         return None

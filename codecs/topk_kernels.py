@@ -4,6 +4,7 @@ A heap is one line of ``scores`` and ``rows``: its root, entry 0, is the worst i
 ascending order and enter only when they are better than the root, so ties go to the lower row.
 """
 
+import numpy as np
 from numba import int64
 
 from gingham.codecs.intrinsics import inline, kernel
@@ -42,3 +43,24 @@ def sort_heaps(scores, rows):
             scores[q, 0], rows[q, 0] = scores[q, end], rows[q, end]
             scores[q, end], rows[q, end] = s, r
             sift(scores, rows, q, int64(end))
+
+
+@kernel("void(float32[:,::1], int64[:,::1], float32[:,::1], int64[:,::1])")
+def keep_best(scores, rows, best_scores, best_rows):
+    """The best of each line, as many as there are columns, best first, ties by ascending row; rows come in any order.
+
+    Parameters
+    ----------
+    rows : -1 for none, whose score is -inf
+    """
+    k = best_scores.shape[1]
+    for q in range(scores.shape[0]):
+        for j in range(k):
+            best_scores[q, j], best_rows[q, j] = -np.inf, -1
+        for j in range(scores.shape[1]):
+            s, r = scores[q, j], rows[q, j]
+            root = best_scores[q, 0]
+            if r >= 0 and (s > root or (s == root and (r < best_rows[q, 0] or best_rows[q, 0] < 0))):
+                best_scores[q, 0], best_rows[q, 0] = s, r
+                sift(best_scores, best_rows, q, int64(k))
+    sort_heaps(best_scores, best_rows)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gingham.errors import GinghamError, InvalidArgument
+from gingham.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +82,7 @@ def demo(
         path = db or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "scifact"
         if path.exists():
             raise InvalidArgument(f"demo --db expects a path where nothing is, found {path}; choose another")
-        progress = stack.enter_context(_progress("Ingesting SciFact"))
+        progress = stack.enter_context(progress_bar("Ingesting SciFact"))
         report = run_demo(path, ask=ask, progress=progress)
     if as_json:
         figures = {name: value for name, value in vars(report).items() if name != "examples"}
@@ -153,7 +154,7 @@ def ingest(
             database.create_collection(collection, fields=inferred.fields, vectors=inferred.vectors)
         started = time.perf_counter()
         rows = 0
-        with _progress("Ingesting") as progress:
+        with progress_bar("Ingesting") as progress:
             for file in files:
                 result = database[collection].upsert(_counted(read_rows(file), progress, rows))
                 rows += result.inserted + result.updated
@@ -338,7 +339,7 @@ def verify(
     """Read every page, record and vector, and report all damage; exit code 3 where there is some."""
     from gingham.connect import open as open_database
 
-    with open_database(db, mode="r") as database, _progress("Verifying") as progress:
+    with open_database(db, mode="r") as database, progress_bar("Verifying") as progress:
         total = database.stats().used_bytes
         what = database if collection is None else database[collection]
         report = what.verify(progress=lambda done: progress(done, max(total, done)))
@@ -394,7 +395,7 @@ def warmup(as_json: JsonOption = False) -> None:
     from gingham.index.warmup import warmup as compile_kernels
 
     started = time.perf_counter()
-    with _progress("Compiling kernels") as progress:
+    with progress_bar("Compiling kernels") as progress:
         count = compile_kernels(lambda name: progress(KERNEL_MODULES.index(name), len(KERNEL_MODULES)))
     seconds = time.perf_counter() - started
     from gingham.codecs.jit import CACHE_FOLDER
@@ -408,20 +409,6 @@ def warmup(as_json: JsonOption = False) -> None:
         else f"kept for no other process: {CACHE_FOLDER or 'no cache folder'} is not writable"
     )
     _report({"modules": count, "seconds": seconds, "folder": folder}, text, as_json)
-
-
-@contextlib.contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def _counted(rows: Iterator[Any], progress: Callable[[int, int], None], before: int) -> Iterator[Any]:

@@ -1,20 +1,23 @@
-"""Indexes: vectors in, (scores, offsets) out; a greater score is better for every metric."""
+"""Indexes: vectors in, (scores, rows) out; a greater score is better for every metric."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gingham.index.files import load as load
     from gingham.index.flat import Flat as Flat
     from gingham.index.flat import FlatStats as FlatStats
-    from gingham.index.flat import load as load
+    from gingham.index.hnsw import HNSW as HNSW
+    from gingham.index.hnsw import HNSWStats as HNSWStats
 
-__all__ = ["Flat", "FlatStats", "load"]
+_PLACES = {"Flat": "flat", "FlatStats": "flat", "HNSW": "hnsw", "HNSWStats": "hnsw", "load": "files"}
+__all__ = ["HNSW", "Flat", "FlatStats", "HNSWStats", "load"]
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        from gingham.index import flat
+    if name in _PLACES:
+        from importlib import import_module
 
-        return getattr(flat, name)
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,6 +35,8 @@ KERNEL_MODULES = (
     "gingham.codecs.hamming_kernels",
     "gingham.codecs.projection_kernels",
     "gingham.codecs.byte_table_kernels",
+    "gingham.index.graph_kernels",
+    "gingham.index.graph_build_kernels",
 )
 """Modules whose import compiles their kernels, or loads them from the cache; the first are compiled first."""
 NICE = 10

@@ -18,7 +18,7 @@ import gingham as gg
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"engine": "gingham", "index": "gingham.index", "codecs": "gingham.codecs"}
-SHARED = ("intrinsics", "topk_kernels", "wide_intrinsics")
+SHARED = ("affine_row_kernels", "beam_kernels", "float_row_kernels", "intrinsics", "topk_kernels", "wide_intrinsics")
 """Modules of gingham.codecs that kernel files import."""
 MODULES = sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
 
@@ -74,7 +74,14 @@ def test_kernel_files_import_only_numpy_numba_and_the_jit_settings() -> None:
                 for node in ast.walk(ast.parse(path.read_text("utf-8")))
                 if isinstance(node, (ast.Import, ast.ImportFrom))
             }
-            assert names <= {"numpy", "numba", "__future__", *(f"gingham.codecs.{name}" for name in SHARED)}
+            assert names <= {
+                "numpy",
+                "numba",
+                "llvmlite",
+                "typing",
+                "__future__",
+                *(f"gingham.codecs.{name}" for name in SHARED),
+            }
 
 
 def test_the_cache_of_kernels_knows_every_source_that_kernels_share() -> None:

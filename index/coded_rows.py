@@ -1,0 +1,248 @@
+"""What the bare indexes share: rows in memory, as codes and, where that is wanted, as vectors to rescore from."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from gingham.codecs.protocol import Codes
+from gingham.codecs.spec import parse_codec
+from gingham.errors import DimensionMismatch, InvalidArgument, NotReady
+from gingham.index.exact import score_listed
+from gingham.index.two_stage import encode_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    from gingham.codecs.protocol import Codec
+    from gingham.schema import Metric
+
+    Array = np.ndarray[Any, Any]
+    Keep = Literal["f16", "f32"] | None
+
+BYTE_DIM = 96
+"""Dimensions below which a byte for each finds under 99 % of 10 neighbours: .987 of GloVe's 50 (bench/codecs.py)."""
+SAMPLE_ROWS = 262_144
+"""Rows that training looks at when :meth:`CodedRows.add` trains."""
+_KEEPS: dict[str | None, Any] = {"f16": np.float16, "f32": np.float32, None: None}
+
+
+class CodedRows:
+    """Rows of a bare index.
+
+    Parameters
+    ----------
+    index : its name, for messages
+    dim, metric, codec, keep, seed : as of :class:`gingham.index.Flat`
+
+    Attributes
+    ----------
+    codec : trained once there are rows
+    """
+
+    def __init__(
+        self, index: str, dim: int, metric: Metric, codec: str, keep: Keep | Literal["auto"], seed: int
+    ) -> None:
+        self._index = index
+        if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or dim < 1:
+            raise InvalidArgument(f"{index}(dim) expects an integer of at least 1, found {dim!r}")
+        if metric not in ("cosine", "dot", "l2"):
+            raise InvalidArgument(f"{index}(metric=) expects 'cosine', 'dot' or 'l2', found {metric!r}")
+        if keep != "auto" and keep not in _KEEPS:
+            raise InvalidArgument(f"{index}(keep=) expects 'f16', 'f32' or None, found {keep!r}")
+        self.codec: Codec = parse_codec(codec, int(dim), metric)
+        self.seed = seed
+        self.keep: Keep = (None if _is_precise(self.codec) else "f16") if keep == "auto" else keep
+        self._codes: list[Codes] = []
+        self._kept: list[Array] = []
+
+    def __len__(self) -> int:
+        return sum(part.n for part in self._codes)
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of all codes."""
+        return sum(part.nbytes for part in self._codes)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the vectors kept."""
+        return sum(int(part.nbytes) for part in self._kept)
+
+    def train(self, sample: object, queries: object) -> None:
+        """See :meth:`gingham.index.Flat.train`."""
+        if len(self):
+            raise NotReady(f"train() expects an empty index, found {len(self)} rows; make a new {self._index}")
+        rows = self.checked(sample, "train(sample)")
+        asked = None if queries is None else self.checked(queries, "train(queries=)")
+        if not len(rows):
+            raise InvalidArgument("train(sample) expects at least one row, found none")
+        self.codec = self.codec.train(rows, queries=asked, seed=self.seed)
+
+    def encoded(self, rows: Array) -> tuple[Codes, Array | None]:
+        """Codes of checked rows, at least one, and what is kept of them; the codec is trained with the first."""
+        kept, codec = None if self.keep is None else _kept(rows, self.keep), self.codec
+        if not codec.trained:
+            codec = codec.train(_sampled(rows, SAMPLE_ROWS, self.seed), seed=self.seed)
+        codes = encode_rows(codec, len(rows), lambda part: rows[part])
+        self.codec = codec
+        return codes, kept
+
+    def append(self, codes: Codes, kept: Array | None) -> None:
+        """Append what :meth:`encoded` gave."""
+        self._codes.append(codes)
+        if kept is not None:
+            self._kept.append(kept)
+
+    def joined(self) -> tuple[Codes, Array | None]:
+        """All codes, and all vectors kept."""
+        if len(self._codes) > 1:
+            # Codes last: a thread that finds them joined takes what is kept for joined, too.
+            self._kept = [np.concatenate(self._kept)] if self._kept else []
+            self._codes = [self.codec.join(self._codes)]
+        return self._codes[0] if self._codes else Codes(0, {}), self._kept[0] if self._kept else None
+
+    def decoded(self, part: slice) -> Array:
+        """Vectors of some rows, from those kept or from the codes; of length one, or zero, under cosine."""
+        codes, kept = self.joined()
+        if kept is not None:
+            return np.ascontiguousarray(kept[part], np.float32)
+        start, stop, _ = part.indices(codes.n)
+        return self.codec.decode(Codes(stop - start, {name: a[start:stop] for name, a in codes.arrays.items()}))
+
+    def checked(self, values: object, what: str) -> Array:
+        """Rows float32, C-contiguous and finite, of length one under cosine."""
+        rows = as_array(values, self.codec.dim, what)
+        out = np.empty(rows.shape, np.float32)
+        bad = _kernels().check_rows(rows.ctypes.data, *rows.shape, int(self.codec.metric == "cosine"), out)
+        if bad < 0:
+            return out
+        if bad % 2:
+            raise InvalidArgument(f"{what}: row {bad // 2} is too long or too short for float32; scale the vectors")
+        if np.isfinite(rows[bad // 2]).all():
+            raise InvalidArgument(f"{what}: row {bad // 2} is too long for float32; scale the vectors")
+        raise InvalidArgument(f"{what} expects finite float32 numbers, found another in row {bad // 2}")
+
+    def checked_queries(self, queries: object) -> Array:
+        """As :meth:`checked`; one vector is one query."""
+        asked = np.asarray(queries)
+        return self.checked(asked.reshape(1, -1) if asked.ndim == 1 else asked, "search(queries)")
+
+    def checked_allow(self, allow: object) -> Array:
+        """Bool (n,), C-contiguous."""
+        mask = np.asarray(allow)
+        if mask.dtype != np.bool_ or mask.shape != (len(self),):
+            raise InvalidArgument(
+                f"search(allow=) expects {len(self)} bools, one a row, found {mask.dtype} of shape {mask.shape}"
+            )
+        return np.ascontiguousarray(mask)
+
+    def rescore(self, queries: Array, rows: Array) -> Array:
+        """Scores of listed rows from the vectors kept, which there are."""
+        kept = self.joined()[1]
+        assert kept is not None
+        metric: Metric = "l2" if self.codec.metric == "l2" else "dot"
+        return score_listed(queries, kept, rows, norms=np.empty(0, np.float32), metric=metric)
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """What a file keeps: plain values and arrays."""
+        codes, kept = self.joined()
+        arrays = {f"codes.{name}": array for name, array in codes.arrays.items()}
+        if self.codec.trained:
+            arrays |= {f"codec.{name}": np.ascontiguousarray(a) for name, a in self.codec.arrays().items()}
+        if kept is not None:
+            arrays["kept"] = kept
+        about = {
+            "n": len(self), "dim": self.codec.dim, "metric": self.codec.metric, "codec": self.codec.spec,
+            "keep": self.keep, "trained": self.codec.trained, "seed": self.seed,
+        }  # fmt: skip
+        return about, arrays
+
+    def restore(self, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Take what :meth:`stored` gave."""
+        if about["trained"]:
+            self.codec = self.codec.with_arrays(under("codec.", arrays))
+        if about["n"]:
+            self._codes = [Codes(about["n"], under("codes.", arrays))]
+            self._kept = [arrays["kept"]] if "kept" in arrays else []
+
+
+def _is_precise(codec: Codec) -> bool:
+    """Whether codes hold every dimension so well that candidates are rescored from them."""
+    *transforms, kind = codec.spec.split(",")
+    whole = not any(name.startswith(("PCA", "MRL", "LeanVec")) for name in transforms)
+    if kind in ("SQ8", "LVQ8", "RaBitQ8"):
+        return whole and codec.dim >= BYTE_DIM
+    return whole and (codec.levels == 2 or kind in ("F32", "F16", "BF16"))
+
+
+def checked_k(k: object) -> int:
+    """An integer of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise InvalidArgument(f"search(k) expects an integer of at least 1, found {k!r}")
+    return int(k)
+
+
+def padded(scores: Array, rows: Array, k: int) -> tuple[Array, Array]:
+    """Results widened to k columns by (-inf, -1)."""
+    if scores.shape[1] == k:
+        return scores, rows
+    missing = ((0, 0), (0, k - scores.shape[1]))
+    return np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1)
+
+
+def as_array(values: object, dim: int, what: str) -> Array:
+    """Numbers as float32 (n, dim), C-contiguous.
+
+    Raises
+    ------
+    DimensionMismatch : of another width
+    InvalidArgument : not numbers
+    """
+    try:
+        rows = np.asarray(values)
+        if rows.dtype.kind not in "fiu":
+            raise TypeError
+        if rows.dtype != np.float32 or not rows.flags.c_contiguous:
+            with np.errstate(over="ignore"):
+                rows = np.ascontiguousarray(rows, np.float32)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{what} expects numbers of shape (n, {dim}), found {type(values).__name__}") from None
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise DimensionMismatch(f"{what} expects shape (n, {dim}), found {rows.shape}")
+    return rows
+
+
+@cache
+def _kernels() -> ModuleType:
+    from gingham.codecs import scalar_kernels
+
+    return scalar_kernels
+
+
+def _sampled(rows: Array, n: int, seed: int) -> Array:
+    if len(rows) <= n:
+        return rows
+    chosen = np.random.default_rng(seed).choice(len(rows), n, replace=False)
+    return rows[np.sort(chosen)]
+
+
+def _kept(rows: Array, keep: Keep) -> Array:
+    if keep == "f32":
+        return rows.copy()
+    with np.errstate(over="ignore"):
+        kept = rows.astype(np.float16)
+    bad = np.flatnonzero(np.isinf(kept).any(axis=1))
+    if len(bad):
+        raise InvalidArgument(
+            f"add(vectors): row {bad[0]} has a number beyond 65504; use keep='f32' or scale the vectors"
+        )
+    return kept
+
+
+def under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

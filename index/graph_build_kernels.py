@@ -1,0 +1,251 @@
+"""Kernels that choose the links of a proximity graph. Addresses are raw: the caller has checked shapes.
+
+Rows are those of :mod:`gingham.index.working_rows`: eight float32, of which the first five are step, offset, what l2
+adds, a coordinate of its own, and the sum of the codes; then the codes, a byte a dimension. Distances are squared, of
+decoded vectors; products of codes are exact integers, and sums have one order, so a graph has the same bytes on every
+CPU.
+"""
+
+import numpy as np
+from numba import float32, int64, uint32, uint64
+
+from gingham.codecs.beam_kernels import fetch, key_of, node_of, score_of
+from gingham.codecs.intrinsics import (
+    add_ints,
+    function,
+    inline,
+    kernel,
+    load_bytes_as_words,
+    load_one_f32,
+    load_one_u32,
+    multiply_words,
+    sum_ints,
+    zero_ints,
+)
+
+HEADER = 32
+NONE = np.uint32(0xFFFFFFFF)
+"""After the last neighbour."""
+_NOISE = np.float32(2e-6)
+"""Distances that differ by less than this share of both squared lengths are equal: rounding in float32."""
+
+
+@inline
+def _squared_distance(x, y, width, dim):
+    """Of two rows, and what rounding may have changed it by."""
+    a, b = zero_ints(), zero_ints()
+    for j in range(0, width, 32):
+        o = uint64(HEADER + j)
+        a = add_ints(a, multiply_words(load_bytes_as_words(x + o), load_bytes_as_words(y + o)))
+        o += uint64(16)
+        b = add_ints(b, multiply_words(load_bytes_as_words(x + o), load_bytes_as_words(y + o)))
+    s, o, c = load_one_f32(x), load_one_f32(x + uint64(4)), load_one_f32(x + uint64(16))
+    t, p, d = load_one_f32(y), load_one_f32(y + uint64(4)), load_one_f32(y + uint64(16))
+    inner = s * t * float32(sum_ints(add_ints(a, b))) + s * p * c + t * o * d + float32(dim) * o * p
+    inner += load_one_f32(x + uint64(12)) * load_one_f32(y + uint64(12))
+    both = load_one_f32(x + uint64(8)) + load_one_f32(y + uint64(8))
+    return both - float32(2.0) * inner, both * _NOISE
+
+
+@function
+def _choose(keys, count, self, rows, stride, width, dim, alpha, most, kept):
+    """Keep candidates, nearest first, that none kept before is ``alpha`` times nearer to; returns how many.
+
+    Source: algorithm 4 of HNSW, and algorithm 3 of DiskANN (Subramanya et al. 2019) for alpha; both are on squares.
+    """
+    chosen = int64(0)
+    for i in range(count):
+        v = node_of(keys[i])
+        if v == self:
+            continue
+        if i + 1 < count:
+            fetch(rows + uint64(node_of(keys[i + 1])) * uint64(stride), stride)
+        distance = -score_of(keys[i])
+        x = rows + uint64(v) * uint64(stride)
+        good = True
+        for j in range(chosen):
+            between, noise = _squared_distance(x, rows + uint64(kept[j]) * uint64(stride), width, dim)
+            if alpha * between <= distance + noise:
+                good = False
+                break
+        if good:
+            kept[chosen] = v
+            chosen += 1
+            if chosen == most:
+                break
+    return chosen
+
+
+@inline
+def _set_links(links, v, kept, count):
+    for j in range(links.shape[1]):
+        links[v, j] = uint32(kept[j]) if j < count else NONE
+
+
+@inline
+def _count_links(links, v):
+    count = int64(0)
+    while count < links.shape[1] and links[v, count] != NONE:
+        count += 1
+    return count
+
+
+@inline
+def _choose_again(links, v, count, keys, rows, stride, width, dim, alpha, most, kept):
+    """Keep the best of ``count`` candidates of v, whose keys have no distances yet."""
+    x = rows + uint64(v) * uint64(stride)
+    for i in range(count):
+        u = node_of(keys[i])
+        between, _ = _squared_distance(x, rows + uint64(u) * uint64(stride), width, dim)
+        keys[i] = key_of(-between, u)
+    ordered = keys[:count]
+    ordered.sort()
+    _set_links(links, v, kept, _choose(ordered, count, v, rows, stride, width, dim, alpha, most, kept))
+
+
+@kernel(
+    "void(uint32[:,::1], uint64, int64, int64, int64, int64[::1], float32[:,::1], int64[:,::1], int64, float32,"
+    "uint64[::1], int64[::1])"
+)
+def link_nodes(links, rows, stride, width, dim, nodes, scores, found, most, alpha, keys, kept):
+    """Choose the neighbours of nodes among what a search found for each, best first."""
+    for t in range(len(nodes)):
+        count = int64(0)
+        while count < found.shape[1] and found[t, count] >= 0:
+            keys[count] = key_of(scores[t, count], found[t, count])
+            count += 1
+        count = _choose(keys, count, nodes[t], rows, stride, width, dim, alpha, most, kept)
+        _set_links(links, nodes[t], kept, count)
+
+
+@kernel(
+    "void(uint32[:,::1], uint64, int64, int64, int64, uint64[::1], int64[::1], int64, int64, int64, float32,"
+    "uint64[::1], int64[::1])"
+)
+def link_back(links, rows, stride, width, dim, pairs, starts, low, high, most, alpha, keys, kept):
+    """Give the targets of groups low to high links to their sources; where there are too many the best are chosen.
+
+    Parameters
+    ----------
+    pairs : target << 32 | source, ascending
+    starts : of the groups of equal target, and their end
+    most : neighbours that stay where there were more than columns
+    keys : as long as candidates count; sources beyond are left out
+    """
+    for g in range(low, high):
+        v = int64(pairs[starts[g]] >> uint64(32))
+        count = _count_links(links, v)
+        wanted = starts[g + 1] - starts[g]
+        if count + wanted <= links.shape[1]:
+            for i in range(wanted):
+                links[v, count + i] = uint32(pairs[starts[g] + i] & uint64(0xFFFFFFFF))
+            continue
+        for i in range(count):
+            keys[i] = key_of(float32(0.0), links[v, i])
+        wanted = min(wanted, len(keys) - count)
+        for i in range(wanted):
+            keys[count + i] = key_of(float32(0.0), pairs[starts[g] + i] & uint64(0xFFFFFFFF))
+        _choose_again(links, v, count + wanted, keys, rows, stride, width, dim, alpha, most, kept)
+
+
+@kernel("void(uint32[:,::1], uint64, int64, int64, int64, int64, int64, int64, float32, uint64[::1], int64[::1])")
+def shorten(links, rows, stride, width, dim, low, high, most, alpha, keys, kept):
+    """Choose the best neighbours of nodes low to high that have more than ``most``."""
+    for v in range(low, high):
+        count = _count_links(links, v)
+        if count > most:
+            for i in range(count):
+                keys[i] = key_of(float32(0.0), links[v, i])
+            _choose_again(links, v, count, keys, rows, stride, width, dim, alpha, most, kept)
+
+
+@kernel(
+    "void(uint64, int64, int64, int64[::1], uint32[:,::1], uint64, int64, int64, int64, int64, int64, int64, float32,"
+    "uint64[::1], int64[::1])"
+)
+def carry_over(old, degree, n, places, links, rows, stride, width, dim, low, high, most, alpha, keys, kept):
+    """Copy the links of nodes low to high to the places where nodes are from now on.
+
+    Parameters
+    ----------
+    old : address of the links before, uint32 (n, degree)
+    places : of each node, -1 for one that is gone; whoever had a link to it chooses anew among its neighbours too
+
+    Notes
+    -----
+    Source: algorithm 4 of FreshDiskANN (Singh et al. 2021), for nodes that are gone.
+    """
+    for v in range(low, high):
+        if places[v] < 0:
+            continue
+        count, gone = int64(0), False
+        for j in range(degree):
+            u = int64(load_one_u32(old + uint64(4 * (v * degree + j))))
+            if u >= n:
+                break
+            if places[u] >= 0:
+                keys[count] = key_of(float32(0.0), places[u])
+                count += 1
+                continue
+            gone = True
+            for i in range(degree):
+                w = int64(load_one_u32(old + uint64(4 * (u * degree + i))))
+                if w >= n or count >= len(keys) - degree:
+                    break
+                if places[w] >= 0 and w != v:
+                    keys[count] = key_of(float32(0.0), places[w])
+                    count += 1
+        if gone:
+            _choose_again(links, places[v], count, keys, rows, stride, width, dim, alpha, most, kept)
+        else:
+            for j in range(links.shape[1]):
+                links[places[v], j] = uint32(node_of(keys[j])) if j < count else NONE
+
+
+@kernel("int64(uint32[:,::1], int64, uint8[::1], uint32[::1])")
+def mark_reachable(links, start, reached, queue):
+    """Set ``reached`` of every node that links lead to from one; returns how many they are."""
+    reached[start] = 1
+    queue[0] = uint32(start)
+    head, tail = int64(0), int64(1)
+    while head < tail:
+        v = int64(queue[head])
+        head += 1
+        for j in range(_count_links(links, v)):
+            u = int64(links[v, j])
+            if reached[u] == 0:
+                reached[u] = 1
+                queue[tail] = uint32(u)
+                tail += 1
+    return tail
+
+
+@kernel("void(uint32[:,::1], int64[::1], int64[:,::1], int64)")
+def attach(links, nodes, found, most):
+    """Give each node a link from the best found that has fewer than ``most``, else in place of the best's last link.
+
+    Notes
+    -----
+    What loses its link in this way gets one from the node, so that nothing else becomes unreachable. A node without
+    links gets one to the best found.
+    """
+    for t in range(len(nodes)):
+        u = nodes[t]
+        done = False
+        for j in range(found.shape[1]):
+            w = found[t, j]
+            if w < 0 or w == u:
+                continue
+            count = _count_links(links, w)
+            if count < most:
+                links[w, count] = uint32(u)
+                done = True
+                break
+        w = found[t, 0] if found[t, 0] != u else found[t, min(int64(1), int64(found.shape[1] - 1))]
+        if w >= 0 and w != u and links[u, 0] == NONE:
+            links[u, 0] = uint32(w)
+        if not done and w >= 0 and w != u:
+            count = _count_links(links, w)
+            lost = links[w, count - 1]
+            links[w, count - 1] = uint32(u)
+            links[u, min(_count_links(links, u), most - 1)] = lost
