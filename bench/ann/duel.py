@@ -92,10 +92,9 @@ class Aim:
         return Bracket(efforts, tuple(self.recall(effort, "odd") for effort in efforts))
 
     @property
-    def best(self) -> float:
-        """The most found with any effort, by the half of the queries that found less."""
-        halves = {half for half, _ in self._known}
-        return min(max(found for (of, _), found in self._known.items() if of == half) for half in halves)
+    def most(self) -> float:
+        """Recall with the greatest effort tried, of the half of the queries that finds less."""
+        return min(found for (_, effort), found in self._known.items() if effort >= GREATEST)
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
@@ -125,7 +124,7 @@ def duel(workers: dict[str, Worker], aims: dict[str, Aim], target: float, option
     for name in workers:
         found = aims[name].bracket(target)
         if found is None:
-            out[name] = {"out": f"finds {aims[name].best:.4f} at most"}
+            out[name] = {"out": f"finds {aims[name].most:.4f} at most"}
         else:
             brackets[name] = found
             print(target, name, found, file=sys.stderr, flush=True)
