@@ -429,9 +429,10 @@ class HNSW:
         if self._graph is None:
             working = WorkingRows(codec.dim, codec.metric, rows[::step].mean(axis=0, dtype=np.float64))
             return GraphBuilder(working, seed=self._rows.seed, **options)
-        mean = self._rows.decoded(slice(0, MEAN_ROWS)).mean(axis=0, dtype=np.float64)
+        there = len(self._graph)
+        mean = self._rows.decoded(slice(0, min(MEAN_ROWS, there))).mean(axis=0, dtype=np.float64)
         working = WorkingRows(codec.dim, codec.metric, mean)
-        working.append(len(self._graph), self._rows.decoded)
+        working.append(there, lambda part: self._rows.decoded(slice(part.start, min(part.stop, there))))
         return GraphBuilder.of_graph(self._graph, working, gone=self._gone, seed=self._rows.seed, **options)
 
     @classmethod
