@@ -26,6 +26,7 @@ TOP_NODES = 32
 MOST_NODES = 1 << 31
 """Keys of candidates have 31 bits for the node."""
 _NO_ENTRIES: Array = np.empty(0, np.uint32)
+NONE_HIDDEN: Array = np.empty(0, np.int64)
 _kept = threading.local()
 
 
@@ -96,7 +97,13 @@ class Graph:
         return self.links.ctypes.data, self.nodes.ctypes.data, self.layers.ctypes.data
 
     def search(
-        self, coded: RowScores, ef: int, *, allow: Array | None = None, entries: Array = _NO_ENTRIES
+        self,
+        coded: RowScores,
+        ef: int,
+        *,
+        allow: Array | None = None,
+        entries: Array = _NO_ENTRIES,
+        hidden: Array = NONE_HIDDEN,
     ) -> tuple[Array, Array]:
         """Find the nodes of the best scores for each prepared query.
 
@@ -105,6 +112,7 @@ class Graph:
         ef : nodes found for each, at least 1
         allow : bool (n,), C-contiguous, the nodes that may be found; None allows all
         entries : uint32, allowed nodes to begin at, at most half the degree
+        hidden : int64 (n_queries,), a node for each query that it is not to find nor to pass, or none at all
 
         Returns
         -------
@@ -123,7 +131,8 @@ class Graph:
             links, degree, n, nodes, layers, self.starts, self.layers.shape[1],
             coded.kind, coded.address, coded.stride, coded.factors, coded.width, coded.bits,
             coded.queries, coded.parameters,
-            0 if allow is None else allow.ctypes.data, entries, visited, beams, around, keys, slots, scores, rows,
+            0 if allow is None else allow.ctypes.data, entries, hidden,
+            visited, beams, around, keys, slots, scores, rows,
         )  # fmt: skip
         return scores, rows
 

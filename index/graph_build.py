@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gingham import deadline
+from gingham.index.calibration import HELD_OUT
 from gingham.index.graph import TOP_NODES, Graph
 from gingham.parallel import run_blocks
 
@@ -39,6 +40,8 @@ REPAIRS = 3
 """Rounds that link nodes nothing leads to; one is enough, unless links are so few that none can be spared."""
 REBUILD_GROWTH, RELAYER_GROWTH = 2.0, 1.25
 """Growth above which a graph is built anew, and above which its layers are: new nodes are not in them until then."""
+HELD_OUT_SHARE = 16
+"""Of the rows at least so many times as many are in the graph."""
 AUDIT_SHARE = 1 / 64
 """Share of new nodes below which the graph is not looked through for those that nothing leads to until it is frozen."""
 
@@ -110,12 +113,18 @@ class GraphBuilder:
             builder._carry_over(graph, places)
         return builder
 
-    def grow(self, progress: Callable[[int], None] | None = None) -> None:
+    def grow(
+        self,
+        progress: Callable[[int], None] | None = None,
+        *,
+        held_out: Callable[[Graph, Array], None] | None = None,
+    ) -> None:
         """Link the rows that are not linked yet.
 
         Parameters
         ----------
         progress : called with the number of nodes linked since the last call
+        held_out : called once before the last :data:`HELD_OUT` rows are linked, with the graph and those rows
 
         Raises
         ------
@@ -129,7 +138,7 @@ class GraphBuilder:
         new, before = np.flatnonzero(self._alive & ~self._linked), int(np.count_nonzero(self._linked))
         if not len(new):
             return
-        linking = _Linking(self.rows, self._ef, progress)
+        linking = _Linking(self.rows, self._ef, progress, held_out)
         total = before + len(new)
         if total >= REBUILD_GROWTH * before:
             self._links = _Links(2 * self._m)
@@ -137,7 +146,8 @@ class GraphBuilder:
             self._build_layers()
             linking.link(self._links, self._order(), self._layers, 0)
         else:
-            linking.link(self._links, new, self._layers, before)
+            order = self._order()
+            linking.link(self._links, order[np.isin(order, new)], self._layers, before)
             if total >= RELAYER_GROWTH * self._layered:
                 self._build_layers()
         self._linked = self._alive.copy()
@@ -173,7 +183,7 @@ class GraphBuilder:
         self._links.reserve(self.rows.n)
         self._linked[:] = False
         self._linked[places[places >= 0]] = True
-        _Linking(self.rows, self._ef, None).carry_over(graph, places.astype(np.int64), self._links)
+        _Linking(self.rows, self._ef).carry_over(graph, places.astype(np.int64), self._links)
         self._build_layers(self._linked)
 
     def _order(self, chosen: Array | None = None) -> Array:
@@ -185,7 +195,7 @@ class GraphBuilder:
         self._layers, self._layered = _build_layers(self.rows, order, self._m, self._ef), len(order)
 
     def _audit(self) -> None:
-        linking = _Linking(self.rows, self._ef, None)
+        linking = _Linking(self.rows, self._ef)
         linking.shorten(self._links)
         self.unreachable = linking.repair(self._links, self._layers, self._alive)
         self._unaudited = 0
@@ -228,7 +238,14 @@ class _Links:
 class _Linking:
     """Links nodes of some rows."""
 
-    def __init__(self, rows: WorkingRows, ef: int, progress: Callable[[int], None] | None) -> None:
+    def __init__(
+        self,
+        rows: WorkingRows,
+        ef: int,
+        progress: Callable[[int], None] | None = None,
+        held_out: Callable[[Graph, Array], None] | None = None,
+    ) -> None:
+        self._held_out = held_out
         self._rows = rows
         self._ef = ef
         self._progress = progress
@@ -239,10 +256,16 @@ class _Linking:
         from_scratch, total = linked == 0, linked + len(order)
         if from_scratch:
             order, linked = order[1:], 1
+        last = min(HELD_OUT, total // HELD_OUT_SHARE) if self._held_out is not None else 0
         while len(order):
             known = layers.within(linked) if from_scratch else layers
             batch = order[: min(linked, max(1, int(BATCH_SHARE * total)))]
             graph = Graph(links.array[: links.n], *known)
+            if 0 < last < len(order):
+                batch = batch[: len(order) - last]
+            elif last and self._held_out is not None:
+                self._held_out(graph, order)
+                last = 0
             blocks = [batch[start : start + BLOCK_NODES] for start in range(0, len(batch), BLOCK_NODES)]
             run_blocks(lambda nodes, graph=graph: self._link_block(links, graph, nodes), blocks)  # type: ignore[misc]
             self._link_back(links, batch)
@@ -338,7 +361,7 @@ def _build_layers(rows: WorkingRows, order: Array, m: int, ef: int) -> _Layers:
         links = _Links(m)
         links.reserve(sizes[number])
         above = _Layers(places, layers, starts[: number + 1])
-        linking = _Linking(rows.taken(order[: sizes[number]]), max(m, ef // 2), None)
+        linking = _Linking(rows.taken(order[: sizes[number]]), max(m, ef // 2))
         linking.link(links, np.arange(sizes[number]), above, 0)
         linking.shorten(links)
         linking.repair(links, above)

@@ -192,13 +192,13 @@ def _write(beam, size, scores, rows, i):
 
 @kernel(
     "void(uint64, int64, int64, uint64, uint64, int64[::1], int64, int64, uint64, int64, int64, int64, int64,"
-    "int8[:,::1], float32[:,::1], uint64, uint32[::1], uint64[:,::1], uint64[:,::1], uint32[:,:,::1], uint64[::1],"
-    "int64[:,::1], float32[:,::1], int64[:,::1])"
+    "int8[:,::1], float32[:,::1], uint64, uint32[::1], int64[::1], uint64[:,::1], uint64[:,::1], uint32[:,:,::1],"
+    "uint64[::1], int64[:,::1], float32[:,::1], int64[:,::1])"
 )
 def search_graph(
     links, degree, n, nodes, layers, starts, layer_degree,
     kind, codes, stride, factors, width, bits, queries, parameters,
-    allow, entries, visited, beams, around, keys, slots, scores, rows,
+    allow, entries, hidden, visited, beams, around, keys, slots, scores, rows,
 ):  # fmt: skip
     """Find the best nodes of each query, as many as ``scores`` has columns.
 
@@ -209,6 +209,7 @@ def search_graph(
     kind to parameters : see :class:`gingham.codecs.row_scores.RowScores`
     allow : address of a bool a node, of those that may be found, or 0 for all; neighbours of others are looked through
     entries : allowed nodes to begin at beside that of the layers; none without ``allow``
+    hidden : a node for each query that it is not to find nor to pass; empty where there is none
     visited : (slots, words of a bit a node); beams : (slots, ef + 1); keys : as wide as ``around``
     around : (slots, 2, at least degree + entries and the uppermost layer): neighbours found, and those not allowed
     slots : (slots, 8) the state
@@ -230,6 +231,8 @@ def search_graph(
                 if coming < n_queries:
                     q = first + uint64(coming * queries.shape[1])
                     _begin(graph, layered, coded, q, parameters, coming, allow, entries, seen, beam, found, keys, state)
+                    if len(hidden) > 0:
+                        seen[hidden[coming] >> 6] |= uint64(1) << uint64(hidden[coming] & 63)
                     coming += 1
             elif state[TURN] != SCORE:
                 _look_on(graph, coded, allow, seen, beam, found, far, state)

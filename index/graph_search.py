@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gingham.errors import InvalidArgument
+from gingham.index.graph import NONE_HIDDEN
 from gingham.parallel import run_blocks
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ class GraphSearch:
         self._codes = codes
         self._rescore = rescore
 
-    def run(self, queries: Array, k: int, ef: int, *, allow: Array | None = None) -> tuple[Array, Array]:
+    def run(
+        self, queries: Array, k: int, ef: int, *, allow: Array | None = None, hidden: Array | None = None
+    ) -> tuple[Array, Array]:
         """Find the k best rows of each query.
 
         Parameters
@@ -89,6 +92,7 @@ class GraphSearch:
         k : at most the rows
         ef : candidates scored precisely, at least k
         allow : bool (n,), C-contiguous; None allows all
+        hidden : int64 (n_queries,), a row for each query that it is not to find, without ``allow``
 
         Returns
         -------
@@ -105,20 +109,27 @@ class GraphSearch:
         if eligible == 0 or not len(queries):
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         size = max(1, min(QUERY_BLOCK, BLOCK_CANDIDATES // plan.ef))
-        blocks = [queries[start : start + size] for start in range(0, len(queries), size)]
-        pieces = run_blocks(lambda some: self._search(some, k, plan, allow, eligible), blocks)
+        blocks = [slice(start, start + size) for start in range(0, len(queries), size)]
+        pieces = run_blocks(
+            lambda part: self._search(
+                queries[part], k, plan, allow, eligible, None if hidden is None else hidden[part]
+            ),
+            blocks,
+        )
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces])
 
-    def _search(self, queries: Array, k: int, plan: Plan, allow: Array | None, eligible: int) -> tuple[Array, Array]:
+    def _search(
+        self, queries: Array, k: int, plan: Plan, allow: Array | None, eligible: int, hidden: Array | None = None
+    ) -> tuple[Array, Array]:
         prepared = self._codec.prepare(queries)
         if plan.way == "scan":
             assert allow is not None
             return self._scan(queries, prepared, k, plan.ef, allow)
-        found = self._walk(prepared, plan, allow)
+        found = self._walk(prepared, plan, allow, hidden)
         scores, rows = self._best(queries, prepared, *found, k)
-        if allow is None and rows[:, k - 1].min() >= 0:
+        if hidden is not None or (allow is None and rows[:, k - 1].min() >= 0):
             return scores, rows
         short = np.flatnonzero(rows[:, min(k, eligible) - 1] < 0)
         if allow is not None and plan.way == "graph":
@@ -135,12 +146,12 @@ class GraphSearch:
                 scores[short], rows[short] = self._scan(again, self._codec.prepare(again), k, plan.ef, everything)
         return scores, rows
 
-    def _walk(self, prepared: Any, plan: Plan, allow: Array | None) -> tuple[Array, Array]:
+    def _walk(self, prepared: Any, plan: Plan, allow: Array | None, hidden: Array | None) -> tuple[Array, Array]:
         coded = self._codec.row_scores(prepared, self._codes)
         if coded is None:
             raise InvalidArgument(f"a graph expects a codec whose rows are scored one by one, found {self._codec.spec}")
         if allow is None or plan.way == "graph":
-            scores, rows = self._graph.search(coded, plan.ef)
+            scores, rows = self._graph.search(coded, plan.ef, hidden=NONE_HIDDEN if hidden is None else hidden)
             if allow is not None:
                 out = (rows >= 0) & ~allow[rows]
                 scores[out], rows[out] = -np.inf, -1

@@ -94,6 +94,13 @@ class WorkingRows:
             PACKED, self._rows.ctypes.data, self.stride, FACTORS, self.width, 8, packed.integers, parameters
         )
 
+    def decoded(self, nodes: Array) -> Array:
+        """Vectors of some rows, float32 (m, dim)."""
+        chosen = self._rows[nodes]
+        header = chosen[:, :HEADER].copy().view(np.float32)
+        values: Array = header[:, OFFSET, None] + header[:, :1] * chosen[:, HEADER : HEADER + self.dim]
+        return values + self._mean
+
     def taken(self, nodes: Array) -> WorkingRows:
         """A copy of some of the rows."""
         part = WorkingRows(self.dim, self.metric, self._mean)
