@@ -37,8 +37,8 @@ BLOCK_NODES = 64
 BLOCK_TARGETS = 512
 BACK_CANDIDATES = 1024
 """Links back that one batch offers to a node at most."""
-REPAIRS = 16
-"""Rounds that link nodes nothing leads to; each leaves few, and one mends most graphs."""
+REPAIRS = 3
+"""Rounds that link nodes nothing leads to; one is enough, unless links are so few that none can be spared."""
 REBUILD_GROWTH, RELAYER_GROWTH = 2.0, 1.25
 """Growth above which a graph is built anew, and above which its layers are: new nodes are not in them until then."""
 HELD_OUT_SHARE = 16
@@ -337,9 +337,9 @@ class _Linking:
         start = int(layers.nodes[0])
         for _ in range(REPAIRS):
             deadline.check()
-            reached, queue = np.zeros(links.n, np.uint8), np.empty(links.n, np.uint32)
-            graph_build_kernels.mark_reachable(array, start, reached, queue)
-            lost = np.flatnonzero(reached == 0 if alive is None else alive & (reached == 0))
+            parents, other = np.full(links.n, NONE), 0
+            graph_build_kernels.mark_reachable(array, start, parents, np.empty(links.n, np.uint32))
+            lost = np.flatnonzero(parents == NONE if alive is None else alive & (parents == NONE))
             if not len(lost):
                 return 0
             graph = Graph(array, *layers)
@@ -347,7 +347,7 @@ class _Linking:
                 deadline.check()
                 nodes = lost[low : low + BLOCK_NODES]
                 _, found = graph.search(self._rows.scores(nodes), self._ef)
-                graph_build_kernels.attach(array, nodes, found, links.degree)
+                other = graph_build_kernels.attach(array, nodes, found, links.degree, parents, other)
         return len(lost)
 
 

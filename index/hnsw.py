@@ -203,7 +203,7 @@ class HNSW:
             raise InvalidArgument(f"add(vectors) expects at most {MOST_NODES} rows in all, found {n}")
         if self._counts[0] - self._counts[1] > CONSOLIDATE_SHARE * (first - self._counts[1]):
             self.consolidate()
-        codec, frozen = self._rows.codec, len(rows) >= FREEZE_SHARE * n
+        codec, calibration, frozen = self._rows.codec, self._calibration, len(rows) >= FREEZE_SHARE * n
         try:
             self._rows.append(*self._rows.encoded(rows))
             builder = self._builder or self._new_builder(rows)
@@ -216,7 +216,7 @@ class HNSW:
             graph = builder.freeze() if frozen else builder.view()
         except BaseException:
             self._rows.truncate(first)
-            self._rows.codec, self._builder = codec, None
+            self._rows.codec, self._calibration, self._builder = codec, calibration, None
             if self._graph is not None:
                 self._set_graph(self._graph.within(first))
             raise
@@ -434,6 +434,25 @@ class HNSW:
         working = WorkingRows(codec.dim, codec.metric, mean)
         working.append(there, lambda part: self._rows.decoded(slice(part.start, min(part.stop, there))))
         return GraphBuilder.of_graph(self._graph, working, gone=self._gone, seed=self._rows.seed, **options)
+
+    @classmethod
+    def from_hnswlib(
+        cls, source: object, *, metric: Metric | None = None, dim: int | None = None, codec: str | None = None,
+        keep: Keep | Literal["auto"] = "auto",
+    ) -> tuple[HNSW, Array]:  # fmt: skip
+        """An index of hnswlib with its links, and its labels; see :func:`gingham.index.graph_import.from_hnswlib`."""
+        from gingham.index.graph_import import from_hnswlib
+
+        return from_hnswlib(source, metric=metric, dim=dim, codec=codec, keep=keep)
+
+    @classmethod
+    def from_faiss(
+        cls, source: object, *, codec: str | None = None, keep: Keep | Literal["auto"] = "auto"
+    ) -> tuple[HNSW, Array]:
+        """An index of faiss with its links, and its labels; see :func:`gingham.index.graph_import.from_faiss`."""
+        from gingham.index.graph_import import from_faiss
+
+        return from_faiss(source, codec=codec, keep=keep)
 
     @classmethod
     def _loaded(cls, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> HNSW:
