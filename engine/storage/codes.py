@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.codecs.spec import parse_codec
+from gingham.codecs.spec import has_rows, parse_codec
 from gingham.errors import Corrupt, InvalidArgument
 from gingham.index.two_stage import encode_rows
 from gingham.storage.blobs import array_of, rebased
@@ -35,10 +35,21 @@ def has_enough_rows(rows: int) -> bool:
 
 
 def check_codecs(schema: Schema) -> None:
-    """Raise InvalidArgument unless every codec of the schema parses and fits its field."""
+    """Raise InvalidArgument unless every codec of the schema parses and fits its field and its index."""
     for dense in schema.dense.values():
-        if dense.codec is not None:
-            parse_codec(dense.codec, dense.dim, dense.metric)
+        check_codec(dense)
+
+
+def check_codec(dense: Dense) -> None:
+    """Raise InvalidArgument unless the codec of a field parses and fits it and its index."""
+    if dense.codec is None:
+        return
+    parse_codec(dense.codec, dense.dim, dense.metric)
+    if dense.index is not None and not has_rows(dense.codec):
+        raise InvalidArgument(
+            f"an index {dense.index!r} expects a codec that scores rows one by one, such as 'LVQ4x8', 'SQ8' or "
+            f"'RaBitQ4', found {dense.codec!r}; choose another, or leave index= out"
+        )
 
 
 def train_codec(dense: Dense, rows: int, sample: Callable[[Array], tuple[Array, Array]]) -> Codec | None:
