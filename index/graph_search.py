@@ -158,7 +158,7 @@ class GraphSearch:
         step = max(1, SCAN_ROWS // len(queries))
         for start in range(0, len(allowed), step):
             part = allowed[start : start + step]
-            listed = np.ascontiguousarray(np.broadcast_to(part, (len(queries), len(part))))
+            listed = np.repeat(part[None], len(queries), axis=0)
             found = np.empty(listed.shape, np.float32)
             self._codec.score(prepared, self._codes, listed, found)
             scores, listed = np.concatenate([scores, found], axis=1), np.concatenate([rows, listed], axis=1)
