@@ -83,7 +83,9 @@ class Collection(CollectionView):
         return total if total.version else self._upsert_batch(RowBatch([], {}, {}), schema)
 
     def _upsert_batch(self, batch: RowBatch, schema: Schema) -> WriteResult:
-        prepared = writes.prepare_rows(embed_rows(batch, schema, self._embedder), schema)
+        prepared = writes.prepare_rows(
+            embed_rows(batch, schema, self._embedder), schema, self._store.options.memory_budget
+        )
         result = self._store.write(lambda session: writes.upsert(session, self._cid, prepared))
         if prepared.segments:
             self._store.maintenance.make_room(self._cid)
@@ -199,7 +201,7 @@ class Collection(CollectionView):
 
         if isinstance(min_recall, bool) or not isinstance(min_recall, (int, float)) or not 0 <= min_recall <= 1:
             raise InvalidArgument(f"recode(min_recall=) expects a number from 0 to 1, found {min_recall!r:.60}")
-        return recode(self._store, self._cid, name, codec, min_recall)
+        return recode(self._store, self._cid, name, {"codec": codec}, min_recall)
 
     def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
         """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""

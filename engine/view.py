@@ -304,6 +304,7 @@ class CollectionView:
         fields: Sequence[str] | None = None,
         exact: bool = False,
         oversample: float | None = None,
+        ef_search: int | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Find the nearest rows, or those with the words of a text.
@@ -321,6 +322,7 @@ class CollectionView:
         exact : scan the vectors even where they have codes
         oversample : candidates of the codes that are scored from the vectors, times k; more finds more, None takes
             4 k + 64
+        ef_search : candidates of a graph that are scored from the vectors, at least k; more finds more, None takes 64
         timeout : seconds after which the search gives up; None waits
 
         Returns
@@ -338,7 +340,7 @@ class CollectionView:
             raise InvalidArgument("search() expects k= or radius=, found neither")
         k = None if k is None else whole("search(k=)", k)
         radius = None if radius is None else least_score("search(radius=)", radius)
-        effort = Effort(exact=exact, oversample=oversample)
+        effort = Effort(exact=exact, oversample=oversample, ef_search=ef_search)
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             name, kind, queries, single = self._query_of(record, query, using)
