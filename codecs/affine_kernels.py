@@ -21,17 +21,17 @@ _AHEAD = 4096
 """Bytes ahead of a scan that are asked for: hardware stops at the end of a page."""
 
 
-@kernel(f"void({_SCORED}, int64, int64, int64, uint64, float32[:,::1], uint64, float32[:,::1], int64[:,::1])")
+@kernel(f"void({_SCORED}, int64, int64, int64, int8[:,::1], float32[:,::1], uint64, float32[:,::1], int64[:,::1])")
 def scan_packed(codes, stride, factors, width, bits, start, stop, tile, queries, parameters, allow, scores, rows):
     """Offer rows start to stop to the heaps of all queries, ``tile`` rows at a time; ``allow`` 0 allows all."""
-    step = uint64(width * 2 if bits == 8 else width)
+    step, first = uint64(queries.shape[1]), uint64(queries.ctypes.data)
     skip = uint64(4 * factors)
     n = scores.shape[0]
     fours = n - n % 4 if bits == 8 or bits == 4 else 0
     for low in range(start, stop, tile):
         high = min(low + tile, stop)
         for i in range(0, fours, 4):
-            q = queries + uint64(i) * step
+            q = first + uint64(i) * step
             for row in range(low, high):
                 if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
                     continue
@@ -45,7 +45,7 @@ def scan_packed(codes, stride, factors, width, bits, start, stop, tile, queries,
                 _offer(scores, rows, i + 2, score_of_product(c, x, factors, parameters, i + 2), row)
                 _offer(scores, rows, i + 3, score_of_product(d, x, factors, parameters, i + 3), row)
         for i in range(fours, n):
-            q = queries + uint64(i) * step
+            q = first + uint64(i) * step
             for row in range(low, high):
                 if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
                     continue
@@ -53,13 +53,12 @@ def scan_packed(codes, stride, factors, width, bits, start, stop, tile, queries,
                 _offer(scores, rows, i, score_row(x, factors, q, width, bits, uint64(_AHEAD), parameters, i), row)
 
 
-@kernel(f"void({_SCORED}, uint64, float32[:,::1], int64[:,::1], float32[:,::1])")
+@kernel(f"void({_SCORED}, int8[:,::1], float32[:,::1], int64[:,::1], float32[:,::1])")
 def score_packed(codes, stride, factors, width, bits, queries, parameters, rows, out):
     """Score the listed rows of each query; a negative row scores -inf."""
-    query_bytes = width * 2 if bits == 8 else width
     m = rows.shape[1]
     for i in range(rows.shape[0]):
-        q = queries + uint64(i * query_bytes)
+        q = uint64(queries.ctypes.data) + uint64(i * queries.shape[1])
         for j in range(m):
             if rows[i, j] < 0:
                 out[i, j] = float32(-np.inf)
@@ -71,16 +70,15 @@ def score_packed(codes, stride, factors, width, bits, queries, parameters, rows,
 
 
 @kernel(
-    f"void({_SCORED}, uint64, float32[:,::1], int64, uint64, float32[:,::1],"
-    "uint64, int64, int64, int64, uint64, float32[:,::1], int64[:,::1], float32[:,::1])"
+    f"void({_SCORED}, int8[:,::1], float32[:,::1], int64, int8[:,::1], float32[:,::1],"
+    "uint64, int64, int64, int64, int8[:,::1], float32[:,::1], int64[:,::1], float32[:,::1])"
 )
 def refine_packed(
     codes, stride, factors, width, bits, queries, parameters, twice, rest, rest_parameters,
     fine, fine_stride, fine_width, fine_bits, fine_queries, fine_parameters, rows, out,
 ):  # fmt: skip
     """Score the listed rows of each query by both levels, and with ``twice`` by what rounding left of the query."""
-    step = width * 2 if bits == 8 else width
-    fine_step = fine_width * 2 if fine_bits == 8 else fine_width
+    first, second, third = uint64(queries.ctypes.data), uint64(rest.ctypes.data), uint64(fine_queries.ctypes.data)
     m = rows.shape[1]
     none = uint64(0)
     for i in range(rows.shape[0]):
@@ -95,11 +93,11 @@ def refine_packed(
                 for line in range(0, stride, 64):
                     prefetch(codes + uint64(later * stride + line))
             row = codes + uint64(rows[i, j] * stride)
-            s = score_row(row, factors, queries + uint64(i * step), width, bits, none, parameters, i)
+            s = score_row(row, factors, first + uint64(i * queries.shape[1]), width, bits, none, parameters, i)
             if twice != 0:
-                s += score_row(row, factors, rest + uint64(i * step), width, bits, none, rest_parameters, i)
+                s += score_row(row, factors, second + uint64(i * rest.shape[1]), width, bits, none, rest_parameters, i)
             row = fine + uint64(rows[i, j] * fine_stride)
-            q = fine_queries + uint64(i * fine_step)
+            q = third + uint64(i * fine_queries.shape[1])
             out[i, j] = s + score_row(row, factors, q, fine_width, fine_bits, none, fine_parameters, i)
 
 

@@ -7,16 +7,18 @@ and 4. The mean of the training sample is subtracted first, from queries too: a 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gingham.codecs.packed import THIRD, PackedQueries, PackedRows, centered
+from gingham.codecs.packed import SUM_LIMIT, PackedQueries, PackedRows
 from gingham.codecs.protocol import Codes, join_rows
 from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import ModuleType
 
     from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class LVQQueries:
+class LVQQueries(NamedTuple):
     """Queries for both levels: the rounded one, what rounding left out, and the one for the second level."""
 
     coarse: PackedQueries
@@ -84,11 +85,11 @@ class LVQ:
         """2 with a second level."""
         return 2 if self.fine_bits else 1
 
-    @property
+    @cached_property
     def _coarse(self) -> PackedRows:
         return PackedRows(self.dim, self.bits)
 
-    @property
+    @cached_property
     def _fine(self) -> PackedRows:
         return PackedRows(self.dim, self.fine_bits)
 
@@ -98,20 +99,22 @@ class LVQ:
             raise InvalidArgument(f"{self.spec} expects to be trained before it is used; call train() first")
         return self.mean
 
+    @cached_property
+    def _mean_address(self) -> int:
+        return int(self._mean.ctypes.data)
+
     def train(self, sample: Array, *, queries: Array | None = None, seed: int = 0) -> LVQ:
         """Learn the mean."""
         return replace(self, mean=sample.mean(axis=0, dtype=np.float64).astype(np.float32))
 
     def encode(self, vectors: Array) -> Codes:
         """Encode rows."""
-        from gingham.codecs import scalar_kernels
-
         mean, n = self._mean, len(vectors)
         coarse, fine = self._coarse, self._fine if self.fine_bits else self._coarse
         values, header = np.zeros((n, coarse.width), np.uint8), np.empty((n, 3), np.float32)
         fine_n = n if self.fine_bits else 0
         fine_values, fine_header = np.zeros((fine_n, fine.width), np.uint8), np.empty((fine_n, 3), np.float32)
-        scalar_kernels.encode_levels(
+        _kernels().encode_levels(
             vectors.ctypes.data, n, self.dim, mean.ctypes.data, 2**self.bits - 1, 2**self.fine_bits - 1,
             2 if self.metric == "l2" else 0, np.empty(self.dim + 16, np.float32),
             values, header, fine_values, fine_header,
@@ -136,17 +139,26 @@ class LVQ:
 
     def prepare(self, queries: Array, bias: Array | None = None) -> LVQQueries:
         """Subtract the mean and round."""
-        near, share, constant = centered(queries, self._mean, self.metric)
-        constant = constant if bias is None else constant + bias
-        rest = None
-        if self.fine_bits and self.bits == 4:
-            coarse, rest = self._coarse.prepare_twice(near, self.metric, constant)
-        else:
-            coarse = self._coarse.prepare(near, self.metric, constant)
-        coarse.parameters[:, THIRD] *= share
-        if not self.fine_bits:
-            return LVQQueries(coarse, None, None)
-        return LVQQueries(coarse, rest, self._fine.prepare(near, self.metric, np.zeros(len(queries))))
+        n, coarse, fine_bits = len(queries), self._coarse, self.fine_bits
+        twice = fine_bits > 0 and self.bits == 4
+        size, fine_size, fine_width = n * coarse.query_bytes, 0, 0
+        if fine_bits:
+            fine_size, fine_width = n * self._fine.query_bytes, self._fine.width
+        first = 2 * size if twice else size
+        integers = np.empty(first + fine_size, np.int8)
+        parameters = np.empty((1 + twice + (fine_bits > 0), n, 5), np.float32)
+        near, left = np.empty((2, self.dim), np.float32)
+        _kernels().prepare_levels(
+            queries.ctypes.data, n, self.dim, self._mean_address, 2 if self.metric == "l2" else 0, SUM_LIMIT,
+            self.bits, coarse.width, fine_bits, fine_width, near, left, integers, parameters,
+        )  # fmt: skip
+        if bias is not None:
+            parameters[0, :, 4] += bias
+        rounded = PackedQueries(integers[:size].reshape(n, -1), parameters[0])
+        if not fine_bits:
+            return LVQQueries(rounded, None, None)
+        rest = PackedQueries(integers[size:first].reshape(n, -1), parameters[1]) if twice else None
+        return LVQQueries(rounded, rest, PackedQueries(integers[first:].reshape(n, -1), parameters[-1]))
 
     def scan(
         self, prepared: LVQQueries, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array
@@ -163,12 +175,12 @@ class LVQ:
         if prepared.fine is None:
             self.score(prepared, codes, rows, out)
             return
-        levels = codes.arrays["coarse"], codes.arrays["fine"]
+        levels = codes.addresses["coarse"], codes.addresses["fine"]
         self._coarse.refine((prepared.coarse, prepared.rest, prepared.fine), levels, self._fine, rows, out)
 
     def row_scores(self, prepared: LVQQueries, codes: Codes) -> RowScores:
         """Of the first level."""
-        return self._coarse.row_scores(prepared.coarse, codes.arrays["coarse"])
+        return self._coarse.row_scores(prepared.coarse, codes.addresses["coarse"])
 
     def bound(self, prepared: LVQQueries, codes: Codes, rows: Array) -> Array | None:
         """None: LVQ bounds the error of a coordinate, not that of a score."""
@@ -184,3 +196,10 @@ class LVQ:
     def with_arrays(self, arrays: Mapping[str, Array]) -> LVQ:
         """A trained copy."""
         return replace(self, mean=np.ascontiguousarray(arrays["mean"], np.float32))
+
+
+@cache
+def _kernels() -> ModuleType:
+    from gingham.codecs import scalar_kernels
+
+    return scalar_kernels

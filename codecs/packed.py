@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gingham.codecs.row_scores import PACKED, RowScores
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from gingham.schema import Metric
 
 Array = np.ndarray[Any, Any]
@@ -23,16 +26,12 @@ SECOND, THIRD = 2, 3
 """Columns of the parameters of a query: see :mod:`gingham.codecs.affine_row_kernels`."""
 
 
-NOTHING_LEFT: Array = np.empty((0, 0), np.float32)
-
-
-@dataclass(frozen=True)
-class PackedQueries:
+class PackedQueries(NamedTuple):
     """Queries rounded to integers.
 
     Attributes
     ----------
-    integers : int16 or int8 (n_queries, width)
+    integers : (n_queries, bytes) int8: the bytes of int16, or int8
     parameters : float32 (n_queries, 5), of :mod:`gingham.codecs.affine_row_kernels`
     """
 
@@ -79,42 +78,43 @@ class PackedRows:
     bits: int
     factors: int = 3
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Dimensions with padding."""
         step = 16 if self.bits == 8 else 64
         return -(-self.dim // step) * step
 
-    @property
+    @cached_property
+    def query_bytes(self) -> int:
+        """Bytes of a rounded query."""
+        return self.width * (2 if self.bits == 8 else 1)
+
+    @cached_property
     def stride(self) -> int:
         """Bytes of a row."""
         return 4 * self.factors + self.width * self.bits // 8
 
     def pack(self, header: Array, values: Array) -> Array:
         """Rows from float32 (n, factors) and uint8 (n, width): uint8 (n, stride)."""
-        from gingham.codecs import affine_kernels
-
         codes = np.empty((len(values), self.stride), np.uint8)
         place = 4 * self.factors
         codes[:, :place] = np.ascontiguousarray(header, np.float32).view(np.uint8)
         if self.bits == 8:
             codes[:, place:] = values
         else:
-            affine_kernels.pack_planes(values, codes, place, self.bits)
+            _kernels()[0].pack_planes(values, codes, place, self.bits)
         return codes
 
     def unpack(self, codes: Array) -> tuple[Array, Array]:
         """Headers float32 (n, factors) and values uint8 (n, dim) of rows."""
-        from gingham.codecs import affine_kernels
-
         place = 4 * self.factors
         header = np.ascontiguousarray(codes[:, :place]).view(np.float32)
         values = np.empty((len(codes), self.width), np.uint8)
-        affine_kernels.unpack_planes(codes.ctypes.data, self.stride, place, self.bits, values)
+        _kernels()[0].unpack_planes(codes.ctypes.data, self.stride, place, self.bits, values)
         return header, values[:, : self.dim]
 
     def prepare(
-        self, queries: Array, metric: Metric, bias: Array, *, middle: float = 0.0, left: Array = NOTHING_LEFT
+        self, queries: Array, metric: Metric, bias: Array, *, middle: float = 0.0, left: Array | None = None
     ) -> PackedQueries:
         """Round queries.
 
@@ -130,16 +130,15 @@ class PackedRows:
         Sums over a query use its integers too, so that rounding errs along decoded vectors and not along their
         offset.
         """
-        from gingham.codecs import scalar_kernels
-
         n = len(queries)
         limit = INT16_LIMIT if self.bits == 8 else INT8_LIMIT
-        integers = np.empty((n, self.width), np.int16 if self.bits == 8 else np.int8)
+        integers = np.empty((n, self.query_bytes), np.int8)
         parameters = np.empty((n, 5), np.float32)
         parameters[:, THIRD], parameters[:, 4] = -1.0 if metric == "l2" else 1.0, bias
-        scalar_kernels.round_queries(
-            queries.ctypes.data, n, queries.shape[1], self.width, limit, 2**self.bits - 1, SUM_LIMIT,
-            2.0 if metric == "l2" else 1.0, middle, integers.ctypes.data, parameters, left,
+        _kernels()[1].round_queries(
+            queries, queries.shape[1], self.width, limit, 2**self.bits - 1, SUM_LIMIT,
+            2.0 if metric == "l2" else 1.0, middle, integers, parameters,
+            np.empty((n, 0), np.float32) if left is None else left,
         )  # fmt: skip
         return PackedQueries(integers, parameters)
 
@@ -157,29 +156,27 @@ class PackedRows:
         self, prepared: PackedQueries, codes: Array, start: int, stop: int, allow: int, scores: Array, rows: Array
     ) -> None:
         """Offer rows to heaps: see :meth:`gingham.codecs.protocol.Codec.scan`."""
-        from gingham.codecs import affine_kernels
-
         tile = max(16, TILE_BYTES // self.stride)
-        affine_kernels.scan_packed(
+        _kernels()[0].scan_packed(
             codes.ctypes.data, self.stride, self.factors, self.width, self.bits, start, stop, tile,
-            prepared.integers.ctypes.data, prepared.parameters, allow, scores, rows,
+            prepared.integers, prepared.parameters, allow, scores, rows,
         )  # fmt: skip
 
     def score(self, prepared: PackedQueries, codes: Array, rows: Array, out: Array) -> None:
         """Score listed rows: see :meth:`gingham.codecs.protocol.Codec.score`."""
-        from gingham.codecs import affine_kernels
-
-        affine_kernels.score_packed(
+        _kernels()[0].score_packed(
             codes.ctypes.data, self.stride, self.factors, self.width, self.bits,
-            prepared.integers.ctypes.data, prepared.parameters, rows, out,
+            prepared.integers, prepared.parameters, rows, out,
         )  # fmt: skip
 
-    def row_scores(self, prepared: PackedQueries, codes: Array) -> RowScores:
-        """See :meth:`gingham.codecs.protocol.Codec.row_scores`."""
-        return RowScores(PACKED, codes, self.factors, self.width, self.bits, prepared.integers, prepared.parameters)
+    def row_scores(self, prepared: PackedQueries, address: int) -> RowScores:
+        """See :meth:`gingham.codecs.protocol.Codec.row_scores`; rows begin at an address."""
+        return RowScores(
+            PACKED, address, self.stride, self.factors, self.width, self.bits, prepared.integers, prepared.parameters
+        )
 
     def refine(
-        self, prepared: tuple[PackedQueries, PackedQueries | None, PackedQueries], codes: tuple[Array, Array],
+        self, prepared: tuple[PackedQueries, PackedQueries | None, PackedQueries], codes: tuple[int, int],
         fine: PackedRows, rows: Array, out: Array,
     ) -> None:  # fmt: skip
         """Score listed rows by both levels.
@@ -187,15 +184,20 @@ class PackedRows:
         Parameters
         ----------
         prepared : for the codes of this layout, what rounding left out of them if that counts, and for the fine ones
-        codes : of this layout, and of ``fine``
+        codes : where the rows of this layout begin, and those of ``fine``
         """
-        from gingham.codecs import affine_kernels
-
         first, rest, last = prepared
         again = first if rest is None else rest
-        affine_kernels.refine_packed(
-            codes[0].ctypes.data, self.stride, self.factors, self.width, self.bits, first.integers.ctypes.data,
-            first.parameters, int(rest is not None), again.integers.ctypes.data, again.parameters,
-            codes[1].ctypes.data, fine.stride, fine.width, fine.bits, last.integers.ctypes.data, last.parameters,
+        _kernels()[0].refine_packed(
+            codes[0], self.stride, self.factors, self.width, self.bits, first.integers,
+            first.parameters, int(rest is not None), again.integers, again.parameters,
+            codes[1], fine.stride, fine.width, fine.bits, last.integers, last.parameters,
             rows, out,
         )  # fmt: skip
+
+
+@cache
+def _kernels() -> tuple[ModuleType, ModuleType]:
+    from gingham.codecs import affine_kernels, scalar_kernels
+
+    return affine_kernels, scalar_kernels

@@ -11,6 +11,7 @@ same bits alone, in a batch and listed. A row is found by the heaps of :mod:`gin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -40,6 +41,11 @@ class Codes:
 
     n: int
     arrays: Mapping[str, Array]
+
+    @cached_property
+    def addresses(self) -> dict[str, int]:
+        """Where each array begins."""
+        return {name: array.ctypes.data for name, array in self.arrays.items()}
 
     @property
     def nbytes(self) -> int:

@@ -144,7 +144,9 @@ class RaBitQ:
         packed.parameters[:, THIRD] *= share
         times = 2 if self.metric == "l2" else 1
         steps = packed.parameters[:, :1] / np.float32(times)
-        rest = np.square((rotated - steps * packed.integers).astype(np.float64)).sum(axis=1)
+        rest = np.square(
+            (rotated - steps * packed.integers.view(np.int16 if self.bits == 8 else np.int8)).astype(np.float64)
+        ).sum(axis=1)
         cosine = _grid(self.bits)[1]
         lengths = np.sqrt(squares + rest / (1 - cosine**2))
         return RaBitQQueries(packed, (times * self.epsilon * lengths).astype(np.float32))
@@ -165,7 +167,7 @@ class RaBitQ:
 
     def row_scores(self, prepared: RaBitQQueries, codes: Codes) -> RowScores:
         """Of the rows."""
-        return self._layout.row_scores(prepared.packed, codes.arrays["rows"])
+        return self._layout.row_scores(prepared.packed, codes.addresses["rows"])
 
     def bound(self, prepared: RaBitQQueries, codes: Codes, rows: Array) -> Array | None:
         """``epsilon`` standard deviations of the score of listed rows.

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 PACKED, F32, F16, BF16 = 0, 1, 2, 3
 """Kinds of rows: of :mod:`gingham.codecs.affine_row_kernels`, and the floats of ``float_row_kernels``."""
 
 
-@dataclass(frozen=True)
-class RowScores:
+class RowScores(NamedTuple):
     """Coded rows, and queries prepared for them.
 
     Attributes
     ----------
     kind : :data:`PACKED`, or a kind of floats
-    rows : (n, ...), C-contiguous, a row after the other
+    address, stride : where the first row is, and bytes from one to the next; the codes own the memory
     factors : in front of a packed row; for floats the metric, 0 for dot and 2 for l2
     width, bits : dimensions with padding, and bits of each
-    queries : (n_queries, width), integers for packed rows, float32 for floats
+    queries : (n_queries, bytes) int8: integers for packed rows, float32 for floats
     parameters : float32 (n_queries, 5 or 6) for packed rows; for floats (n_queries, 1), what is added to scores
     """
 
     kind: int
-    rows: Array
+    address: int
+    stride: int
     factors: int
     width: int
     bits: int
     queries: Array
     parameters: Array
-
-    @property
-    def stride(self) -> int:
-        """Bytes of a row."""
-        return int(self.rows.strides[0])

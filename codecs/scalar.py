@@ -144,7 +144,8 @@ class Float:
         kind = (F32, F16, BF16)[_KINDS[self.kind]]
         metric = 2 if self.metric == "l2" else 0
         bias = prepared.bias[:, None]
-        return RowScores(kind, codes.arrays["vectors"], metric, self.dim, 0, prepared.vectors, bias)
+        queries = prepared.vectors.view(np.int8)
+        return RowScores(kind, codes.addresses["vectors"], self.code_size, metric, self.dim, 0, queries, bias)
 
     def bound(self, prepared: FloatQueries, codes: Codes, rows: Array) -> Array | None:
         """None."""
@@ -286,12 +287,12 @@ class SQ8:
 
     def refine(self, prepared: SQ8Queries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows by the whole bytes."""
-        halves = codes.arrays["high"], codes.arrays["low"]
+        halves = codes.addresses["high"], codes.addresses["low"]
         self._layout.refine((prepared.high, prepared.rest, prepared.low), halves, self._layout, rows, out)
 
     def row_scores(self, prepared: SQ8Queries, codes: Codes) -> RowScores:
         """Of the high halves."""
-        return self._layout.row_scores(prepared.high, codes.arrays["high"])
+        return self._layout.row_scores(prepared.high, codes.addresses["high"])
 
     def bound(self, prepared: SQ8Queries, codes: Codes, rows: Array) -> Array | None:
         """None."""

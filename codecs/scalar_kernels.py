@@ -8,6 +8,7 @@ from numba import float32, float64, int16, int64, uint8, uint64
 
 from gingham.codecs.intrinsics import (
     add,
+    function,
     inline,
     kernel,
     load_f32,
@@ -207,6 +208,55 @@ def encode_grid(rotated, scale, bits, values, header):
             header[row, 1] = float32(np.sqrt(square * tangent / (width - 1)))
 
 
+@function
+def _center_query(q, dim, mean, square, metric, out):
+    """Write a query less a share of the mean; returns the share and what scores have beside products with rows."""
+    share, along = float32(1.0), float64(0.0)
+    if metric == 0:
+        for j in range(dim):
+            along += float64(load_one_f32(q + uint64(4 * j))) * float64(load_one_f32(mean + uint64(4 * j)))
+        share = float32(min(max(along / square, 0.0), 1.0)) if square > 0 else float32(0.0)
+    length = float64(0.0)
+    for j in range(dim):
+        out[j] = load_one_f32(q + uint64(4 * j)) - share * load_one_f32(mean + uint64(4 * j))
+        length += float64(out[j]) * float64(out[j])
+    return share, along if metric == 0 else -length
+
+
+@inline
+def _square(mean, dim):
+    square = float64(0.0)
+    for j in range(dim):
+        square += float64(load_one_f32(mean + uint64(4 * j))) * float64(load_one_f32(mean + uint64(4 * j)))
+    return square
+
+
+@function
+def _round_query(values, dim, width, limit, levels, most, times, middle, place, parameters, left):
+    """Round a query to integers at an address, and set the first three of its parameters."""
+    wide = limit > 127
+    top, length = float32(0.0), float64(0.0)
+    for j in range(dim):
+        top = max(top, abs(values[j]))
+        length += float64(abs(values[j]))
+    factor, step = float64(0.0), float64(0.0)
+    if top > 0:
+        factor = min(limit / float64(top), most / (levels * length))
+        step = float64(times) / factor
+    count = int64(0)
+    for j in range(width):
+        value = int64(np.rint(float64(values[j]) * factor)) if j < dim else int64(0)
+        count += value
+        if wide:
+            store_one_i16(place + uint64(2 * j), int16(value))
+        else:
+            store_one_u8(place + uint64(j), uint8(value))
+        if j < len(left):
+            left[j] = values[j] - float32(float64(value) * (step / float64(times)))
+    total_ = step * float64(count)
+    parameters[0], parameters[1], parameters[2] = float32(step), float32(-middle * total_), float32(total_)
+
+
 @kernel("void(uint64, int64, int64, uint64, int64, float32[:,::1], float32[::1], float64[::1])")
 def center_queries(queries, n, dim, mean, metric, out, shares, constants):
     """Subtract the mean from queries, or under dot (metric 0) the share of it that leaves the shortest query.
@@ -216,34 +266,17 @@ def center_queries(queries, n, dim, mean, metric, out, shares, constants):
     shares : float32 (n,): what was subtracted of the mean
     constants : float64 (n,): -|out|^2 for l2 (metric 2), else <q, mean>
     """
-    square = float64(0.0)
-    for j in range(dim):
-        m = float64(load_one_f32(mean + uint64(4 * j)))
-        square += m * m
+    square = _square(mean, dim)
     for row in range(n):
-        q = queries + uint64(4 * row * dim)
-        share = float32(1.0)
-        if metric == 0:
-            along = float64(0.0)
-            for j in range(dim):
-                along += float64(load_one_f32(q + uint64(4 * j))) * float64(load_one_f32(mean + uint64(4 * j)))
-            share = float32(min(max(along / square, 0.0), 1.0)) if square > 0 else float32(0.0)
-            constants[row] = along
-        shares[row] = share
-        for j in range(dim):
-            out[row, j] = load_one_f32(q + uint64(4 * j)) - share * load_one_f32(mean + uint64(4 * j))
-        if metric == 2:
-            total_ = float64(0.0)
-            for j in range(dim):
-                total_ += float64(out[row, j]) * float64(out[row, j])
-            constants[row] = -total_
+        found = _center_query(queries + uint64(4 * row * dim), dim, mean, square, metric, out[row])
+        shares[row], constants[row] = found
 
 
 @kernel(
-    "void(uint64, int64, int64, int64, float64, float64, float64, float32, float64, uint64, float32[:,::1],"
+    "void(float32[:,::1], int64, int64, float64, float64, float64, float32, float64, int8[:,::1], float32[:,::1],"
     "float32[:,::1])"
 )
-def round_queries(queries, n, dim, width, limit, levels, most, times, middle, out, parameters, left):
+def round_queries(queries, dim, width, limit, levels, most, times, middle, out, parameters, left):
     """Round queries to integers whose products with codes stay within int32.
 
     Parameters
@@ -253,34 +286,79 @@ def round_queries(queries, n, dim, width, limit, levels, most, times, middle, ou
     most : sums of products stay below it
     times : of the integers in scores, 2 for l2
     middle : subtracted from every code
-    out : address of integers (n, width); those from dim on become 0
+    out : the integers (n, width), as bytes; those from dim on become 0
     parameters : columns 0 to 2 are written, see :mod:`gingham.codecs.affine_row_kernels`
-    left : (n, dim) what rounding left out, or (0, 0) where that is not wanted
+    left : (n, dim) what rounding left out, or (n, 0) where that is not wanted
     """
-    wide = limit > 127
+    for row in range(len(queries)):
+        place = uint64(out.ctypes.data) + uint64(row * out.shape[1])
+        _round_query(queries[row], dim, width, limit, levels, most, times, middle, place, parameters[row], left[row])
+
+
+@kernel(
+    "void(uint64, int64, int64, uint64, int64, float64, int64, int64, int64, int64, float32[::1], float32[::1],"
+    "int8[::1], float32[:,:,::1])"
+)
+def prepare_levels(
+    queries, n, dim, mean, metric, most, bits, width, fine_bits, fine_width, near, left, out, parameters
+):
+    """Center queries and round them for LVQ: for the first level, for what that leaves out, and for the second level.
+
+    Parameters
+    ----------
+    near, left : (dim,), scratch
+    out : the integers of all queries for the first level, for what they left out where it has 4 bits and there is a
+        second level, and for the second level; int16 for 8 bits, else int8
+    parameters : (as many, n, 5)
+    """
+    square = _square(mean, dim)
+    times = float32(2.0) if metric == 2 else float32(1.0)
+    third = float32(-1.0) if metric == 2 else float32(1.0)
+    limit, fine_limit = 32767.0 if bits == 8 else 127.0, 32767.0 if fine_bits == 8 else 127.0
+    levels, fine_levels = float64((1 << bits) - 1), float64((1 << fine_bits) - 1)
+    twice = fine_bits > 0 and bits == 4
+    nothing = left[:0]
+    size, fine_size = width * (2 if bits == 8 else 1), fine_width * (2 if fine_bits == 8 else 1)
+    first = uint64(out.ctypes.data)
+    rest = first + uint64(n * size)
+    fine = rest + uint64(n * size) if twice else rest
     for row in range(n):
-        q = queries + uint64(4 * row * dim)
-        top, length = float32(0.0), float64(0.0)
+        share, constant = _center_query(queries + uint64(4 * row * dim), dim, mean, square, metric, near)
+        p = parameters[0, row]
+        _round_query(near, dim, width, limit, levels, most, times, 0.0, first + uint64(row * size), p, left)
+        p[3], p[4] = third * share, float32(constant)
+        if fine_bits == 0:
+            continue
+        last = parameters[len(parameters) - 1, row]
+        if twice:
+            p = parameters[1, row]
+            _round_query(left, dim, width, limit, levels, most, times, 0.0, rest + uint64(row * size), p, nothing)
+            p[3], p[4] = float32(0.0), float32(0.0)
+        place = fine + uint64(row * fine_size)
+        _round_query(near, dim, fine_width, fine_limit, fine_levels, most, times, 0.0, place, last, nothing)
+        last[3], last[4] = third, float32(0.0)
+
+
+@kernel("int64(uint64, int64, int64, int64, float32[:,::1])")
+def check_rows(values, n, dim, metric, out):
+    """Write rows, of length one or zero where the metric is cosine (1); returns 2 r for a row r that has no finite
+    numbers, 2 r + 1 for one too long or too short for float32, and -1 where there is none.
+    """
+    for row in range(n):
+        x = values + uint64(4 * row * dim)
+        square = float64(0.0)
         for j in range(dim):
-            size = abs(load_one_f32(q + uint64(4 * j)))
-            top = max(top, size)
-            length += float64(size)
-        factor, step = float64(0.0), float64(0.0)
-        if top > 0:
-            factor = min(limit / float64(top), most / (levels * length))
-            step = float64(times) / factor
-        count = int64(0)
-        place = out + uint64(row * width * (2 if wide else 1))
-        for j in range(width):
-            value = int64(np.rint(float64(load_one_f32(q + uint64(4 * j))) * factor)) if j < dim else int64(0)
-            count += value
-            if wide:
-                store_one_i16(place + uint64(2 * j), int16(value))
-            else:
-                store_one_u8(place + uint64(j), uint8(value))
-            if j < left.shape[1]:
-                kept = float32(float64(value) * (step / float64(times)))
-                left[row, j] = load_one_f32(q + uint64(4 * j)) - kept
-        total_ = step * float64(count)
-        parameters[row, 0], parameters[row, 1] = float32(step), float32(-middle * total_)
-        parameters[row, 2] = float32(total_)
+            v = float64(load_one_f32(x + uint64(4 * j)))
+            square += v * v
+        if not np.isfinite(square):
+            return 2 * row
+        factor = float32(1.0)
+        if metric == 1:
+            factor = float32(1.0 / np.sqrt(square)) if square > 0 else float32(0.0)
+            if not (factor < np.inf) or (factor > 0 and factor < float32(5.421e-20)):
+                return 2 * row + 1
+        elif not (float32(square) < np.inf):
+            return 2 * row + 1
+        for j in range(dim):
+            out[row, j] = load_one_f32(x + uint64(4 * j)) * factor
+    return -1

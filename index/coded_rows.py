@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gingham import deadline
 from gingham.codecs.protocol import Codes
 from gingham.codecs.spec import parse_codec
 from gingham.errors import DimensionMismatch, InvalidArgument, NotReady
-from gingham.index.exact import row_norms, score_listed, unusable_rows
-from gingham.index.two_stage import ENCODE_ROWS, encode_rows
+from gingham.index.exact import score_listed
+from gingham.index.two_stage import encode_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
     from gingham.codecs.protocol import Codec
     from gingham.schema import Metric
@@ -83,10 +84,12 @@ class CodedRows:
 
     def encoded(self, rows: Array) -> tuple[Codes, Array | None]:
         """Codes of checked rows, at least one, and what is kept of them; the codec is trained with the first."""
-        if not self.codec.trained:
-            self.codec = self.codec.train(_sampled(rows, SAMPLE_ROWS, self.seed), seed=self.seed)
-        codes = encode_rows(self.codec, len(rows), lambda part: rows[part])
-        return codes, None if self.keep is None else _kept(rows, self.keep)
+        kept, codec = None if self.keep is None else _kept(rows, self.keep), self.codec
+        if not codec.trained:
+            codec = codec.train(_sampled(rows, SAMPLE_ROWS, self.seed), seed=self.seed)
+        codes = encode_rows(codec, len(rows), lambda part: rows[part])
+        self.codec = codec
+        return codes, kept
 
     def append(self, codes: Codes, kept: Array | None) -> None:
         """Append what :meth:`encoded` gave."""
@@ -97,8 +100,9 @@ class CodedRows:
     def joined(self) -> tuple[Codes, Array | None]:
         """All codes, and all vectors kept."""
         if len(self._codes) > 1:
-            self._codes = [self.codec.join(self._codes)]
+            # Codes last: a thread that finds them joined takes what is kept for joined, too.
             self._kept = [np.concatenate(self._kept)] if self._kept else []
+            self._codes = [self.codec.join(self._codes)]
         return self._codes[0] if self._codes else Codes(0, {}), self._kept[0] if self._kept else None
 
     def decoded(self, part: slice) -> Array:
@@ -111,17 +115,21 @@ class CodedRows:
 
     def checked(self, values: object, what: str) -> Array:
         """Rows float32, C-contiguous and finite, of length one under cosine."""
-        rows = as_rows(values, self.codec.dim, what)
-        norms = row_norms(rows, self.codec.metric)
-        bad = unusable_rows(norms, self.codec.metric)
-        if len(bad):
-            raise InvalidArgument(f"{what}: row {bad[0]} is too long or too short for float32; scale the vectors")
-        return np.ascontiguousarray(rows * norms[:, None]) if self.codec.metric == "cosine" else rows
+        rows = as_array(values, self.codec.dim, what)
+        out = np.empty(rows.shape, np.float32)
+        bad = _kernels().check_rows(rows.ctypes.data, *rows.shape, int(self.codec.metric == "cosine"), out)
+        if bad < 0:
+            return out
+        if bad % 2:
+            raise InvalidArgument(f"{what}: row {bad // 2} is too long or too short for float32; scale the vectors")
+        if np.isfinite(rows[bad // 2]).all():
+            raise InvalidArgument(f"{what}: row {bad // 2} is too long for float32; scale the vectors")
+        raise InvalidArgument(f"{what} expects finite float32 numbers, found another in row {bad // 2}")
 
     def checked_queries(self, queries: object) -> Array:
         """As :meth:`checked`; one vector is one query."""
         asked = np.asarray(queries)
-        return self.checked(asked[None] if asked.ndim == 1 else asked, "search(queries)")
+        return self.checked(asked.reshape(1, -1) if asked.ndim == 1 else asked, "search(queries)")
 
     def checked_allow(self, allow: object) -> Array:
         """Bool (n,), C-contiguous."""
@@ -186,30 +194,33 @@ def padded(scores: Array, rows: Array, k: int) -> tuple[Array, Array]:
     return np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1)
 
 
-def as_rows(values: object, dim: int, what: str) -> Array:
-    """Numbers as float32 (n, dim), C-contiguous and finite.
+def as_array(values: object, dim: int, what: str) -> Array:
+    """Numbers as float32 (n, dim), C-contiguous.
 
     Raises
     ------
     DimensionMismatch : of another width
-    InvalidArgument : not numbers, or NaN or infinity, named by row
+    InvalidArgument : not numbers
     """
     try:
         rows = np.asarray(values)
         if rows.dtype.kind not in "fiu":
             raise TypeError
-        with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(rows, np.float32)
+        if rows.dtype != np.float32 or not rows.flags.c_contiguous:
+            with np.errstate(over="ignore"):
+                rows = np.ascontiguousarray(rows, np.float32)
     except (TypeError, ValueError):
         raise InvalidArgument(f"{what} expects numbers of shape (n, {dim}), found {type(values).__name__}") from None
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise DimensionMismatch(f"{what} expects shape (n, {dim}), found {rows.shape}")
-    for start in range(0, len(rows), ENCODE_ROWS):
-        deadline.check()
-        bad = np.flatnonzero(~np.isfinite(rows[start : start + ENCODE_ROWS]).all(axis=1))
-        if len(bad):
-            raise InvalidArgument(f"{what} expects finite float32 numbers, found another in row {start + bad[0]}")
     return rows
+
+
+@cache
+def _kernels() -> ModuleType:
+    from gingham.codecs import scalar_kernels
+
+    return scalar_kernels
 
 
 def _sampled(rows: Array, n: int, seed: int) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from gingham.errors import Corrupt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
     from gingham.codecs.row_scores import RowScores
 
@@ -26,14 +27,6 @@ MOST_NODES = 1 << 31
 """Keys of candidates have 31 bits for the node."""
 _NO_ENTRIES: Array = np.empty(0, np.uint32)
 _kept = threading.local()
-
-
-@dataclass(frozen=True)
-class Walk:
-    """What searches did: nodes whose neighbours were looked at, and nodes scored below the layers."""
-
-    steps: int
-    scored: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +77,11 @@ class Graph:
         except KeyError as error:
             raise Corrupt(f"a graph expects an array {error}, found {sorted(arrays)}; rebuild the index") from error
         shaped = links.ndim == 2 and layers.ndim == 2 and len(links) == n and len(layers) == len(nodes)
+        shaped = shaped and layers.shape[1] <= links.shape[1]
         typed = all(array.dtype == np.uint32 for array in (links, nodes, layers))
         steps = np.diff(starts) if starts.ndim == 1 else np.empty(0)
         whole = len(starts) >= 2 and starts[0] == 0 and starts[-1] == len(nodes) and starts[1] <= TOP_NODES
-        if not (shaped and typed and whole and (steps > 0).all() and (nodes < n).all()):
+        if not (shaped and typed and whole and (steps > 0).all() and (np.diff(steps) >= 0).all() and (nodes < n).all()):
             raise Corrupt(f"a graph expects {n} nodes and layers of them, found arrays that do not fit; rebuild it")
         return cls(links, nodes, layers, starts)
 
@@ -103,7 +97,7 @@ class Graph:
 
     def search(
         self, coded: RowScores, ef: int, *, allow: Array | None = None, entries: Array = _NO_ENTRIES
-    ) -> tuple[Array, Array, Walk]:
+    ) -> tuple[Array, Array]:
         """Find the nodes of the best scores for each prepared query.
 
         Parameters
@@ -114,27 +108,31 @@ class Graph:
 
         Returns
         -------
-        tuple : scores float32 (n_queries, ef), descending, nodes int64 (n_queries, ef), and what was done;
-            (-inf, -1) pads
+        tuple : scores float32 (n_queries, ef), descending, and nodes int64 (n_queries, ef); (-inf, -1) pads
 
         Notes
         -----
         Among equal scores the lower node comes first. O(ef degree) scores a query, each a random read of a row.
         """
-        from gingham.index import graph_kernels
-
         n, degree = self.links.shape
         n_queries = len(coded.queries)
         scores, rows = np.empty((n_queries, ef), np.float32), np.empty((n_queries, ef), np.int64)
         visited, beams, around, keys, slots = _scratch(n, degree, ef)
         links, nodes, layers = self._addresses
-        graph_kernels.search_graph(
+        _kernels().search_graph(
             links, degree, n, nodes, layers, self.starts, self.layers.shape[1],
-            coded.kind, coded.rows.ctypes.data, coded.stride, coded.factors, coded.width, coded.bits,
-            coded.queries.ctypes.data, coded.queries.strides[0], coded.parameters,
+            coded.kind, coded.address, coded.stride, coded.factors, coded.width, coded.bits,
+            coded.queries, coded.parameters,
             0 if allow is None else allow.ctypes.data, entries, visited, beams, around, keys, slots, scores, rows,
         )  # fmt: skip
-        return scores, rows, Walk(int(slots[:, graph_kernels.STEPS].sum()), int(slots[:, graph_kernels.SCORED].sum()))
+        return scores, rows
+
+
+@cache
+def _kernels() -> ModuleType:
+    from gingham.index import graph_kernels
+
+    return graph_kernels
 
 
 def _scratch(n: int, degree: int, ef: int) -> tuple[Array, ...]:
@@ -148,5 +146,4 @@ def _scratch(n: int, degree: int, ef: int) -> tuple[Array, ...]:
             np.empty((SLOTS, 2, wide), np.uint32), np.empty(wide, np.uint64), np.empty((SLOTS, 8), np.int64),
         )  # fmt: skip
         _kept.arrays, _kept.degree = found, degree
-    found[-1][:] = 0
     return found

@@ -60,24 +60,54 @@ class GraphBuilder:
     """
 
     def __init__(self, rows: WorkingRows, *, m: int, ef_construction: int, seed: int = 0) -> None:
-        self.unreachable = 0
         self.rows = rows
+        self.unreachable = 0
         self._m = m
         self._ef = ef_construction
         self._seed = seed
         self._links = _Links(2 * m)
         self._layers = _NO_LAYERS
+        self._alive: Array = np.empty(0, np.bool_)
+        self._linked: Array = np.empty(0, np.bool_)
         self._layered = 0
-        self._audited = 0
+        self._unaudited = 0
 
     @classmethod
-    def of_graph(cls, graph: Graph, rows: WorkingRows, *, m: int, ef_construction: int, seed: int = 0) -> GraphBuilder:
-        """Go on with a graph, whose nodes are the first of ``rows``."""
+    def of_graph(
+        cls,
+        graph: Graph,
+        rows: WorkingRows,
+        *,
+        places: Array | None = None,
+        gone: Array | None = None,
+        m: int,
+        ef_construction: int,
+        seed: int = 0,
+    ) -> GraphBuilder:
+        """Go on with a graph.
+
+        Parameters
+        ----------
+        rows : those of the graph, and those that :meth:`grow` will link
+        places : int64 (len(graph),), the row of each node, -1 for one that is gone; None where nodes are the first rows
+        gone : bool (len(graph),), without ``places``: rows that are not in the graph and never will be
+
+        Notes
+        -----
+        O(links) where no node is gone; whoever had a link to one that is chooses anew. With ``places`` layers are built
+        anew.
+        """
         builder = cls(rows, m=m, ef_construction=ef_construction, seed=seed)
-        builder._links.reserve(len(graph))
-        builder._links.array[: len(graph), : graph.links.shape[1]] = graph.links
-        builder._links.n = builder._layered = builder._audited = len(graph)
-        builder._layers = _Layers(graph.nodes, graph.layers, graph.starts)
+        builder._extend()
+        if places is None:
+            beyond = np.logical_or.accumulate(graph.links >= len(graph), axis=1)
+            builder._links.array[: len(graph), : graph.links.shape[1]] = np.where(beyond, NONE, graph.links)
+            builder._linked[: len(graph)], builder._layered = True, len(graph)
+            builder._layers = _Layers(graph.nodes, graph.layers, graph.starts)
+            if gone is not None:
+                builder._alive[: len(gone)] = builder._linked[: len(gone)] = ~gone
+        else:
+            builder._carry_over(graph, places)
         return builder
 
     def grow(self, progress: Callable[[int], None] | None = None) -> None:
@@ -95,22 +125,31 @@ class GraphBuilder:
         -----
         O(n ef_construction m) distances. Where rows at least double, the graph is built anew.
         """
-        first, n = self._links.n, self.rows.n
-        if n == first:
+        self._extend()
+        new, before = np.flatnonzero(self._alive & ~self._linked), int(np.count_nonzero(self._linked))
+        if not len(new):
             return
         linking = _Linking(self.rows, self._ef, progress)
-        if n >= REBUILD_GROWTH * first:
-            order = _order(n, self._seed)
-            self._links, self._layered = _Links(2 * self._m), n
-            self._layers = _build_layers(self.rows, order, self._m, self._ef)
-            linking.link(self._links, order, self._layers)
+        total = before + len(new)
+        if total >= REBUILD_GROWTH * before:
+            self._links = _Links(2 * self._m)
+            self._links.reserve(self.rows.n)
+            self._build_layers()
+            linking.link(self._links, self._order(), self._layers, 0)
         else:
-            linking.link(self._links, np.arange(first, n), self._layers)
-            if n >= RELAYER_GROWTH * self._layered:
-                self._layered = n
-                self._layers = _build_layers(self.rows, _order(n, self._seed), self._m, self._ef)
-        if n - self._audited >= AUDIT_SHARE * n:
+            linking.link(self._links, new, self._layers, before)
+            if total >= RELAYER_GROWTH * self._layered:
+                self._build_layers()
+        self._linked = self._alive.copy()
+        self._unaudited += len(new)
+        if self._unaudited >= AUDIT_SHARE * total:
             self._audit()
+
+    def remove(self, gone: Array) -> None:
+        """Take nodes out of the graph for good; ``gone`` bool (rows,). At least one stays."""
+        self._carry_over(self.view(), np.where(gone, -1, np.arange(len(gone))))
+        self._alive &= ~gone
+        self._audit()
 
     def view(self) -> Graph:
         """The graph as it is, on arrays that :meth:`grow` may go on to change."""
@@ -118,15 +157,38 @@ class GraphBuilder:
 
     def freeze(self) -> Graph:
         """The graph in arrays of its own, without spare room, every node of it reachable."""
-        if self._audited < self._links.n:
+        if self._unaudited:
             self._audit()
         return Graph(np.ascontiguousarray(self._links.array[: self._links.n, : 2 * self._m]), *self._layers)
+
+    def _extend(self) -> None:
+        """Make room for all rows."""
+        more = self.rows.n - len(self._alive)
+        self._alive = np.concatenate([self._alive, np.ones(more, np.bool_)])
+        self._linked = np.concatenate([self._linked, np.zeros(more, np.bool_)])
+        self._links.reserve(self.rows.n)
+
+    def _carry_over(self, graph: Graph, places: Array) -> None:
+        self._links = _Links(2 * self._m)
+        self._links.reserve(self.rows.n)
+        self._linked[:] = False
+        self._linked[places[places >= 0]] = True
+        _Linking(self.rows, self._ef, None).carry_over(graph, places.astype(np.int64), self._links)
+        self._build_layers(self._linked)
+
+    def _order(self, chosen: Array | None = None) -> Array:
+        order = _order(self.rows.n, self._seed)
+        return order[(self._alive if chosen is None else chosen)[order]]
+
+    def _build_layers(self, chosen: Array | None = None) -> None:
+        order = self._order(chosen)
+        self._layers, self._layered = _build_layers(self.rows, order, self._m, self._ef), len(order)
 
     def _audit(self) -> None:
         linking = _Linking(self.rows, self._ef, None)
         linking.shorten(self._links)
-        self.unreachable = linking.repair(self._links, self._layers)
-        self._audited = self._links.n
+        self.unreachable = linking.repair(self._links, self._layers, self._alive)
+        self._unaudited = 0
 
 
 class _Layers(NamedTuple):
@@ -146,7 +208,7 @@ _NO_LAYERS = _Layers(np.empty(0, np.uint32), np.empty((0, 1), np.uint32), np.zer
 
 
 class _Links:
-    """Links with room to grow, of the first ``n`` nodes that are linked."""
+    """Links of ``n`` nodes, with room to grow."""
 
     def __init__(self, degree: int) -> None:
         self.n = 0
@@ -154,12 +216,13 @@ class _Links:
         self.array: Array = np.empty((0, int(SLACK * degree)), np.uint32)
 
     def reserve(self, n: int) -> None:
-        """Make room for n nodes."""
+        """Have n nodes, the new ones without links."""
         if n > len(self.array):
             grown = np.empty((n if not self.n else max(n, self.n + self.n // 4), self.array.shape[1]), np.uint32)
             grown[: self.n] = self.array[: self.n]
             grown[self.n :] = NONE
             self.array = grown
+        self.n = n
 
 
 class _Linking:
@@ -171,29 +234,26 @@ class _Linking:
         self._progress = progress
         self._of_rows = (rows.rows.ctypes.data, rows.stride, rows.width, rows.dim)
 
-    def link(self, links: _Links, order: Array, layers: _Layers) -> None:
-        """Link nodes in their order, batch by batch."""
-        linked, total = links.n, links.n + len(order)
-        links.reserve(total)
-        if linked == 0:
+    def link(self, links: _Links, order: Array, layers: _Layers, linked: int) -> None:
+        """Link nodes in their order, batch by batch, where so many are linked."""
+        from_scratch, total = linked == 0, linked + len(order)
+        if from_scratch:
             order, linked = order[1:], 1
         while len(order):
-            # Nodes that were there before are linked from the first batch on.
-            known = layers if links.n else layers.within(linked)
+            known = layers.within(linked) if from_scratch else layers
             batch = order[: min(linked, max(1, int(BATCH_SHARE * total)))]
-            graph = Graph(links.array, *known)
+            graph = Graph(links.array[: links.n], *known)
             blocks = [batch[start : start + BLOCK_NODES] for start in range(0, len(batch), BLOCK_NODES)]
             run_blocks(lambda nodes, graph=graph: self._link_block(links, graph, nodes), blocks)  # type: ignore[misc]
             self._link_back(links, batch)
             order, linked = order[len(batch) :], linked + len(batch)
             if self._progress is not None:
                 self._progress(len(batch))
-        links.n = total
 
     def _link_block(self, links: _Links, graph: Graph, nodes: Array) -> None:
         from gingham.index import graph_build_kernels
 
-        scores, found, _ = graph.search(self._rows.scores(nodes), self._ef)
+        scores, found = graph.search(self._rows.scores(nodes), self._ef)
         graph_build_kernels.link_nodes(
             links.array, *self._of_rows, nodes, scores, found, links.degree, ALPHA,
             np.empty(self._ef, np.uint64), np.empty(links.degree, np.int64),
@@ -217,6 +277,21 @@ class _Linking:
         if len(pairs):
             run_blocks(link, list(range(0, len(starts) - 1, BLOCK_TARGETS)))
 
+    def carry_over(self, graph: Graph, places: Array, links: _Links) -> None:
+        """Copy links to where nodes are from now on."""
+        from gingham.index import graph_build_kernels
+
+        n, degree = graph.links.shape
+
+        def carry(low: int) -> None:
+            graph_build_kernels.carry_over(
+                graph.links.ctypes.data, degree, n, places, links.array, *self._of_rows,
+                low, min(low + 8 * BLOCK_TARGETS, n), links.degree, ALPHA,
+                np.empty(BACK_CANDIDATES + 2 * degree, np.uint64), np.empty(links.degree, np.int64),
+            )  # fmt: skip
+
+        run_blocks(carry, list(range(0, n, 8 * BLOCK_TARGETS)))
+
     def shorten(self, links: _Links) -> None:
         """Choose the best links of nodes that have more than their degree."""
         from gingham.index import graph_build_kernels
@@ -229,8 +304,8 @@ class _Linking:
 
         run_blocks(shorten, list(range(0, links.n, 8 * BLOCK_TARGETS)))
 
-    def repair(self, links: _Links, layers: _Layers) -> int:
-        """Link nodes that no way leads to; returns how many are left."""
+    def repair(self, links: _Links, layers: _Layers, alive: Array | None = None) -> int:
+        """Link nodes, those alive, that no way leads to; returns how many are left."""
         from gingham.index import graph_build_kernels
 
         array = links.array[: links.n]
@@ -239,14 +314,14 @@ class _Linking:
             deadline.check()
             reached, queue = np.zeros(links.n, np.uint8), np.empty(links.n, np.uint32)
             graph_build_kernels.mark_reachable(array, start, reached, queue)
-            lost = np.flatnonzero(reached == 0)
+            lost = np.flatnonzero(reached == 0 if alive is None else alive & (reached == 0))
             if not len(lost):
                 return 0
             graph = Graph(array, *layers)
             for low in range(0, len(lost), BLOCK_NODES):
                 deadline.check()
                 nodes = lost[low : low + BLOCK_NODES]
-                _, found, _ = graph.search(self._rows.scores(nodes), self._ef)
+                _, found = graph.search(self._rows.scores(nodes), self._ef)
                 graph_build_kernels.attach(array, nodes, found, links.degree)
         return len(lost)
 
@@ -261,9 +336,10 @@ def _build_layers(rows: WorkingRows, order: Array, m: int, ef: int) -> _Layers:
     places = np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes])
     for number in range(1, len(sizes)):
         links = _Links(m)
+        links.reserve(sizes[number])
         above = _Layers(places, layers, starts[: number + 1])
         linking = _Linking(rows.taken(order[: sizes[number]]), max(m, ef // 2), None)
-        linking.link(links, np.arange(sizes[number]), above)
+        linking.link(links, np.arange(sizes[number]), above, 0)
         linking.shorten(links)
         linking.repair(links, above)
         layers[starts[number] : starts[number + 1]] = links.array[: links.n, :m]
@@ -275,7 +351,7 @@ def _order(n: int, seed: int) -> Array:
 
     Source: the finalizer of SplitMix64 (Steele et al. 2014, figure 16).
     """
-    z = np.arange(n, dtype=np.uint64) + np.uint64(seed % (1 << 64)) * np.uint64(0x9E3779B97F4A7C15)
+    z = np.arange(n, dtype=np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % (1 << 64))
     z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

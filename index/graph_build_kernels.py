@@ -17,6 +17,7 @@ from gingham.codecs.intrinsics import (
     kernel,
     load_bytes_as_words,
     load_one_f32,
+    load_one_u32,
     multiply_words,
     sum_ints,
     zero_ints,
@@ -158,6 +159,49 @@ def shorten(links, rows, stride, width, dim, low, high, most, alpha, keys, kept)
             _choose_again(links, v, count, keys, rows, stride, width, dim, alpha, most, kept)
 
 
+@kernel(
+    "void(uint64, int64, int64, int64[::1], uint32[:,::1], uint64, int64, int64, int64, int64, int64, int64, float32,"
+    "uint64[::1], int64[::1])"
+)
+def carry_over(old, degree, n, places, links, rows, stride, width, dim, low, high, most, alpha, keys, kept):
+    """Copy the links of nodes low to high to the places where nodes are from now on.
+
+    Parameters
+    ----------
+    old : address of the links before, uint32 (n, degree)
+    places : of each node, -1 for one that is gone; whoever had a link to it chooses anew among its neighbours too
+
+    Notes
+    -----
+    Source: algorithm 4 of FreshDiskANN (Singh et al. 2021), for nodes that are gone.
+    """
+    for v in range(low, high):
+        if places[v] < 0:
+            continue
+        count, gone = int64(0), False
+        for j in range(degree):
+            u = int64(load_one_u32(old + uint64(4 * (v * degree + j))))
+            if u >= n:
+                break
+            if places[u] >= 0:
+                keys[count] = key_of(float32(0.0), places[u])
+                count += 1
+                continue
+            gone = True
+            for i in range(degree):
+                w = int64(load_one_u32(old + uint64(4 * (u * degree + i))))
+                if w >= n or count >= len(keys) - degree:
+                    break
+                if places[w] >= 0 and w != v:
+                    keys[count] = key_of(float32(0.0), places[w])
+                    count += 1
+        if gone:
+            _choose_again(links, places[v], count, keys, rows, stride, width, dim, alpha, most, kept)
+        else:
+            for j in range(links.shape[1]):
+                links[places[v], j] = uint32(node_of(keys[j])) if j < count else NONE
+
+
 @kernel("int64(uint32[:,::1], int64, uint8[::1], uint32[::1])")
 def mark_reachable(links, start, reached, queue):
     """Set ``reached`` of every node that links lead to from one; returns how many they are."""
@@ -182,7 +226,8 @@ def attach(links, nodes, found, most):
 
     Notes
     -----
-    What loses its link in this way gets one from the node, so that nothing else becomes unreachable.
+    What loses its link in this way gets one from the node, so that nothing else becomes unreachable. A node without
+    links gets one to the best found.
     """
     for t in range(len(nodes)):
         u = nodes[t]
@@ -197,6 +242,8 @@ def attach(links, nodes, found, most):
                 done = True
                 break
         w = found[t, 0] if found[t, 0] != u else found[t, min(int64(1), int64(found.shape[1] - 1))]
+        if w >= 0 and w != u and links[u, 0] == NONE:
+            links[u, 0] = uint32(w)
         if not done and w >= 0 and w != u:
             count = _count_links(links, w)
             lost = links[w, count - 1]

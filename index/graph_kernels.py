@@ -21,7 +21,7 @@ from gingham.codecs.intrinsics import function, inline, kernel, load_one_u8, loa
 
 QUERY, SIZE, POSITION, TURN, FOUND, FAR, STEPS, SCORED = 0, 1, 2, 3, 4, 5, 6, 7
 """Columns of the state of a slot: its query or -1; keys in the beam; the next to look at; what its turn does;
-neighbours found; those that are not allowed; and, over all its queries, how many nodes were looked at and scored."""
+neighbours found; those that are not allowed; and of its last query, how many nodes were looked at and scored."""
 LOOK, LOOK_FURTHER, SCORE = 0, 1, 2
 
 
@@ -86,13 +86,16 @@ def _begin(graph, layered, coded, q, parameters, i, allow, entries, seen, beam, 
     seen[:] = uint64(0)
     seen[node >> 6] = uint64(1) << uint64(node & 63)
     state[QUERY], state[SIZE], state[POSITION], state[TURN], state[FOUND] = i, 1, 0, LOOK, 0
+    state[STEPS], state[SCORED] = 0, 0
     fetch(graph[0] + uint64(4 * node * graph[1]), 4 * graph[1])
     if allow != 0:
+        count = int64(0)
         for j in range(len(entries)):
             v = int64(entries[j])
-            found[j] = uint32(v)
+            found[count] = uint32(v)
+            count += int64(v != node)
             seen[v >> 6] |= uint64(1) << uint64(v & 63)
-        state[FOUND] = len(entries)
+        state[FOUND] = count
         if load_one_u8(allow + uint64(node)) == 0:
             state[SIZE] = 0
 
@@ -188,13 +191,13 @@ def _write(beam, size, scores, rows, i):
 
 
 @kernel(
-    "void(uint64, int64, int64, uint64, uint64, int64[::1], int64, int64, uint64, int64, int64, int64, int64, uint64,"
-    "int64, float32[:,::1], uint64, uint32[::1], uint64[:,::1], uint64[:,::1], uint32[:,:,::1], uint64[::1],"
+    "void(uint64, int64, int64, uint64, uint64, int64[::1], int64, int64, uint64, int64, int64, int64, int64,"
+    "int8[:,::1], float32[:,::1], uint64, uint32[::1], uint64[:,::1], uint64[:,::1], uint32[:,:,::1], uint64[::1],"
     "int64[:,::1], float32[:,::1], int64[:,::1])"
 )
 def search_graph(
     links, degree, n, nodes, layers, starts, layer_degree,
-    kind, codes, stride, factors, width, bits, queries, query_bytes, parameters,
+    kind, codes, stride, factors, width, bits, queries, parameters,
     allow, entries, visited, beams, around, keys, slots, scores, rows,
 ):  # fmt: skip
     """Find the best nodes of each query, as many as ``scores`` has columns.
@@ -208,13 +211,14 @@ def search_graph(
     entries : allowed nodes to begin at beside that of the layers; none without ``allow``
     visited : (slots, words of a bit a node); beams : (slots, ef + 1); keys : as wide as ``around``
     around : (slots, 2, at least degree + entries and the uppermost layer): neighbours found, and those not allowed
-    slots : (slots, 8) the state; steps and scored nodes are added up
+    slots : (slots, 8) the state
     scores, rows : (n_queries, ef), descending, (-inf, -1) pads
     """
     graph = (links, degree, n)
     layered = (nodes, layers, starts, layer_degree)
     coded = (kind, codes, uint64(stride), factors, width, bits)
     n_queries, ef = scores.shape[0], scores.shape[1]
+    first = uint64(queries.ctypes.data)
     coming, done = int64(0), int64(0)
     slots[:, QUERY] = -1
     while done < n_queries:
@@ -224,13 +228,13 @@ def search_graph(
             i = state[QUERY]
             if i < 0:
                 if coming < n_queries:
-                    q = queries + uint64(coming * query_bytes)
+                    q = first + uint64(coming * queries.shape[1])
                     _begin(graph, layered, coded, q, parameters, coming, allow, entries, seen, beam, found, keys, state)
                     coming += 1
             elif state[TURN] != SCORE:
                 _look_on(graph, coded, allow, seen, beam, found, far, state)
             else:
-                q = queries + uint64(i * query_bytes)
+                q = first + uint64(i * queries.shape[1])
                 _score_found(coded, q, parameters, i, found, state[FOUND], keys)
                 size, position = _enter(beam, state[SIZE], state[POSITION], ef, keys, state[FOUND])
                 state[SIZE], state[POSITION], state[FOUND], state[TURN] = size, position, 0, LOOK

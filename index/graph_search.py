@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from gingham.parallel import run_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from gingham.codecs.protocol import Codec, Codes
     from gingham.index.graph import Graph
@@ -66,9 +68,13 @@ class GraphSearch:
     codec, codes : whose rows can be scored one by one
     rescore : from queries and their listed rows, int64 (n_queries, m) with -1 for none, to precise scores; None takes
         the second level of the codec where there is one, else the scores of the codes
+    present : bool (n,), the rows that the graph leads to; None where they are all
     """
 
-    def __init__(self, graph: Graph, codec: Codec, codes: Codes, rescore: Rescore | None = None) -> None:
+    def __init__(
+        self, graph: Graph, codec: Codec, codes: Codes, rescore: Rescore | None = None, *, present: Array | None = None
+    ) -> None:
+        self._present = present
         self._graph = graph
         self._codec = codec
         self._codes = codes
@@ -95,8 +101,8 @@ class GraphSearch:
         """
         n = len(self._graph)
         eligible = n if allow is None else int(np.count_nonzero(allow))
-        plan = plan_search(n, eligible, k, ef)
-        if eligible == 0:
+        plan = Plan("graph", ef) if allow is None else plan_search(n, eligible, k, ef)
+        if eligible == 0 or not len(queries):
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         size = max(1, min(QUERY_BLOCK, BLOCK_CANDIDATES // plan.ef))
         blocks = [queries[start : start + size] for start in range(0, len(queries), size)]
@@ -112,13 +118,16 @@ class GraphSearch:
             return self._scan(queries, prepared, k, plan.ef, allow)
         found = self._walk(prepared, plan, allow)
         scores, rows = self._best(queries, prepared, *found, k)
+        if allow is None and rows[:, k - 1].min() >= 0:
+            return scores, rows
         short = np.flatnonzero(rows[:, min(k, eligible) - 1] < 0)
         if allow is not None and plan.way == "graph":
             # A beam that is mostly not allowed saw too little of what is.
             few = np.count_nonzero(found[1] >= 0, axis=1) < max(k, plan.ef // 4)
             short = np.union1d(short, np.flatnonzero(few))
         if len(short):
-            everything = np.ones(len(self._graph), np.bool_) if allow is None else allow
+            everything = np.ones(len(self._graph), np.bool_) if self._present is None else self._present
+            everything = everything if allow is None else allow
             again = np.ascontiguousarray(queries[short])
             if plan.way == "graph" and allow is not None:
                 scores[short], rows[short] = self._search(again, k, Plan("filtered", plan.ef), allow, eligible)
@@ -131,12 +140,12 @@ class GraphSearch:
         if coded is None:
             raise InvalidArgument(f"a graph expects a codec whose rows are scored one by one, found {self._codec.spec}")
         if allow is None or plan.way == "graph":
-            scores, rows, _ = self._graph.search(coded, plan.ef)
+            scores, rows = self._graph.search(coded, plan.ef)
             if allow is not None:
                 out = (rows >= 0) & ~allow[rows]
                 scores[out], rows[out] = -np.inf, -1
             return scores, rows
-        scores, rows, _ = self._graph.search(coded, plan.ef, allow=allow, entries=self._entries(allow))
+        scores, rows = self._graph.search(coded, plan.ef, allow=allow, entries=self._entries(allow))
         return scores, rows
 
     def _entries(self, allow: Array) -> Array:
@@ -150,8 +159,6 @@ class GraphSearch:
 
     def _scan(self, queries: Array, prepared: Any, k: int, ef: int, allow: Array) -> tuple[Array, Array]:
         """Score every allowed row."""
-        from gingham.codecs import topk_kernels
-
         allowed = np.flatnonzero(allow)
         width = min(max(k, ef), len(allowed))
         scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
@@ -163,19 +170,26 @@ class GraphSearch:
             self._codec.score(prepared, self._codes, listed, found)
             scores, listed = np.concatenate([scores, found], axis=1), np.concatenate([rows, listed], axis=1)
             kept = np.empty((len(queries), width), np.float32), np.empty((len(queries), width), np.int64)
-            topk_kernels.keep_best(scores, listed, *kept)
+            _kernels().keep_best(scores, listed, *kept)
             scores, rows = kept
         return self._best(queries, prepared, scores, rows, k)
 
     def _best(self, queries: Array, prepared: Any, scores: Array, rows: Array, k: int) -> tuple[Array, Array]:
         """Precise scores of candidates, and the best of them."""
-        from gingham.codecs import topk_kernels
-
         if self._rescore is not None:
             scores = self._rescore(queries, rows)
         elif self._codec.levels == 2:
             scores = np.empty(rows.shape, np.float32)
             self._codec.refine(prepared, self._codes, rows, scores)
+        elif scores.shape[1] == k:
+            return scores, rows
         best = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        topk_kernels.keep_best(scores, rows, *best)
+        _kernels().keep_best(scores, rows, *best)
         return best
+
+
+@cache
+def _kernels() -> ModuleType:
+    from gingham.codecs import topk_kernels
+
+    return topk_kernels

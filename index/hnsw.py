@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 
 M, EF_CONSTRUCTION, EF_SEARCH = 16, 128, 64
 MOST_M, MOST_EF = 512, 1 << 20
+ROW_CODECS = ("F32", "F16", "BF16", "SQ8", "LVQ", "RaBitQ")
 NIBBLE_DIM = 96
 """Dimensions below which codes of four bits misjudge neighbours so often that those of eight find as many sooner."""
 FREEZE_SHARE = 1 / 8
 """Share of new rows below which what building needs is kept for the rows to come, which will be few too."""
+CONSOLIDATE_SHARE = 0.2
+"""Share of deleted rows in the graph above which :meth:`HNSW.add` takes them out (Qdrant's vacuum)."""
 MEAN_ROWS = 65_536
 
 
@@ -118,15 +122,32 @@ class HNSW:
     ) -> None:
         _in_range("HNSW(m=)", m, 2, MOST_M)
         _in_range("HNSW(ef_construction=)", ef_construction, m, MOST_EF)
-        _in_range("HNSW(seed=)", seed, 0, (1 << 64) - 1)
+        seed = _in_range("HNSW(seed=)", seed, 0, (1 << 64) - 1)
         if codec is None:
-            codec = "LVQ8" if isinstance(dim, int) and dim < NIBBLE_DIM else "LVQ4x8"
+            codec = "LVQ8" if isinstance(dim, (int, np.integer)) and dim < NIBBLE_DIM else "LVQ4x8"
         self._rows = CodedRows("HNSW", dim, metric, codec, keep, seed)
+        kind = self._rows.codec.spec.rpartition(",")[2]
+        if not kind.startswith(ROW_CODECS) or kind == "RaBitQ1":
+            raise InvalidArgument(
+                f"HNSW(codec=) expects a codec whose rows are scored one by one, {', '.join(ROW_CODECS)} of 2 to 8 "
+                f"bits, found {codec!r}; gingham.index.Flat takes any"
+            )
         self._m, self._ef_construction = int(m), int(ef_construction)
         self._graph: Graph | None = None
         self._builder: GraphBuilder | None = None
         self._unreachable = 0
         self._dead: Array | None = None
+        self._gone: Array | None = None
+        self._counts = (0, 0)
+
+    @cached_property
+    def _search(self) -> GraphSearch:
+        """Forgotten whenever rows come."""
+        assert self._graph is not None
+        codes, kept = self._rows.joined()
+        rescore = None if kept is None else self._rows.rescore
+        present = None if self._dead is None else ~self._dead
+        return GraphSearch(self._graph, self._rows.codec, codes, rescore, present=present)
 
     @property
     def codec(self) -> Codec:
@@ -134,11 +155,7 @@ class HNSW:
         return self._rows.codec
 
     def __len__(self) -> int:
-        return len(self._rows) - self._deleted
-
-    @property
-    def _deleted(self) -> int:
-        return 0 if self._dead is None else int(np.count_nonzero(self._dead))
+        return len(self._rows) - self._counts[0]
 
     def train(self, sample: object, *, queries: object = None) -> Self:
         """Train the codec; :meth:`add` does it by itself with its first rows.
@@ -178,23 +195,26 @@ class HNSW:
             return range(first, first)
         if n > MOST_NODES:
             raise InvalidArgument(f"add(vectors) expects at most {MOST_NODES} rows in all, found {n}")
-        encoded = self._rows.encoded(rows)
-        builder = self._builder or self._new_builder(rows)
+        if self._counts[0] - self._counts[1] > CONSOLIDATE_SHARE * (first - self._counts[1]):
+            self.consolidate()
+        codec, encoded = self._rows.codec, self._rows.encoded(rows)
+        frozen = len(rows) >= FREEZE_SHARE * n
         try:
+            builder = self._builder or self._new_builder(rows)
             builder.rows.append(len(rows), lambda part: rows[part])
             with progress_bar("Linking") as progress:
                 builder.grow(lambda done: progress(done, len(rows)))
+            graph = builder.freeze() if frozen else builder.view()
         except BaseException:
-            self._builder = None
+            self._rows.codec, self._builder = codec, None
             if self._graph is not None:
-                self._graph = self._graph.within(first)
+                self._set_graph(self._graph.within(first))
             raise
         self._rows.append(*encoded)
-        self._builder, self._graph = builder, builder.view()
         if self._dead is not None:
             self._dead = np.concatenate([self._dead, np.zeros(len(rows), np.bool_)])
-        if len(rows) >= FREEZE_SHARE * n:
-            self.freeze()
+        self._builder, self._unreachable = None if frozen else builder, builder.unreachable
+        self._set_graph(graph)
         return range(first, n)
 
     def freeze(self) -> None:
@@ -205,7 +225,7 @@ class HNSW:
         :meth:`add` does so where it adds an eighth of the rows or more, and :meth:`save`.
         """
         if self._builder is not None:
-            self._graph = self._builder.freeze()
+            self._set_graph(self._builder.freeze())
             self._unreachable, self._builder = self._builder.unreachable, None
 
     def search(
@@ -238,15 +258,13 @@ class HNSW:
         prepared, k = self._rows.checked_queries(queries), checked_k(k)
         ef = EF_SEARCH if ef_search is None else _in_range("search(ef_search=)", ef_search, 1, MOST_EF)
         mask = None if allow is None else self._rows.checked_allow(allow)
-        if self._dead is not None:
+        if self._dead is not None and (mask is not None or self._counts[0] > self._counts[1]):
             mask = ~self._dead if mask is None else mask & ~self._dead
         n = len(self._rows)
-        if self._graph is None:
+        if not len(self):
             return padded(np.empty((len(prepared), 0), np.float32), np.empty((len(prepared), 0), np.int64), k)
-        codes, kept = self._rows.joined()
-        search = GraphSearch(self._graph, self._rows.codec, codes, None if kept is None else self._rows.rescore)
-        wanted = min(k, n)
-        return padded(*search.run(prepared, wanted, min(max(ef, wanted), n), allow=mask), k)
+        wanted = min(k, len(self))
+        return padded(*self._search.run(prepared, wanted, min(max(ef, wanted), n), allow=mask), k)
 
     def delete(self, rows: object) -> int:
         """Delete rows, which keep their numbers; searches pass through them until there are many.
@@ -271,10 +289,29 @@ class HNSW:
         if len(bad):
             raise InvalidArgument(f"delete(rows) expects numbers from 0 to {n - 1}, found {bad[0]}")
         dead = np.zeros(n, np.bool_) if self._dead is None else self._dead.copy()
-        before = int(np.count_nonzero(dead))
         dead[numbers.astype(np.int64)] = True
-        self._dead = dead
-        return int(np.count_nonzero(dead)) - before
+        before, gone = self._counts
+        self._dead, self._counts = dead, (int(np.count_nonzero(dead)), gone)
+        self.__dict__.pop("_search", None)
+        return self._counts[0] - before
+
+    def consolidate(self) -> None:
+        """Take deleted rows out of the graph: whoever had links to them gets others.
+
+        Notes
+        -----
+        :meth:`add` does so where over a fifth of the rows in the graph are deleted. Codes of deleted rows stay, so that
+        rows keep their numbers.
+        """
+        deleted, gone = self._counts
+        if self._graph is None or self._dead is None or deleted == gone:
+            return
+        if deleted < len(self._rows):
+            builder = self._builder or self._new_builder(np.empty((0, self._rows.codec.dim), np.float32))
+            builder.remove(self._dead)
+            self._set_graph(builder.freeze() if self._builder is None else builder.view())
+            self._unreachable = builder.unreachable
+        self._gone, self._counts = self._dead, (deleted, deleted)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replaced whole or not at all; :func:`gingham.index.load` maps it."""
@@ -283,7 +320,8 @@ class HNSW:
         if self._graph is not None:
             arrays |= {f"graph.{name}": array for name, array in self._graph.arrays().items()}
         if self._dead is not None:
-            arrays["dead"] = self._dead.view(np.uint8)
+            gone = np.zeros(len(self._rows), np.uint8) if self._gone is None else self._gone.astype(np.uint8)
+            arrays["dead"] = self._dead.astype(np.uint8) + np.pad(gone, (0, len(self._rows) - len(gone)))
         save_arrays(path, {"kind": "HNSW", "m": self._m, "ef_construction": self._ef_construction, **about}, arrays)
 
     def stats(self) -> HNSWStats:
@@ -291,7 +329,7 @@ class HNSW:
         graph, codec = self._graph, self._rows.codec
         degree = 0.0 if graph is None else float(np.count_nonzero(graph.links < len(graph)) / len(graph))
         return HNSWStats(
-            n=len(self._rows), dim=codec.dim, deleted=self._deleted, metric=codec.metric, codec=codec.spec, m=self._m,
+            n=len(self._rows), dim=codec.dim, deleted=self._counts[0], metric=codec.metric, codec=codec.spec, m=self._m,
             ef_construction=self._ef_construction, layers=0 if graph is None else len(graph.starts) - 1,
             mean_degree=degree, unreachable=self._unreachable if self._builder is None else self._builder.unreachable,
             code_bytes=self._rows.code_bytes, kept_bytes=self._rows.kept_bytes,
@@ -299,17 +337,22 @@ class HNSW:
             building_bytes=0 if self._builder is None else self._builder.rows.nbytes,
         )  # fmt: skip
 
+    def _set_graph(self, graph: Graph) -> None:
+        self._graph = graph
+        self.__dict__.pop("_search", None)
+
     def _new_builder(self, rows: Array) -> GraphBuilder:
         """A builder that holds the rows there are, decoded."""
-        step = -(-len(rows) // MEAN_ROWS)
-        codec, options = self._rows.codec, {"m": self._m, "ef_construction": self._ef_construction}
+        step = max(1, -(-len(rows) // MEAN_ROWS))
+        codec = self._rows.codec
+        options: Any = {"m": self._m, "ef_construction": self._ef_construction}
         if self._graph is None:
             working = WorkingRows(codec.dim, codec.metric, rows[::step].mean(axis=0, dtype=np.float64))
             return GraphBuilder(working, seed=self._rows.seed, **options)
         mean = self._rows.decoded(slice(0, MEAN_ROWS)).mean(axis=0, dtype=np.float64)
         working = WorkingRows(codec.dim, codec.metric, mean)
         working.append(len(self._graph), self._rows.decoded)
-        return GraphBuilder.of_graph(self._graph, working, seed=self._rows.seed, **options)
+        return GraphBuilder.of_graph(self._graph, working, gone=self._gone, seed=self._rows.seed, **options)
 
     @classmethod
     def _loaded(cls, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> HNSW:
@@ -321,7 +364,8 @@ class HNSW:
         if about["n"]:
             index._graph = Graph.from_arrays(under("graph.", arrays), about["n"])
         if "dead" in arrays:
-            index._dead = arrays["dead"].view(np.bool_)
+            index._dead, index._gone = arrays["dead"] > 0, arrays["dead"] > 1
+            index._counts = int(np.count_nonzero(index._dead)), int(np.count_nonzero(index._gone))
         return index
 
 

@@ -90,7 +90,9 @@ class WorkingRows:
         layout = PackedRows(self.width, 8)
         packed = layout.prepare(np.ascontiguousarray(values), "l2", -header[:, SQUARE])
         parameters = np.concatenate([packed.parameters, 2 * header[:, EXTRA, None]], axis=1)
-        return RowScores(PACKED, self._rows, FACTORS, self.width, 8, packed.integers, parameters)
+        return RowScores(
+            PACKED, self._rows.ctypes.data, self.stride, FACTORS, self.width, 8, packed.integers, parameters
+        )
 
     def taken(self, nodes: Array) -> WorkingRows:
         """A copy of some of the rows."""
