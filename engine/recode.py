@@ -1,4 +1,4 @@
-"""Another codec or index for a vector field of a collection: made, compared, and switched to where it is good enough."""
+"""Another codec or index for a vector field: made, compared, and switched to where it is good enough."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ class Effort:
     ----------
     exact : scan the vectors, codes or not
     oversample : candidates of the codes that are scored from the vectors, times k, at least 1; None takes 4 k + 64
-    ef_search : candidates of a graph that are scored from the vectors, from 1 to 1,048,576, at least k and ``oversample``
-        times k where that is given; None takes 64
+    ef_search : candidates of a graph that are scored from the vectors, at least k, or ``oversample`` times k where
+        that is given; from 1 to 1,048,576, None takes 64
 
     Raises
     ------

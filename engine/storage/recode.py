@@ -15,7 +15,7 @@ from gingham.errors import SchemaMismatch
 from gingham.schema import Schema
 from gingham.storage import crash
 from gingham.storage.codes import Encoding, has_enough_rows, train_codec
-from gingham.storage.graphs import build_graph, memory_row_bytes, write_graph
+from gingham.storage.graphs import build_graph, memory_row_bytes, stored_row_bytes, write_graph
 from gingham.storage.part import take_norms, take_vectors
 from gingham.storage.records import blob_key
 from gingham.storage.schema_moves import store_segment
@@ -91,13 +91,16 @@ def with_coded(record: SegmentRecord, made: Mapping[str, CodedRecord | None]) ->
     return msgspec.structs.replace(record, coded=coded)
 
 
-def choose_coding(session: Session, record: CollectionRecord, memory: int, rows: int) -> tuple[int, list[str]] | None:
+def choose_coding(
+    session: Session, record: CollectionRecord, memory: int, rows: int, room: int
+) -> tuple[int, list[str]] | None:
     """The largest segment that lacks codes or a graph, or has damaged ones, and its fields; None where none does.
 
     Parameters
     ----------
     memory : as of :func:`is_due`
     rows : of a segment, at least
+    room : bytes that may be written
     """
     names = [name for name, dense in record.schema.dense.items() if dense.codec is not None]
     if not names:
@@ -105,7 +108,8 @@ def choose_coding(session: Session, record: CollectionRecord, memory: int, rows:
     due = []
     for part in (part for part in session.segments(record) if part.rows >= rows):
         fields = [name for name in names if is_due(part, name, record.schema.dense[name], memory)]
-        if fields:
+        nbytes = part.rows * sum(stored_row_bytes(record.schema.dense[name]) for name in fields)
+        if fields and nbytes <= room:
             due.append((part.rows, part.ref.sid, fields))
     return max(due)[1:] if due else None
 

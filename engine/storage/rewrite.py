@@ -239,6 +239,14 @@ def _place(
         write_dead(session.env, session.txn, record.cid, ref.sid, offsets)
 
 
+def _due_coding(
+    store: Store, session: Session, record: CollectionRecord, *, quiet: bool
+) -> tuple[int, list[str]] | None:
+    """A segment to make codes and graphs for, and the fields."""
+    room = room_left(session.env, maintenance=True)
+    return choose_coding(session, record, store.options.memory_budget, 0 if quiet else BUSY_CODING_ROWS, room)
+
+
 def rewrite(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -> bool:
     """Do the most urgent seal or merge of a collection, or make codes and graphs; False where nothing was due.
 
@@ -256,8 +264,7 @@ def rewrite(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -
         sealing = bool(record.tail) and tail_share(record, tail_bytes) >= 1 and _fits(session, record)
         merging = not sealing and (quiet or len(record.segments) >= BUSY_SEGMENTS)
         sids = due_merge(store, session, record) if merging else []
-        memory = store.options.memory_budget
-        coding = None if sealing or sids else choose_coding(session, record, memory, 0 if quiet else BUSY_CODING_ROWS)
+        coding = None if sealing or sids else _due_coding(store, session, record, quiet=quiet)
     if not sealing and not sids and coding is None:
         return False
     sink = StagedBlobs(store, check=check)
