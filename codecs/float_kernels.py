@@ -61,6 +61,28 @@ def score_candidates(vectors, kind, queries, dim, metric, norms, biases, rows, o
                 out[q, i] = score_float_row(x, kind, query, dim, metric, norms, rows[q, i]) + biases[q]
 
 
+@kernel("void(uint64[::1], uint64[::1], int64, int64, uint64, int64, int64, int64[:,::1], float32[:,::1])")
+def score_chunks(vectors, norms, chunk_rows, kind, queries, dim, metric, rows, out):
+    """As :func:`score_candidates`, of rows that lie in chunks of ``chunk_rows`` each, the last of fewer."""
+    width = uint64(dim * (2 if kind else 4))
+    for q in range(rows.shape[0]):
+        query = queries + uint64(4 * q * dim)
+        m = rows.shape[1]
+        for i in range(m):
+            if i + 2 < m and rows[q, i + 2] >= 0:
+                number = rows[q, i + 2] // chunk_rows
+                ahead = vectors[number] + uint64(rows[q, i + 2] - number * chunk_rows) * width
+                for line in range(0, min(int64(width), int64(512)), 64):
+                    prefetch(ahead + uint64(line))
+            if rows[q, i] < 0:
+                out[q, i] = float32(-np.inf)
+            else:
+                number = rows[q, i] // chunk_rows
+                at = rows[q, i] - number * chunk_rows
+                x = vectors[number] + uint64(at) * width
+                out[q, i] = score_float_row(x, kind, query, dim, metric, norms[number], at)
+
+
 @kernel("float32(uint64, int64, int64)")
 def longest_square(norms, start, stop):
     """Greatest of the squared lengths of rows start to stop; rows without a vector do not count."""

@@ -45,6 +45,7 @@ class _Name:
     module, kind : the class, in ``gingham.codecs``
     arguments : what the class takes, from where the part stands
     keeps_length : of a transform, whether vectors and queries of length one stay so
+    rows : of a codec, whether :meth:`gingham.codecs.protocol.Codec.row_scores` gives something
     """
 
     name: str
@@ -54,6 +55,7 @@ class _Name:
     kind: str
     arguments: Callable[[_Place], tuple[Any, ...]]
     keeps_length: bool = False
+    rows: bool = False
 
     def make(self, place: _Place) -> Any:
         return getattr(import_module(f"gingham.codecs.{self.module}"), self.kind)(*self.arguments(place))
@@ -92,13 +94,13 @@ def _opq(at: _Place) -> tuple[Any, ...]:
 
 
 _CODECS = (
-    _Name("F", "F32", "F32", "scalar", "Float", _kind),
-    _Name("F", "F16", "F16", "scalar", "Float", _kind),
-    _Name("BF", "BF16", "BF16", "scalar", "Float", _kind),
-    _Name("SQ", "SQ8", "SQ8", "scalar", "SQ8", _plain),
-    _Name("LVQ", "LVQ4, LVQ8, LVQ4x4, LVQ4x8, LVQ8x4, LVQ8x8", "LVQ([48])(?:x([48]))?", "lvq", "LVQ", _lvq),
+    _Name("F", "F32", "F32", "scalar", "Float", _kind, rows=True),
+    _Name("F", "F16", "F16", "scalar", "Float", _kind, rows=True),
+    _Name("BF", "BF16", "BF16", "scalar", "Float", _kind, rows=True),
+    _Name("SQ", "SQ8", "SQ8", "scalar", "SQ8", _plain, rows=True),
+    _Name("LVQ", "LVQ4, LVQ8, LVQ4x4, LVQ4x8, LVQ8x4, LVQ8x8", "LVQ([48])(?:x([48]))?", "lvq", "LVQ", _lvq, rows=True),
     _Name("RaBitQ", "RaBitQ1", "RaBitQ1", "rabitq_blocks", "RaBitQBlocks", _plain),
-    _Name("RaBitQ", "RaBitQ2 to RaBitQ8", "RaBitQ([2-8])", "rabitq", "RaBitQ", _numbered),
+    _Name("RaBitQ", "RaBitQ2 to RaBitQ8", "RaBitQ([2-8])", "rabitq", "RaBitQ", _numbered, rows=True),
     _Name("Binary", "Binary", "Binary", "binary", "Binary", _plain),
     _Name("ITQ", "ITQ, ITQ{bits}", f"ITQ{_N}?", "binary", "Binary", _itq),
     _Name("PQ", "PQ{M}x4fs", f"PQ{_N}x4fs", "fast_scan", "FastScan", _numbered),
@@ -157,6 +159,17 @@ def parse_codec(spec: str, dim: int, metric: Metric) -> Codec:
     from gingham.codecs.pipeline import Pipeline
 
     return Pipeline(metric, tuple(transforms), codec)
+
+
+def has_rows(spec: str) -> bool:
+    """Whether the codec of a spec, which :func:`parse_codec` takes, has rows that are scored one by one.
+
+    Notes
+    -----
+    A graph needs them: it comes to rows in any order.
+    """
+    found, _ = _found(_CODECS, spec.rpartition(",")[2].strip())
+    return found is not None and found.rows
 
 
 def _found(names: tuple[_Name, ...], part: str) -> tuple[_Name | None, re.Match[str] | None]:

@@ -14,12 +14,12 @@ from gingham.database import DatabaseStats
 from gingham.embed import Embedder
 from gingham.query.bind import Where
 from gingham.query.nodes import Query
+from gingham.query.stats import CollectionStats
 from gingham.recode import RecodeReport
 from gingham.schema import Field, Schema, Vector
 from gingham.storage.session import WriteSession
 from gingham.storage.verify import VerifyReport
 from gingham.types import UserId, WriteResult
-from gingham.view import CollectionStats
 
 _T = TypeVar("_T")
 
@@ -96,6 +96,7 @@ class AsyncCollectionView(Twin):
         fields: Sequence[str] | None = None,
         exact: bool = False,
         oversample: float | None = None,
+        ef_search: int | None = None,
         timeout: float | None = None,
     ) -> Any: ...
     async def query(
@@ -132,6 +133,9 @@ class AsyncCollection(AsyncCollectionView):
     async def drop_field(self, name: str) -> None: ...
     async def drop_vector(self, name: str) -> None: ...
     async def recode(self, name: str, codec: str | None, *, min_recall: float = 0.0) -> RecodeReport: ...
+    async def reindex(
+        self, name: str, *, index: str | None = "keep", codec: str | None = "keep", min_recall: float = 0.0
+    ) -> RecodeReport: ...
     async def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool: ...
 
 class AsyncTransactionCollection(AsyncCollectionView):

@@ -178,6 +178,13 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Hits.")] = 10,
     where: Annotated[str | None, typer.Option(help="Filter, such as \"year >= 2024 AND lang = 'en'\".")] = None,
     using: Annotated[str | None, typer.Option(help="Field to search, where there are several.")] = None,
+    ef_search: Annotated[
+        int | None, typer.Option(help="Candidates of a graph scored from the vectors; 64 by default.")
+    ] = None,
+    oversample: Annotated[
+        float | None, typer.Option(help="Candidates of codes scored from the vectors, times -k.")
+    ] = None,
+    exact: Annotated[bool, typer.Option(help="Scan the vectors even where they have codes or a graph.")] = False,
     explain: Annotated[bool, typer.Option(help="Also print how the search went.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -188,7 +195,9 @@ def search(
         raise typer.BadParameter("expected either --vector or --text")
     query = text if vector is None else _read_vector(vector)
     with open_database(db, mode="r") as database:
-        hits: Hits = database[collection].search(query, k=k, where=where, using=using)
+        hits: Hits = database[collection].search(
+            query, k=k, where=where, using=using, exact=exact, oversample=oversample, ef_search=ef_search
+        )
     if as_json:
         _print_json([{"id": h.id, "score": h.score, **h.fields} for h in hits])
         return
@@ -251,8 +260,14 @@ def stats(db: PathArgument, as_json: JsonOption = False) -> None:
         return
     for title, figures in [("database", whole), *each.items()]:
         typer.echo(title)
-        for name, value in figures.items():
-            typer.echo(f"  {name:<16} {value:,}" if isinstance(value, int) else f"  {name:<16} {value}")
+        vectors = figures.pop("vectors", {})
+        for heading, part in [("", figures), *((f"  {name}\n", part) for name, part in vectors.items())]:
+            typer.echo(heading, nl=False)
+            for name, value in part.items():
+                shown = (
+                    f"{value:,}" if isinstance(value, int) else f"{value:.1f}" if isinstance(value, float) else value
+                )
+                typer.echo(f"  {'  ' if heading else ''}{name:<16} {shown}")
 
 
 @app.command(name="eval")

@@ -83,7 +83,9 @@ class Collection(CollectionView):
         return total if total.version else self._upsert_batch(RowBatch([], {}, {}), schema)
 
     def _upsert_batch(self, batch: RowBatch, schema: Schema) -> WriteResult:
-        prepared = writes.prepare_rows(embed_rows(batch, schema, self._embedder), schema)
+        prepared = writes.prepare_rows(
+            embed_rows(batch, schema, self._embedder), schema, self._store.options.memory_budget
+        )
         result = self._store.write(lambda session: writes.upsert(session, self._cid, prepared))
         if prepared.segments:
             self._store.maintenance.make_room(self._cid)
@@ -195,11 +197,50 @@ class Collection(CollectionView):
         Runs in the calling thread while others read and write; one commit switches all segments. The vectors stay as
         they are, so recoding with the old codec goes back.
         """
+        return self._recode("recode", name, {"codec": codec}, min_recall)
+
+    def reindex(
+        self,
+        name: str,
+        *,
+        index: str | None = "keep",
+        codec: str | None = "keep",
+        min_recall: float = 0.0,
+    ) -> RecodeReport:
+        """Search a vector field by another index from now on, built from the stored vectors.
+
+        Parameters
+        ----------
+        name : dense vector field
+        index : such as ``"HNSW16"``; None goes back to scanning, ``"keep"`` (default) leaves it as it is
+        codec : of the rows of the graph, as in :meth:`recode`; ``"keep"`` (default) leaves it as it is
+        min_recall : as in :meth:`recode`
+
+        Returns
+        -------
+        RecodeReport : recall with both, measured before the switch, and whether it was made
+
+        Raises
+        ------
+        InvalidArgument : neither is given, an index or codec that does not parse or fit, or ``min_recall`` out of range
+        SchemaMismatch : there is no such field
+
+        Notes
+        -----
+        Runs in the calling thread while others read and write; one commit switches all segments. Codes that stay are
+        not made again, and neither are graphs where only the codec changes.
+        """
+        given = {key: value for key, value in {"index": index, "codec": codec}.items() if value != "keep"}
+        if not given:
+            raise InvalidArgument("reindex() expects index= or codec=, found neither")
+        return self._recode("reindex", name, given, min_recall)
+
+    def _recode(self, call: str, name: str, given: dict[str, str | None], min_recall: float) -> RecodeReport:
         from gingham.recode import recode
 
         if isinstance(min_recall, bool) or not isinstance(min_recall, (int, float)) or not 0 <= min_recall <= 1:
-            raise InvalidArgument(f"recode(min_recall=) expects a number from 0 to 1, found {min_recall!r:.60}")
-        return recode(self._store, self._cid, name, codec, min_recall)
+            raise InvalidArgument(f"{call}(min_recall=) expects a number from 0 to 1, found {min_recall!r:.60}")
+        return recode(self._store, self._cid, name, given, min_recall)
 
     def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
         """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""

@@ -1,29 +1,29 @@
-"""Another codec for a vector field of a collection: made, compared, and switched to where it is good enough."""
+"""Another codec or index for a vector field: made, compared, and switched to where it is good enough."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import numpy as np
 
-from gingham.codecs.protocol import Codes
 from gingham.codecs.spec import parse_codec
 from gingham.index.warmup import warmup
 from gingham.query.effort import DEFAULT_EFFORT, Effort
 from gingham.query.near import search_near
 from gingham.query.select import Candidates, candidates
-from gingham.storage.codes import read_arrays, read_codec
-from gingham.storage.part import take_vectors
-from gingham.storage.recode import NewCodes, Recoding
+from gingham.storage.codes import check_codec
+from gingham.storage.part import Part, take_vectors
+from gingham.storage.recode import Recoding
 from gingham.storage.segment import SegmentPart
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gingham.schema import Dense
-    from gingham.storage.part import Chunk
-    from gingham.storage.session import Session
+    from gingham.storage.catalog import CodedRecord
+    from gingham.storage.part import Coded
     from gingham.storage.store import Store
 
     Array = np.ndarray[Any, Any]
@@ -35,13 +35,14 @@ K = 10
 
 @dataclass(frozen=True)
 class RecodeReport:
-    """What :meth:`gingham.Collection.recode` found.
+    """What :meth:`gingham.Collection.recode` or :meth:`gingham.Collection.reindex` found.
 
     Attributes
     ----------
     old, new : specs of the codecs, None for none
     old_recall, new_recall : mean share of the exact 10 nearest rows that a search finds, for up to 200 stored vectors
-    switched : whether the new codec is in use
+    switched : whether the new codec and index are in use
+    old_index, new_index : None for none
     """
 
     old: str | None
@@ -49,15 +50,25 @@ class RecodeReport:
     old_recall: float
     new_recall: float
     switched: bool
+    old_index: str | None = None
+    new_index: str | None = None
 
 
-def recode(store: Store, cid: int, name: str, codec: str | None, min_recall: float) -> RecodeReport:
-    """See :meth:`gingham.Collection.recode`."""
+def recode(store: Store, cid: int, name: str, changes: Mapping[str, str | None], min_recall: float) -> RecodeReport:
+    """See :meth:`gingham.Collection.recode` and :meth:`gingham.Collection.reindex`.
+
+    Parameters
+    ----------
+    changes : the new ``codec`` or ``index`` of the field, or both
+    """
     with store.read() as session:
         dense = session.collection_by_id(cid).schema.vector(name)[1]
-    if codec is not None:
-        codec = parse_codec(codec, dense.dim, dense.metric).spec
-    work = Recoding(store, cid, name, dense, codec)
+    target = msgspec.structs.replace(dense, **changes)
+    check_codec(target)
+    if target.codec is not None:
+        codec = parse_codec(target.codec, dense.dim, dense.metric).spec
+        target = msgspec.structs.replace(target, codec=codec)
+    work = Recoding(store, cid, name, dense, target)
     # While kernels are cold, searches are exact, and would compare a codec with itself.
     warmup()
     try:
@@ -65,19 +76,19 @@ def recode(store: Store, cid: int, name: str, codec: str | None, min_recall: flo
         old_recall, new_recall = _compare(store, cid, name, work.made)
         if new_recall < min_recall:
             work.discard()
-            return RecodeReport(dense.codec, codec, old_recall, new_recall, False)
+            return RecodeReport(dense.codec, target.codec, old_recall, new_recall, False, dense.index, target.index)
         work.switch()
         while work.pending():
-            work = Recoding(store, cid, name, dense, codec)
+            work = Recoding(store, cid, name, dense, target)
             work.stage()
             work.switch()
     except BaseException:
         work.discard()
         raise
-    return RecodeReport(dense.codec, codec, old_recall, new_recall, True)
+    return RecodeReport(dense.codec, target.codec, old_recall, new_recall, True, dense.index, target.index)
 
 
-def _compare(store: Store, cid: int, name: str, made: dict[int, NewCodes]) -> tuple[float, float]:
+def _compare(store: Store, cid: int, name: str, made: dict[int, CodedRecord | None]) -> tuple[float, float]:
     """Recall with the codes in use and with those made."""
     with store.read() as session:
         record = session.collection_by_id(cid)
@@ -86,7 +97,7 @@ def _compare(store: Store, cid: int, name: str, made: dict[int, NewCodes]) -> tu
         queries = _stored_queries(now, name, dense)
         if not len(queries):
             return 1.0, 1.0
-        then = [_with_new(session, one, name, dense, made) for one in now]
+        then = [_with_new(one, name, made) for one in now]
         exact = search_near(now, name, dense, queries, K, None, Effort(exact=True))
         old = search_near(now, name, dense, queries, K, None, DEFAULT_EFFORT)
         new = search_near(then, name, dense, queries, K, None, DEFAULT_EFFORT)
@@ -112,29 +123,21 @@ def _recall(exact: list[tuple[Array, Array]], found: list[tuple[Array, Array]]) 
 
 
 class _Recoded:
-    """A part whose chunks have other codes."""
+    """A part with other codes of a vector."""
 
-    def __init__(self, part: Any, chunks: list[Chunk]) -> None:
+    def __init__(self, part: SegmentPart, name: str, made: CodedRecord | None) -> None:
         self._part = part
-        self._chunks = chunks
+        self._coded = part.read_coded(name, made)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._part, name)
 
-    def chunks(self, name: str) -> list[Chunk]:
-        return self._chunks
+    def coded(self, name: str) -> Coded | None:
+        return self._coded
 
 
-def _with_new(session: Session, one: Candidates, name: str, dense: Dense, made: dict[int, NewCodes]) -> Candidates:
+def _with_new(one: Candidates, name: str, made: Mapping[int, CodedRecord | None]) -> Candidates:
     part = one.part
     if not isinstance(part, SegmentPart) or part.ref.sid not in made:
         return one
-    new = made[part.ref.sid]
-    chunks = [replace(chunk, coded=None) for chunk in part.chunks(name)]
-    if new.codec is not None:
-        codec = read_codec(session, new.codec, dense)
-        chunks = [
-            replace(chunk, coded=(codec, Codes(len(chunk.vectors), read_arrays(session, arrays))))
-            for chunk, arrays in zip(chunks, new.chunks, strict=True)
-        ]
-    return replace(one, part=_Recoded(part, chunks))
+    return replace(one, part=cast("Part", _Recoded(part, name, made[part.ref.sid])))

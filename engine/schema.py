@@ -23,6 +23,11 @@ VectorDtype = Literal["float32", "float16"]
 MAX_DIM = 65_535
 """Largest vector width: the smallest limit among the peers read is 16,000 (pgvector); codes index by uint16."""
 
+NIBBLE_DIM = 96
+"""Dimensions below which codes of four bits misjudge neighbours so often that those of eight find as many sooner."""
+MOST_M = 512
+_DEFAULT_M = 16
+_INDEX = re.compile(r"HNSW([1-9][0-9]{0,5})?\Z", re.IGNORECASE | re.ASCII)
 _MAX_K1 = 1e6
 RESERVED_NAMES = frozenset({"id", "score"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
@@ -181,13 +186,16 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     codec : codes that searches scan in place of the vectors, such as ``"LVQ8"`` or ``"RaBitQ4"``; the table of all
         stands in the README. The best rows by code are scored again from the vectors. Each segment trains its own:
         where that takes long (OPQ, RQ, PQ of 12 bits and more) fill the collection without and recode it then. None
-        (default) scans the vectors
+        (default) scans the vectors, and under an index takes ``"LVQ4x8"``, or ``"LVQ8"`` below 96 dimensions
+    index : ``"HNSW16"``: each large segment gets a graph, whose rows have up to 2 * 16 links, over its codes; from 2
+        to 512, 16 where no number is given. The codec has to score rows one by one: F32, F16, BF16, SQ8, LVQ and
+        RaBitQ of 2 to 8 bits do. None (default) scans
     source : text field, or several, that the collection's embedder makes this vector from; None means all text
         fields that there are when the embedder comes, where this is the only dense vector
 
     Raises
     ------
-    InvalidArgument : dim, metric or dtype is none of the above
+    InvalidArgument : dim, metric, dtype or index is none of the above
     """
 
     dim: int
@@ -195,6 +203,12 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     dtype: VectorDtype = msgspec.field(default="float32")
     source: str | tuple[str, ...] | None = None
     codec: str | None = None
+    index: str | None = None
+
+    @property
+    def m(self) -> int:
+        """Links of a node of the index in the layers above, half of those in the layer of all rows; 0 without one."""
+        return 0 if self.index is None else _links(self.index)
 
     def __post_init__(self) -> None:
         if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
@@ -205,11 +219,25 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
             raise InvalidArgument(f"Dense(dtype=) expects 'float32' or 'float16', found {self.dtype!r}")
         if not isinstance(self.codec, (str, type(None))):
             raise InvalidArgument(f"Dense(codec=) expects a name such as 'LVQ8', found {self.codec!r:.60}")
+        if self.index is not None:
+            msgspec.structs.force_setattr(self, "index", f"HNSW{_links(self.index)}")
+            if self.codec is None:
+                default = "LVQ8" if self.dim < NIBBLE_DIM else "LVQ4x8"
+                msgspec.structs.force_setattr(self, "codec", default)
         names = (self.source,) if isinstance(self.source, (str, type(None))) else self.source
         if not isinstance(names, tuple) or not all(isinstance(name, (str, type(None))) for name in names):
             raise InvalidArgument(
                 f"Dense(source=) expects a text field's name or a tuple of them, found {self.source!r:.60}"
             )
+
+
+def _links(index: object) -> int:
+    """The m of an index such as HNSW16."""
+    found = _INDEX.match(index) if isinstance(index, str) else None
+    m = int(found[1] or _DEFAULT_M) if found else 0
+    if not 2 <= m <= MOST_M:
+        raise InvalidArgument(f"Dense(index=) expects 'HNSW2' to 'HNSW{MOST_M}', or None, found {index!r:.60}")
+    return m
 
 
 class Sparse(msgspec.Struct, frozen=True, tag="sparse"):
@@ -245,8 +273,8 @@ class Schema(msgspec.Struct, frozen=True):
 
     @property
     def without_codecs(self) -> Schema:
-        """The same fields and vectors; codecs change nothing about the rows."""
-        dense = {name: msgspec.structs.replace(kind, codec=None) for name, kind in self.dense.items()}
+        """The same fields and vectors; codecs and indexes change nothing about the rows."""
+        dense = {name: msgspec.structs.replace(kind, codec=None, index=None) for name, kind in self.dense.items()}
         return Schema(self.fields, {**self.vectors, **dense})
 
     @property

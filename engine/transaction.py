@@ -96,8 +96,9 @@ class TransactionCollection(CollectionView):
         from gingham.rows import given_rows, owned
 
         schema = check_embedder_attached(self._reader, self._cid, self._embedder)
+        memory = self._reader.store.options.memory_budget
         batches = [
-            writes.prepare_rows(embed_rows(owned(batch), schema, self._embedder), schema)
+            writes.prepare_rows(embed_rows(owned(batch), schema, self._embedder), schema, memory)
             for batch in given_rows(schema, rows, ids=ids, vectors=vectors, fields=fields)
         ]
         for prepared in batches:

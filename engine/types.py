@@ -108,14 +108,15 @@ def _is_bool(value: object) -> bool:
     return type(value).__name__ in ("bool", "bool_")
 
 
-def whole(what: str, value: object, least: int = 1) -> int:
-    """An integer that a user gave; raises InvalidArgument unless it is at least ``least``."""
+def whole(what: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """An integer that a user gave; raises InvalidArgument unless it is at least ``least``, and at most ``most``."""
     try:
         number = least - 1 if _is_bool(value) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = least - 1
-    if number < least:
-        raise InvalidArgument(f"{what} expects an integer of at least {least}, found {shown(value)}")
+    if number < least or (most is not None and number > most):
+        expected = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InvalidArgument(f"{what} expects an integer {expected}, found {shown(value)}")
     return number
 
 

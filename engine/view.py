@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -17,9 +16,9 @@ from gingham.query.effort import Effort
 from gingham.query.export import write_parquet
 from gingham.query.nodes import Query
 from gingham.query.search import Request, query_rows, run_query, search
+from gingham.query.stats import CollectionStats, collection_stats
 from gingham.schema import Dense, Sparse, Text, check_named
 from gingham.sparse_vectors import sparse_query
-from gingham.storage import writes
 from gingham.storage.verify import VerifyReport, verify
 from gingham.types import is_id, least_score, whole
 
@@ -39,32 +38,6 @@ if TYPE_CHECKING:
     from gingham.storage.snapshot import Pin
     from gingham.storage.store import Store
     from gingham.types import UserId
-
-
-@dataclass(frozen=True)
-class CollectionStats:
-    """Figures of one collection.
-
-    Attributes
-    ----------
-    rows : live rows
-    dead_rows : rows deleted or replaced whose space is not yet given back
-    segments : immutable segments
-    tail_rows : rows not yet sealed into a segment
-    tail_batches : batches they lie in
-    unindexed_rows : rows that every search scans; all of them while there is no index
-    nbytes : bytes of the segments and the tail
-    version : commit that changed the collection last
-    """
-
-    rows: int
-    dead_rows: int
-    segments: int
-    tail_rows: int
-    tail_batches: int
-    unindexed_rows: int
-    nbytes: int
-    version: int
 
 
 class Reader:
@@ -304,6 +277,7 @@ class CollectionView:
         fields: Sequence[str] | None = None,
         exact: bool = False,
         oversample: float | None = None,
+        ef_search: int | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Find the nearest rows, or those with the words of a text.
@@ -321,6 +295,7 @@ class CollectionView:
         exact : scan the vectors even where they have codes
         oversample : candidates of the codes that are scored from the vectors, times k; more finds more, None takes
             4 k + 64
+        ef_search : candidates of a graph that are scored from the vectors, at least k; more finds more, None takes 64
         timeout : seconds after which the search gives up; None waits
 
         Returns
@@ -338,7 +313,7 @@ class CollectionView:
             raise InvalidArgument("search() expects k= or radius=, found neither")
         k = None if k is None else whole("search(k=)", k)
         radius = None if radius is None else least_score("search(radius=)", radius)
-        effort = Effort(exact=exact, oversample=oversample)
+        effort = Effort(exact=exact, oversample=oversample, ef_search=ef_search)
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             name, kind, queries, single = self._query_of(record, query, using)
@@ -449,20 +424,9 @@ class CollectionView:
             return verify(session, progress, only=self._cid)
 
     def stats(self) -> CollectionStats:
-        """Rows, segments, tail and bytes."""
+        """Rows, segments, tail and bytes, and what vectors are searched by."""
         with self._reader.session() as session:
-            record = session.collection_by_id(self._cid)
-        tail_rows = writes.tail_rows(record)
-        return CollectionStats(
-            rows=record.rows,
-            dead_rows=sum(ref.dead for ref in record.segments) + record.tail_dead,
-            segments=len(record.segments),
-            tail_rows=tail_rows,
-            tail_batches=len(record.tail),
-            unindexed_rows=record.rows,
-            nbytes=sum(ref.nbytes for ref in record.segments) + sum(entry.nbytes for entry in record.tail),
-            version=record.epoch,
-        )
+            return collection_stats(session, session.collection_by_id(self._cid))
 
 
 def _all_texts(query: Any) -> bool:

@@ -44,7 +44,7 @@ SLACK = 16
 _LONGEST = float(np.sqrt(np.finfo(np.float32).max))
 """Longest vector whose squared length float32 holds, 1.8e19."""
 
-_METRICS: dict[str, int] = {"dot": 0, "cosine": 1, "l2": 2}
+METRIC_NUMBERS: dict[str, int] = {"dot": 0, "cosine": 1, "l2": 2}
 
 
 def row_norms(vectors: Array, metric: Metric) -> Array:
@@ -206,7 +206,7 @@ class _Rows:
         self.kernels = kernels
         self.vectors = vectors
         self.norms = norms
-        self.metric = _METRICS[metric]
+        self.metric = METRIC_NUMBERS[metric]
         self.kind = int(vectors.dtype == np.float16)
         self.address = vectors.ctypes.data
         self.norms_address = norms.ctypes.data
@@ -354,10 +354,10 @@ def _doubtful(data: _Rows, queries: Array, start: int, stop: int, floors: Array,
     eps = data.dim * np.finfo(np.float32).eps
     lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
     bound, error = floors.astype(np.float64), 2 * eps * lengths
-    if data.metric != _METRICS["cosine"]:
+    if data.metric != METRIC_NUMBERS["cosine"]:
         longest = float(np.sqrt(data.kernels.longest_square(data.norms_address, start, stop)))
         error = error * longest
-        if data.metric == _METRICS["l2"]:
+        if data.metric == METRIC_NUMBERS["l2"]:
             bound = bound - lengths**2
             error = 2 * error + eps * (longest**2 + lengths**2)
     return np.flatnonzero(np.isfinite(floors) & ~(kth > bound + error))

@@ -56,6 +56,10 @@ class Plan:
     way: Literal["graph", "filtered", "scan"]
     ef: int
 
+    def pays(self, n: int) -> bool:
+        """Whether it is cheaper than scanning the codes of all n rows."""
+        return self.way == "scan" or (FILTERED if self.way == "filtered" else 1.0) * self.ef < SCANNED * n
+
 
 def plan_search(n: int, eligible: int, k: int, ef: int) -> Plan:
     """Choose the cheapest way to search n rows of which some are eligible.

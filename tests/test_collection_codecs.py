@@ -181,7 +181,7 @@ def test_damaged_codes_are_reported_and_the_vectors_serve_until_they_are_made_ag
         with docs._reader.session() as session:
             record = session.collection_by_id(docs._cid)
             segment = session.segment_record(docs._cid, record.segments[0].sid, record.schema_epoch)
-            blob = segment.vectors["v"][0].codes["coarse"].blob
+            blob = segment.coded["v"].codes["coarse"].blob
             assert blob is not None
     generation = (tmp_path / "db" / "CURRENT").read_text().strip()
     with lmdb.open(str(tmp_path / "db" / generation), max_dbs=16, map_size=1 << 30) as env:

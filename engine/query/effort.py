@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gingham.errors import InvalidArgument
+from gingham.types import whole
+
+MOST_EF = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +18,8 @@ class Effort:
     ----------
     exact : scan the vectors, codes or not
     oversample : candidates of the codes that are scored from the vectors, times k, at least 1; None takes 4 k + 64
+    ef_search : candidates of a graph that are scored from the vectors, at least k, or ``oversample`` times k where
+        that is given; from 1 to 1,048,576, None takes 64
 
     Raises
     ------
@@ -23,10 +28,13 @@ class Effort:
 
     exact: bool = False
     oversample: float | None = None
+    ef_search: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.exact, bool):
             raise InvalidArgument(f"search(exact=) expects True or False, found {self.exact!r:.60}")
+        if self.ef_search is not None:
+            object.__setattr__(self, "ef_search", whole("search(ef_search=)", self.ef_search, most=MOST_EF))
         if self.oversample is None:
             return
         kinds = isinstance(self.oversample, (int, float)) and not isinstance(self.oversample, bool)

@@ -20,7 +20,7 @@ from gingham.query.effort import DEFAULT_EFFORT, Effort
 from gingham.query.evaluate import evaluate
 from gingham.query.fetch import fetch
 from gingham.query.fusion import diversify, fuse_lists, keep_per_group, ranked
-from gingham.query.near import near_detail, search_near, without_vector
+from gingham.query.near import NearSearch, without_vector
 from gingham.query.read import read_vectors
 from gingham.query.select import candidates
 from gingham.query.values import bind_value, evaluate_value
@@ -167,8 +167,9 @@ class Execution:
         self._vectors[name] = None
         with self._trace.step("near") as step:
             step.rows = sum(c.eligible for c in chosen)
-            step.detail = near_detail(chosen, name, dense, k, effort)
-            ((scores, rows),) = search_near(chosen, name, dense, queries, k, radius, effort)
+            near = NearSearch(chosen, name, dense, k, radius, effort)
+            step.detail = near.detail()
+            ((scores, rows),) = near.run(queries)
             return Ranked(scores, rows, _exhausted(len(rows), k, most))
 
     def _match(self, node: nodes.Match, want: int | None) -> Ranked:

@@ -1,28 +1,35 @@
 """Search of a dense vector field over the parts of a collection, merged once.
 
-Parts whose vectors have codes are searched in two stages, the others exactly; scores are those of the vectors always.
+A part is searched by its graph, by its codes, or exactly; scores are those of the vectors always.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gingham.index.exact import merge_topk, prepare_queries, range_exact, score_listed, search_exact
+from gingham.index.exact import merge_topk, prepare_queries, range_exact, search_exact
+from gingham.index.graph_search import GraphSearch, Plan, plan_search
 from gingham.index.two_stage import search_codes
 from gingham.index.warmup import all_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gingham.codecs.protocol import Codec, Codes
     from gingham.query.effort import Effort
     from gingham.query.select import Candidates
     from gingham.schema import Dense
-    from gingham.storage.part import Chunk
+    from gingham.storage.part import Chunk, Coded
 
     Array = np.ndarray[Any, Any]
+
+EF_SEARCH = 64
+"""Candidates of a graph that are scored from the vectors where the caller does not say."""
 
 
 def search_near(
@@ -34,125 +41,203 @@ def search_near(
     radius: float | None,
     effort: Effort,
 ) -> list[tuple[Array, Array]]:
-    """Find the nearest rows of each query.
+    """What :class:`NearSearch` finds."""
+    return NearSearch(candidates, name, dense, k, radius, effort).run(queries)
+
+
+class NearSearch:
+    """A search of one field, planned part by part.
 
     Parameters
     ----------
-    queries : float32 (n_queries, dim)
     k : rows per query; None is all that reach ``radius``, found exactly
     radius : smallest score, or None
-
-    Returns
-    -------
-    list of tuple : per query float32 scores, descending, and int64 row ids, ties ascending
-
-    Notes
-    -----
-    Time O(n_queries * rows * bytes of a vector or of a code); rows a filter excludes are not scored.
     """
-    if k is None or (radius is not None and k >= sum(candidate.eligible for candidate in candidates)):
-        # A heap as deep as all rows would cost far more than the rows that reach the radius.
-        return [_search_range(candidates, name, dense, query, radius) for query in queries]
-    n_queries = len(queries)
-    pieces = [(np.full((n_queries, 0), -np.inf, np.float32), np.full((n_queries, 0), -1, np.int64))]
-    for row_ids, chunk, allow in _chunks(candidates, name):
-        depth = min(k, len(chunk.vectors) if allow is None else int(np.count_nonzero(allow)))
-        if not depth:
-            continue
-        scores, offsets = _search_chunk(dense, queries, chunk, allow, depth, radius, effort)
-        pieces.append((scores, np.where(offsets < 0, -1, row_ids[offsets])))
-    scores, rows = merge_topk(pieces, min(k, sum(s.shape[1] for s, _ in pieces)))
-    return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, rows, strict=True)]
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidates],
+        name: str,
+        dense: Dense,
+        k: int | None,
+        radius: float | None,
+        effort: Effort,
+    ) -> None:
+        self._candidates = candidates
+        self._name = name
+        self._dense = dense
+        self._k = k
+        self._radius = radius
+        self._effort = effort
+
+    @cached_property
+    def _ranged(self) -> bool:
+        """Whether all rows that reach the radius are wanted: a heap as deep as that would cost far more."""
+        k = self._k
+        return k is None or (self._radius is not None and k >= sum(one.eligible for one in self._candidates))
+
+    @cached_property
+    def _ways(self) -> list[_Way]:
+        """How each part is searched."""
+        if self._k is None or self._ranged or self._effort.exact or not all_ready():
+            return [_EXACT] * len(self._candidates)
+        return [_choose(one, self._name, self._dense, self._k, self._effort) for one in self._candidates]
+
+    def run(self, queries: Array) -> list[tuple[Array, Array]]:
+        """Find the nearest rows of each query.
+
+        Parameters
+        ----------
+        queries : float32 (n_queries, dim)
+
+        Returns
+        -------
+        list of tuple : per query float32 scores, descending, and int64 row ids, ties ascending
+
+        Notes
+        -----
+        Time O(n_queries * rows * bytes of a vector or of a code), and with a graph that of its walk; rows a filter
+        excludes are not scored.
+        """
+        if self._k is None or self._ranged:
+            return [self._range(query) for query in queries]
+        pieces = [(np.full((len(queries), 0), -np.inf, np.float32), np.full((len(queries), 0), -1, np.int64))]
+        prepared: Array | None = None
+        for candidate, way in zip(self._candidates, self._ways, strict=True):
+            depth = min(self._k, candidate.eligible)
+            if way.coded is None:
+                found = list(self._exact(candidate, queries, depth))
+            else:
+                prepared = prepare_queries(queries, self._dense.metric) if prepared is None else prepared
+                found = [self._coded(way, way.coded, prepared, depth)]
+            row_ids = candidate.part.row_ids
+            pieces += [(s, np.where(at < 0, -1, row_ids[at].astype(np.int64))) for s, at in found]
+        if len(pieces) == 2 and pieces[1][0].shape[1] <= self._k:
+            scores, rows = pieces[1]
+        else:
+            scores, rows = merge_topk(pieces, min(self._k, sum(s.shape[1] for s, _ in pieces)))
+        return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, rows, strict=True)]
+
+    def detail(self) -> str:
+        """What is done, for ``explain``."""
+        where = f"on {self._name!r} ({self._dense.metric}), {len(self._candidates)} parts"
+        counts = Counter(way.detail for way in self._ways)
+        if len(counts) <= 1:
+            return f"{next(iter(counts), _EXACT.detail)} {where}"
+        return f"{where}: " + "; ".join(f"{count} by {detail}" for detail, count in counts.items())
+
+    def _exact(self, candidate: Candidates, queries: Array, k: int) -> Iterator[tuple[Array, Array]]:
+        """Scores of vectors, and offsets in the part, of the best rows of each chunk."""
+        for chunk, allow in _chunks(candidate, self._name):
+            depth = min(k, len(chunk.vectors) if allow is None else int(np.count_nonzero(allow)))
+            if depth:
+                yield search_exact(
+                    queries, chunk.vectors, chunk.norms, depth,
+                    metric=self._dense.metric, allow=allow, base=chunk.start, min_score=self._radius,
+                )  # fmt: skip
+
+    def _coded(self, way: _Way, coded: Coded, queries: Array, k: int) -> tuple[Array, Array]:
+        """Scores of vectors, and offsets in the part, of the best rows that codes lead to."""
+        if way.plan is not None and coded.graph is not None:
+            graph = GraphSearch(coded.graph[1], coded.codec, coded.codes, coded.vectors.score)
+            scores, rows = graph.run(queries, k, way.ef, allow=way.allow)
+        else:
+            scores, rows = search_codes(
+                coded.codec, coded.codes, queries, k,
+                rescore=coded.vectors.score, oversample=self._effort.oversample, allow=way.allow,
+            )  # fmt: skip
+        if self._radius is not None:
+            short = scores < np.float32(self._radius)
+            scores[short], rows[short] = -np.inf, -1
+        return scores, rows
+
+    def _range(self, query: Array) -> tuple[Array, Array]:
+        scores, rows = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
+        least = -np.inf if self._radius is None else self._radius
+        for candidate in self._candidates:
+            for chunk, allow in _chunks(candidate, self._name):
+                found, offsets = range_exact(
+                    query, chunk.vectors, chunk.norms,
+                    metric=self._dense.metric, min_score=least, allow=allow, base=chunk.start,
+                )  # fmt: skip
+                scores.append(found)
+                rows.append(candidate.part.row_ids[offsets].astype(np.int64))
+        all_scores, all_rows = np.concatenate(scores), np.concatenate(rows)
+        order = np.lexsort((all_rows, -all_scores))
+        return all_scores[order], all_rows[order]
 
 
-def near_detail(candidates: Sequence[Candidates], name: str, dense: Dense, k: int | None, effort: Effort) -> str:
-    """What :func:`search_near` does, for ``explain``."""
-    where = f"on {name!r} ({dense.metric}), {len(candidates)} parts"
-    codecs: set[str] = set()
-    if k is not None and not effort.exact:
-        found = [(chunk, allow) for _, chunk, allow in _chunks(candidates, name)]
-        codecs = {c.coded[0].spec for c, allow in found if c.coded and _codes_pay(c, c.coded, allow, k)}
-    if not codecs:
-        return f"exact {where}"
-    candidates_of = "4 k + 64" if effort.oversample is None else f"{effort.oversample:g} k"
-    return f"codes {', '.join(sorted(codecs))} {where}, {candidates_of} candidates scored from vectors"
+@dataclass(frozen=True)
+class _Way:
+    """How a part is searched.
+
+    Attributes
+    ----------
+    detail : in words
+    coded : what is searched in place of the vectors, or None
+    allow : bool (rows,) of those that may be found and have a vector, or None for all
+    plan : of the walk, or None where codes are scanned
+    ef : candidates of the walk that are scored from the vectors
+    """
+
+    detail: str
+    coded: Coded | None = None
+    allow: Array | None = None
+    plan: Plan | None = None
+    ef: int = 0
 
 
-def _search_chunk(
-    dense: Dense, queries: Array, chunk: Chunk, allow: Array | None, k: int, radius: float | None, effort: Effort
-) -> tuple[Array, Array]:
-    """Scores and offsets in the part of the best rows of a chunk."""
-    metric, base = dense.metric, chunk.start
-    if effort.exact or chunk.coded is None or not _codes_pay(chunk, chunk.coded, allow, k) or not all_ready():
-        return search_exact(
-            queries, chunk.vectors, chunk.norms, k, metric=metric, allow=allow, base=base, min_score=radius
-        )
-    prepared = prepare_queries(queries, metric)
-
-    def rescore(some: Array, rows: Array) -> Array:
-        return score_listed(some, chunk.vectors, rows, norms=chunk.norms, metric=metric)
-
-    scores, rows = search_codes(
-        *chunk.coded, prepared, k, rescore=rescore, oversample=effort.oversample, allow=_present(chunk, allow)
-    )
-    if radius is not None:
-        short = scores < np.float32(radius)
-        scores[short], rows[short] = -np.inf, -1
-    rows[rows >= 0] += base
-    return scores, rows
+_EXACT = _Way("exact")
 
 
-def _codes_pay(chunk: Chunk, coded: tuple[Codec, Codes], allow: Array | None, k: int) -> bool:
-    """Whether scanning codes reads fewer bytes than scanning the vectors that may be found."""
-    n = len(chunk.vectors)
-    eligible = n if allow is None else int(np.count_nonzero(allow))
-    vector = chunk.vectors.itemsize * chunk.vectors.shape[1]
-    return k < eligible and n * coded[0].code_size < eligible * vector
+def _choose(candidate: Candidates, name: str, dense: Dense, k: int, effort: Effort) -> _Way:
+    """The graph where a walk scores fewer rows than a scan, else codes where they take fewer bytes than the vectors."""
+    coded = candidate.part.coded(name)
+    if coded is None:
+        return _EXACT
+    rows, allow, eligible = candidate.part.rows, candidate.allow, candidate.eligible
+    if coded.present is not None:
+        allow = coded.present if allow is None else coded.present & allow
+        eligible = int(np.count_nonzero(allow))
+    if k >= eligible:
+        return _EXACT
+    if coded.graph is not None:
+        ef = min(rows, max(k, effort.ef_search or EF_SEARCH, math.ceil(min(rows, k * (effort.oversample or 1)))))
+        plan = plan_search(rows, eligible, k, ef)
+        if plan.pays(rows):
+            detail = _graph_detail(f"{coded.graph[0]} of {coded.codec.spec}, ef_search {ef}", plan, rows, eligible)
+            return _Way(detail, coded, allow, plan, ef)
+    if rows * coded.codec.code_size >= eligible * dense.dim * np.dtype(dense.dtype).itemsize:
+        return _EXACT
+    wide = "4 k + 64" if effort.oversample is None else f"{effort.oversample:g} k"
+    return _Way(f"codes {coded.codec.spec}, {wide} candidates scored from vectors,", coded, allow)
 
 
-def _present(chunk: Chunk, allow: Array | None) -> Array | None:
-    """The allowed rows that have a vector: codes do not tell."""
-    present: Array = ~np.isnan(chunk.norms)
-    if present.all():
-        return None if allow is None else np.ascontiguousarray(allow)
-    if allow is not None:
-        present &= allow
-    return present
+_WALKS: dict[Literal["graph", "filtered", "scan"], str] = {
+    "graph": "what is not allowed is walked through and dropped",
+    "filtered": "a walk over allowed rows that looks through the others",
+    "scan": "so few that their codes are scanned",
+}
+
+
+def _graph_detail(index: str, plan: Plan, rows: int, eligible: int) -> str:
+    if eligible == rows:
+        return f"graph {index},"
+    return f"graph {index}, {eligible / rows:.2%} of rows allowed: {_WALKS[plan.way]},"
 
 
 def without_vector(candidates: Sequence[Candidates], name: str) -> int:
     """How many rows that may be found have no vector in a field."""
     with_vector = 0
-    for _, chunk, allow in _chunks(candidates, name):
-        present = ~np.isnan(chunk.norms)
-        with_vector += int(np.count_nonzero(present if allow is None else present & allow))
+    for candidate in candidates:
+        for chunk, allow in _chunks(candidate, name):
+            present = ~np.isnan(chunk.norms)
+            with_vector += int(np.count_nonzero(present if allow is None else present & allow))
     return sum(candidate.eligible for candidate in candidates) - with_vector
 
 
-def _chunks(candidates: Sequence[Candidates], name: str) -> Iterator[tuple[Array, Chunk, Array | None]]:
-    for candidate in candidates:
-        row_ids = candidate.part.row_ids.astype(np.int64)
-        for chunk in candidate.part.chunks(name):
-            stop = chunk.start + len(chunk.vectors)
-            yield row_ids, chunk, None if candidate.allow is None else candidate.allow[chunk.start : stop]
-
-
-def _search_range(
-    candidates: Sequence[Candidates], name: str, dense: Dense, query: Array, radius: float | None
-) -> tuple[Array, Array]:
-    scores, rows = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
-    for row_ids, chunk, allow in _chunks(candidates, name):
-        found, offsets = range_exact(
-            query,
-            chunk.vectors,
-            chunk.norms,
-            metric=dense.metric,
-            min_score=-np.inf if radius is None else radius,
-            allow=allow,
-            base=chunk.start,
-        )
-        scores.append(found)
-        rows.append(row_ids[offsets])
-    all_scores, all_rows = np.concatenate(scores), np.concatenate(rows)
-    order = np.lexsort((all_rows, -all_scores))
-    return all_scores[order], all_rows[order]
+def _chunks(candidate: Candidates, name: str) -> Iterator[tuple[Chunk, Array | None]]:
+    """Chunks of a part, and which of their rows may be found."""
+    for chunk in candidate.part.chunks(name):
+        stop = chunk.start + len(chunk.vectors)
+        yield chunk, None if candidate.allow is None else candidate.allow[chunk.start : stop]

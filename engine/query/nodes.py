@@ -239,6 +239,7 @@ def near(
     radius: float | None = None,
     exact: bool = False,
     oversample: float | None = None,
+    ef_search: int | None = None,
 ) -> Near:
     """Rows whose vector is near a query.
 
@@ -250,9 +251,12 @@ def near(
     radius : smallest score found
     exact : scan the vectors even where they have codes
     oversample : candidates of the codes that are scored from the vectors, times k; None takes 4 k + 64
+    ef_search : candidates of a graph that are scored from the vectors, at least k; None takes 64
     """
     bound = None if radius is None else least_score("near(radius=)", radius)
-    return Near(field, query, _count("near(k=)", k), bound, Effort(exact=exact, oversample=oversample))
+    return Near(
+        field, query, _count("near(k=)", k), bound, Effort(exact=exact, oversample=oversample, ef_search=ef_search)
+    )
 
 
 def match(field: str | None, text: str, *, op: MatchOperator = "any", k: int | None = None) -> Match:

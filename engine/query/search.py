@@ -12,7 +12,7 @@ from gingham.query.execute import DEFAULT_LIMIT, Execution
 from gingham.query.explain import Trace
 from gingham.query.fetch import fetch
 from gingham.query.hits import BatchHits, Completeness, Hits
-from gingham.query.near import near_detail, search_near, without_vector
+from gingham.query.near import NearSearch, without_vector
 from gingham.query.nodes import Limited, Query
 from gingham.query.select import candidates
 from gingham.schema import Dense, Json, Sparse, Text
@@ -71,8 +71,9 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
         with trace.step("near") as step:
             step.rows = eligible
             name, dense, effort = request.name, request.kind, request.effort
-            step.detail = near_detail(chosen, name, dense, request.k, effort)
-            found = search_near(chosen, name, dense, request.queries, request.k, request.radius, effort)
+            near = NearSearch(chosen, name, dense, request.k, request.radius, effort)
+            step.detail = near.detail()
+            found = near.run(request.queries)
     else:
         found, highlighters = _search_inverted(session, record, request, chosen, trace)
     k = request.k

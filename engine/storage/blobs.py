@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 4096
 """Shorter values lie anywhere in a page, so they are copied; longer ones start 16 bytes into one."""
+MAX_BLOB_BYTES = (1 << 30) - (1 << 20)
+MAX_SEGMENT_ROWS = 4_000_000
+"""Segments have so few rows that no column is larger than a blob may be."""
 
 
 class BlobSink(Protocol):

@@ -106,19 +106,40 @@ class ArrayRecord(msgspec.Struct, array_like=True, frozen=True):
 
 
 class VectorChunk(msgspec.Struct, array_like=True, frozen=True):
-    """Consecutive rows of one vector column, with what the metric needs of each row, and their codes if there are."""
+    """Consecutive rows of one vector column, with what the metric needs of each row."""
 
     rows: int
     vectors: BlobRef
     norms: BlobRef
-    codes: dict[str, ArrayRecord] = {}
 
 
-class CodecRecord(msgspec.Struct, array_like=True, frozen=True):
-    """The codec that the codes of a vector column were made with, and what it learned."""
+class GraphRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A graph over the rows of a vector column: the index it is of, its arrays, and rows that no search can come to."""
+
+    index: str
+    arrays: dict[str, ArrayRecord]
+    unreachable: int = 0
+
+
+class CodedRecord(msgspec.Struct, array_like=True, frozen=True):
+    """What searches of a vector column read in place of its vectors.
+
+    Attributes
+    ----------
+    spec : of the codec
+    learned, codes : arrays of the codec, and of all rows
+    graph : over the codes, or None
+    """
 
     spec: str
-    arrays: dict[str, ArrayRecord]
+    learned: dict[str, ArrayRecord]
+    codes: dict[str, ArrayRecord]
+    graph: GraphRecord | None = None
+
+    def blobs(self) -> list[BlobRef]:
+        """Every blob of it."""
+        groups = [self.learned, self.codes, {} if self.graph is None else self.graph.arrays]
+        return [array.blob for group in groups for array in group.values() if array.blob is not None]
 
 
 class InvertedRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -138,15 +159,13 @@ class SegmentRecord(msgspec.Struct, kw_only=True, frozen=True):
     vectors: dict[str, tuple[VectorChunk, ...]]
     fields: dict[str, BlobRef]
     inverted: dict[str, InvertedRecord]
-    codecs: dict[str, CodecRecord] = {}
+    coded: dict[str, CodedRecord] = {}
 
     def blobs(self) -> list[BlobRef]:
         """Every blob of the segment."""
         chunks = [chunk for column in self.vectors.values() for chunk in column]
         norms = [chunk.norms for chunk in chunks]
         postings = [ref for record in self.inverted.values() for ref in record.blobs.values()]
-        learned = [array.blob for codec in self.codecs.values() for array in codec.arrays.values()]
-        codes = [array.blob for chunk in chunks for array in chunk.codes.values()]
-        derived = [ref for ref in (*learned, *codes) if ref is not None]
+        derived = [ref for coded in self.coded.values() for ref in coded.blobs()]
         vectors = [chunk.vectors for chunk in chunks]
         return [self.row_ids, self.ids, *vectors, *norms, *self.fields.values(), *postings, *derived]

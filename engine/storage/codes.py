@@ -1,4 +1,4 @@
-"""Codes of vector columns: derived data, made from the vectors when a segment is written."""
+"""Codes of vector columns, one for a segment: derived data, made from the vectors when it is written."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.codecs.spec import parse_codec
+from gingham.codecs.spec import has_rows, parse_codec
 from gingham.errors import Corrupt, InvalidArgument
 from gingham.index.two_stage import encode_rows
 from gingham.storage.blobs import array_of, rebased
-from gingham.storage.catalog import ArrayRecord, CodecRecord
+from gingham.storage.catalog import ArrayRecord, CodedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,10 +35,21 @@ def has_enough_rows(rows: int) -> bool:
 
 
 def check_codecs(schema: Schema) -> None:
-    """Raise InvalidArgument unless every codec of the schema parses and fits its field."""
+    """Raise InvalidArgument unless every codec of the schema parses and fits its field and its index."""
     for dense in schema.dense.values():
-        if dense.codec is not None:
-            parse_codec(dense.codec, dense.dim, dense.metric)
+        check_codec(dense)
+
+
+def check_codec(dense: Dense) -> None:
+    """Raise InvalidArgument unless the codec of a field parses and fits it and its index."""
+    if dense.codec is None:
+        return
+    parse_codec(dense.codec, dense.dim, dense.metric)
+    if dense.index is not None and not has_rows(dense.codec):
+        raise InvalidArgument(
+            f"an index {dense.index!r} expects a codec that scores rows one by one, such as 'LVQ4x8', 'SQ8' or "
+            f"'RaBitQ4', found {dense.codec!r}; choose another, or leave index= out"
+        )
 
 
 def train_codec(dense: Dense, rows: int, sample: Callable[[Array], tuple[Array, Array]]) -> Codec | None:
@@ -76,14 +87,32 @@ def as_coded(dense: Dense, vectors: Array, norms: Array) -> Array:
     return np.ascontiguousarray(rows)
 
 
-def encode_chunk(codec: Codec, dense: Dense, vectors: Array, norms: Array) -> Codes:
-    """Codes of consecutive rows."""
-    return encode_rows(codec, len(vectors), lambda part: as_coded(dense, vectors[part], norms[part]))
+class Encoding:
+    """The codes of a column while its vectors come piece by piece.
 
+    Parameters
+    ----------
+    codec : trained
+    dense : type of the vectors
+    """
 
-def write_codec(sink: BlobSink, codec: Codec) -> CodecRecord:
-    """Store what a codec learned."""
-    return CodecRecord(codec.spec, write_arrays(sink, codec.arrays()))
+    def __init__(self, codec: Codec, dense: Dense) -> None:
+        self._codec = codec
+        self._dense = dense
+        self._parts: list[Codes] = []
+
+    def add(self, vectors: Array, norms: Array) -> None:
+        """Encode the next rows."""
+        coded = partial(as_coded, self._dense)
+        part = encode_rows(self._codec, len(vectors), lambda rows: coded(vectors[rows], norms[rows]))
+        self._parts.append(part)
+
+    def write(self, sink: BlobSink) -> CodedRecord:
+        """Store the codec and the codes of all rows; they are in memory twice meanwhile."""
+        joined = self._parts[0] if len(self._parts) == 1 else self._codec.join(self._parts)
+        self._parts.clear()
+        learned = write_arrays(sink, self._codec.arrays())
+        return CodedRecord(self._codec.spec, learned, write_arrays(sink, joined.arrays))
 
 
 def write_arrays(sink: BlobSink, arrays: Mapping[str, Array]) -> dict[str, ArrayRecord]:
@@ -103,10 +132,10 @@ def moved_arrays(arrays: Mapping[str, ArrayRecord], base: int) -> dict[str, Arra
     }
 
 
-def read_codec(session: Session, record: CodecRecord, dense: Dense) -> Codec:
+def read_codec(session: Session, record: CodedRecord, dense: Dense) -> Codec:
     """The trained codec of a column; raises Corrupt."""
     try:
-        return parse_codec(record.spec, dense.dim, dense.metric).with_arrays(read_arrays(session, record.arrays))
+        return parse_codec(record.spec, dense.dim, dense.metric).with_arrays(read_arrays(session, record.learned))
     except (InvalidArgument, KeyError) as error:
         raise Corrupt(f"codec {record.spec!r} cannot be read back: {error}; run verify()") from error
 

@@ -80,6 +80,7 @@ class Environment:
         self.checked: dict[BlobRef, bytearray] = {}
         self.freed_bytes = 0
         self.damaged: set[tuple[str, int, str]] = set()
+        self.uncoded: set[tuple[int, str, str]] = set()
         self.claimed_bytes = 0
 
     def _open(self, writable: bool, create: bool) -> Any:

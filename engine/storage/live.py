@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from gingham.storage.codes import train_codec
 from gingham.storage.columns import join
+from gingham.storage.graphs import build_graph
 from gingham.storage.part import Part, take_norms, take_vectors
 from gingham.storage.segment import CHUNK_BYTES, write_segment
 from gingham.text.postings import merge_postings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gingham.codecs.protocol import Codec
+    from gingham.index.graph import Graph
     from gingham.schema import Dense, Sparse, Text
     from gingham.storage.blobs import BlobSink
     from gingham.storage.catalog import CollectionRecord, SegmentRecord
@@ -93,6 +95,10 @@ class LiveRows:
                 out[name] = (codec, dense)
         return out
 
+    def _graph(self, name: str) -> tuple[Graph, int]:
+        """The graph of a vector column, built anew."""
+        return build_graph(self._record.schema.dense[name], len(self), partial(self._some_vectors, name))
+
     def _postings(self, name: str, kind: Text | Sparse) -> Postings:
         """The inverted index of a column."""
         places = np.empty(len(self), np.int64)
@@ -106,14 +112,16 @@ class LiveRows:
                 sources.append((postings, new[start : start + postings.index.n_rows]))
         return merge_postings(kind, sources, len(self))
 
-    def write(self, sink: BlobSink, piece_bytes: int = CHUNK_BYTES) -> SegmentRecord:
+    def write(self, sink: BlobSink, piece_bytes: int = CHUNK_BYTES, *, graphs: bool = False) -> SegmentRecord:
         """Write the rows as a segment.
 
         Parameters
         ----------
         piece_bytes : bytes of vectors copied at once
+        graphs : build the graphs of indexed vectors too, which takes most of the time there
         """
-        schema = self._record.schema
+        schema, codecs = self._record.schema, self._codecs()
+        indexed = [name for name, (_, dense) in codecs.items() if dense.index is not None and graphs]
         return write_segment(
             sink,
             row_ids=self.row_ids,
@@ -121,5 +129,6 @@ class LiveRows:
             vectors=((name, self._vectors(name, piece_bytes)) for name in schema.dense),
             fields=((name, self.field(name)) for name in schema.columns),
             inverted=((name, self._postings(name, kind)) for name, kind in schema.inverted.items()),
-            codecs=self._codecs(),
+            codecs=codecs,
+            graphs={name: partial(self._graph, name) for name in indexed},
         )

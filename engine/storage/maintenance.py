@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 from gingham.config import SYNC_INTERVAL_SECONDS
-from gingham.errors import GinghamError, Unavailable
+from gingham.deadline import CancelScope
+from gingham.errors import Cancelled, GinghamError, Unavailable
 from gingham.storage import generation
 from gingham.storage.gate import FileLock
 from gingham.storage.holds import POLL_SECONDS, Flag
@@ -54,6 +55,7 @@ class Maintenance:
         self._hurry = False
         self._pausing = False
         self._working = threading.Lock()
+        self._scope = CancelScope()
         self.lease = FileLock(store.root / generation.MAINTENANCE_LOCK)
         self._retry_at = 0.0
         self._retry_seconds = SYNC_INTERVAL_SECONDS
@@ -107,6 +109,7 @@ class Maintenance:
     def stop(self) -> None:
         """End within a second; what was staged is swept by the next writer."""
         self._stop.set()
+        self._scope.cancel()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
@@ -119,6 +122,7 @@ class Maintenance:
     def pause(self, seconds: float) -> None:
         """Have the work given up within a blob and begin no other: no session of it is open then."""
         self._pausing = True
+        self._scope.cancel()
         if not self._working.acquire(timeout=seconds):
             self._pausing = False
 
@@ -173,10 +177,20 @@ class Maintenance:
             if self.lease.try_acquire():
                 try:
                     with self._working:
-                        self._pass()
+                        self._cancellable_pass()
                 finally:
                     self.lease.release()
             self.last_error, self._retry_seconds = None, SYNC_INTERVAL_SECONDS
+
+    def _cancellable_pass(self) -> None:
+        """A pass that ends between two blocks of a long computation once the thread is asked to end or to pause."""
+        self._scope = CancelScope()
+        self.check()
+        try:
+            with self._scope:
+                self._pass()
+        except Cancelled:
+            raise Stopped from None
 
     def _pass(self) -> None:
         with self._store.read() as session:
@@ -192,7 +206,7 @@ class Maintenance:
             try:
                 while rewrite(self._store, cid, self.check, quiet=hurry or self._quiet()):
                     self.check()
-            except Stopped:
+            except (Stopped, Cancelled):
                 raise
             except Exception as error:
                 failed = failed or error

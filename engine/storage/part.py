@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from gingham.codecs.protocol import Codec, Codes
+    from gingham.index.chunked_rows import ChunkedRows
+    from gingham.index.graph import Graph
     from gingham.schema import Column, Dense, Schema, Sparse, Text
     from gingham.text.postings import Postings
 
@@ -27,13 +29,30 @@ class Chunk:
     start : offset of the first row in the part
     vectors : array of shape (rows, dim), read-only, possibly on the map
     norms : float32 (rows,) as :func:`gingham.index.exact.row_norms` makes them
-    coded : codec and codes of the rows, or None where there are none
     """
 
     start: int
     vectors: np.ndarray[Any, Any]
     norms: np.ndarray[Any, Any]
-    coded: tuple[Codec, Codes] | None = None
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What is searched in place of the vectors of a part.
+
+    Attributes
+    ----------
+    codec, codes : of all rows
+    graph : over the codes, with the index it is of, or None
+    vectors : what the candidates of codes are scored from
+    present : bool (rows,), which rows have a vector, since codes do not tell; None where all have one
+    """
+
+    codec: Codec
+    codes: Codes
+    graph: tuple[str, Graph] | None
+    vectors: ChunkedRows
+    present: np.ndarray[Any, Any] | None
 
 
 class Part(Protocol):
@@ -70,6 +89,10 @@ class Part(Protocol):
 
     def chunks(self, name: str) -> Sequence[Chunk]:
         """Chunks of a vector column; none where the part is older than the vector."""
+        ...
+
+    def coded(self, name: str) -> Coded | None:
+        """Codes of a vector column and the graph over them, or None where its vectors are searched."""
         ...
 
     def postings(self, name: str, kind: Text | Sparse) -> Sequence[tuple[int, Postings]]:

@@ -1,65 +1,188 @@
-"""Another codec for a stored vector field: codes are made beside the old ones, and one transaction switches."""
+"""Codes and graphs of stored vector fields made beside those in use; one transaction switches.
+
+They are derived from the vectors: maintenance makes what a segment lacks or what is damaged, and a caller may ask for
+another codec or index.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from gingham.errors import SchemaMismatch
 from gingham.schema import Schema
-from gingham.storage.codes import encode_chunk, has_enough_rows, train_codec, write_arrays, write_codec
+from gingham.storage import crash
+from gingham.storage.codes import Encoding, has_enough_rows, train_codec
+from gingham.storage.graphs import build_graph, memory_row_bytes, stored_row_bytes, write_graph
 from gingham.storage.part import take_norms, take_vectors
 from gingham.storage.records import blob_key
 from gingham.storage.schema_moves import store_segment
 from gingham.storage.staging import StagedBlobs
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
 
     from gingham.schema import Dense
-    from gingham.storage.catalog import ArrayRecord, CodecRecord, SegmentRecord
+    from gingham.storage.blobs import BlobSink
+    from gingham.storage.catalog import CodedRecord, CollectionRecord, SegmentRecord
     from gingham.storage.segment import SegmentPart
-    from gingham.storage.session import WriteSession
+    from gingham.storage.session import Session, WriteSession
     from gingham.storage.store import Store
 
     Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class NewCodes:
-    """Codes of one segment that nothing names yet: the codec, or None, and the arrays of each chunk."""
+def is_due(part: SegmentPart, name: str, dense: Dense, memory: int) -> bool:
+    """Whether the codes or the graph of a column are others than its type says, or damaged.
 
-    codec: CodecRecord | None
-    chunks: tuple[dict[str, ArrayRecord], ...]
+    Parameters
+    ----------
+    memory : bytes that making them may take; where that is not enough, what there is stays
+    """
+    if not has_enough_rows(part.rows) or part.rows * memory_row_bytes(dense) > memory or part.cannot_code(name, dense):
+        return False
+    known = part.record.coded.get(name)
+    if part.damaged_kinds(name) & {"codes", "graph"}:
+        return True
+    if (None if known is None else known.spec) != dense.codec:
+        return True
+    return known is not None and (None if known.graph is None else known.graph.index) != dense.index
+
+
+def make_coded(sink: BlobSink, part: SegmentPart, name: str, dense: Dense) -> CodedRecord | None:
+    """Codes and graph of a column as its type says, or None where it has none; what is there and fits is kept."""
+
+    def vectors_of(rows: Any) -> tuple[Array, Array]:
+        return _rows_of(part, name, dense, rows)
+
+    known, kinds = part.record.coded.get(name), part.damaged_kinds(name)
+    if known is not None and known.spec == dense.codec and "codes" not in kinds:
+        made = msgspec.structs.replace(known, graph=None)
+    else:
+        codec = train_codec(dense, part.rows, vectors_of)
+        if codec is None:
+            part.remember_uncoded(name, dense)
+            return None
+        encoding = Encoding(codec, dense)
+        for chunk in part.chunks(name):
+            encoding.add(chunk.vectors, chunk.norms)
+        made = encoding.write(sink)
+    if dense.index is None:
+        return made
+    graph = None if known is None or "graph" in kinds else known.graph
+    if graph is None or graph.index != dense.index:
+        graph = write_graph(sink, dense, *build_graph(dense, part.rows, vectors_of))
+    return msgspec.structs.replace(made, graph=graph)
+
+
+def _rows_of(part: SegmentPart, name: str, dense: Dense, rows: Any) -> tuple[Array, Array]:
+    """Vectors and norms at ascending offsets, or in a slice of them."""
+    if isinstance(rows, slice):
+        rows = range(part.rows)[rows]
+        rows = np.arange(rows.start, rows.stop)
+    return take_vectors(part, name, dense, rows), take_norms(part, name, rows)
+
+
+def with_coded(record: SegmentRecord, made: Mapping[str, CodedRecord | None]) -> SegmentRecord:
+    """The record of a segment with other codes of some vectors."""
+    coded = {name: one for name, one in {**record.coded, **made}.items() if one is not None}
+    return msgspec.structs.replace(record, coded=coded)
+
+
+def choose_coding(
+    session: Session, record: CollectionRecord, memory: int, rows: int, room: int
+) -> tuple[int, list[str]] | None:
+    """The largest segment that lacks codes or a graph, or has damaged ones, and its fields; None where none does.
+
+    Parameters
+    ----------
+    memory : as of :func:`is_due`
+    rows : of a segment, at least
+    room : bytes that may be written
+    """
+    names = [name for name, dense in record.schema.dense.items() if dense.codec is not None]
+    if not names:
+        return None
+    due = []
+    for part in (part for part in session.segments(record) if part.rows >= rows):
+        fields = [name for name in names if is_due(part, name, record.schema.dense[name], memory)]
+        nbytes = part.rows * sum(stored_row_bytes(record.schema.dense[name]) for name in fields)
+        if fields and nbytes <= room:
+            due.append((part.rows, part.ref.sid, fields))
+    return max(due)[1:] if due else None
+
+
+def code_segment(store: Store, cid: int, sid: int, names: list[str], sink: StagedBlobs) -> bool:
+    """Make codes and graphs of fields of one segment; False where it changed meanwhile."""
+    with store.read() as session:
+        record = session.collection_by_id(cid)
+        epoch = record.schema_epoch
+        part = next((part for part in session.segments(record) if part.ref.sid == sid), None)
+        if part is None:
+            return False
+        made = {name: make_coded(sink, part, name, record.schema.dense[name]) for name in names}
+    sink.flush()
+    crash.point("index before switch")
+
+    def switch(session: WriteSession) -> bool:
+        record = session.touch(cid)
+        if record.schema_epoch != epoch or all(ref.sid != sid for ref in record.segments):
+            return False
+        _name(session, record, {sid: made})
+        record.schema_epoch += 1
+        sink.adopt(session)
+        return True
+
+    done = store.write(switch)
+    crash.point("index after switch")
+    return done
+
+
+def _name(
+    session: WriteSession, record: CollectionRecord, made: Mapping[int, Mapping[str, CodedRecord | None]]
+) -> None:
+    """Enter codes in the records of segments; the caller changes the schema epoch, which those are known by."""
+    for ref in record.segments:
+        if ref.sid in made:
+            old = session.segment_record(record.cid, ref.sid, record.schema_epoch)
+            new = with_coded(old, made[ref.sid])
+            store_segment(session, record.cid, ref.sid, old, new)
+            ref.nbytes = sum(blob.length for blob in new.blobs())
+            for name in made[ref.sid]:
+                session.env.damaged -= {("codes", ref.sid, name), ("graph", ref.sid, name)}
 
 
 class Recoding:
-    """New codes of a vector field, from the first that is staged to the switch.
+    """Another codec and index of a vector field, from the first blob that is staged to the switch.
 
     Parameters
     ----------
     name : the field
     field : its type, as the caller checked the codec by it
-    codec : spec of the new codec, or None for none
+    target : its type with the new codec and index
+
+    Attributes
+    ----------
+    made : by segment number, None where a segment gets no codes
 
     Raises
     ------
     SchemaMismatch : the field was dropped or replaced meanwhile
     """
 
-    def __init__(self, store: Store, cid: int, name: str, field: Dense, codec: str | None) -> None:
+    def __init__(self, store: Store, cid: int, name: str, field: Dense, target: Dense) -> None:
         self._store = store
         self._cid = cid
         self._name = name
         self._field = field
-        self._codec = codec
+        self._target = target
         self._sink = StagedBlobs(store)
-        self.made: dict[int, NewCodes] = {}
+        self.made: dict[int, CodedRecord | None] = {}
 
     def stage(self) -> None:
-        """Make codes for the segments that have others or none.
+        """Make codes and graphs for the segments that have others or none.
 
         Notes
         -----
@@ -68,84 +191,60 @@ class Recoding:
         with self._store.read() as session:
             record = session.collection_by_id(self._cid)
             self._check_field(record.schema.dense.get(self._name))
-            dense = msgspec.structs.replace(self._field, codec=self._codec)
             for part in session.segments(record):
-                if self._spec(part) != self._codec:
-                    self.made[part.ref.sid] = self._make(part, dense)
+                if self._is_due(part):
+                    self.made[part.ref.sid] = make_coded(self._sink, part, self._name, self._target)
         self._sink.flush()
 
-    def _make(self, part: SegmentPart, dense: Dense) -> NewCodes:
-        def sample(positions: Array) -> tuple[Array, Array]:
-            return take_vectors(part, self._name, dense, positions), take_norms(part, self._name, positions)
-
-        codec = train_codec(dense, part.rows, sample)
-        if codec is None:
-            return NewCodes(None, ())
-        made = []
-        for chunk in part.chunks(self._name):
-            made.append(write_arrays(self._sink, encode_chunk(codec, dense, chunk.vectors, chunk.norms).arrays))
-        return NewCodes(write_codec(self._sink, codec), tuple(made))
+    def _is_due(self, part: SegmentPart) -> bool:
+        return is_due(part, self._name, self._target, self._store.options.memory_budget)
 
     def switch(self) -> None:
-        """Name the staged codes and the codec, in one transaction."""
+        """Name the staged codes, the codec and the index, in one transaction."""
 
         def change(session: WriteSession) -> None:
             record = session.touch(self._cid)
             self._check_field(record.schema.dense.get(self._name))
-            for ref in record.segments:
-                if ref.sid in self.made:
-                    old = session.segment_record(self._cid, ref.sid, record.schema_epoch)
-                    new = with_codes(old, self._name, self.made[ref.sid])
-                    store_segment(session, self._cid, ref.sid, old, new)
-                    ref.nbytes = sum(blob.length for blob in new.blobs())
-                    session.env.damaged.discard(("codes", ref.sid, self._name))
-            dense = msgspec.structs.replace(record.schema.dense[self._name], codec=self._codec)
+            self._drop_unfit(session, record)
+            _name(session, record, {sid: {self._name: one} for sid, one in self.made.items()})
+            dense = msgspec.structs.replace(
+                record.schema.dense[self._name], codec=self._target.codec, index=self._target.index
+            )
             record.schema = Schema(record.schema.fields, {**record.schema.vectors, self._name: dense})
             record.schema_epoch += 1
-            self._drop_unused(session, {ref.sid for ref in record.segments})
             self._sink.adopt(session)
 
         self._store.write(change)
 
     def _check_field(self, found: Dense | None) -> None:
-        if found is None or msgspec.structs.replace(found, codec=self._field.codec) != self._field:
+        same = {"codec": self._field.codec, "index": self._field.index}
+        if found is None or msgspec.structs.replace(found, **same) != self._field:
             raise SchemaMismatch(
-                f"recode() expects the dense vector {self._name!r} to stay {self._field}, found it "
+                f"the dense vector {self._name!r} is expected to stay {self._field} while its codes are made, found it "
                 f"{'dropped' if found is None else found} meanwhile; the codes made for it are discarded"
             )
 
-    def _drop_unused(self, session: WriteSession, sids: set[int]) -> None:
-        """Remove the codes made for segments that are gone."""
-        for sid in self.made.keys() - sids:
-            made = self.made[sid]
-            groups = [*([made.codec.arrays] if made.codec else []), *made.chunks]
-            for array in (array for group in groups for array in group.values()):
-                if array.blob is not None:
-                    session.txn.delete(blob_key(array.blob.key), db=session.env.table("blobs"))
+    def _drop_unfit(self, session: WriteSession, record: CollectionRecord) -> None:
+        """Remove the codes made for segments that are gone, or whose blobs that were to be kept are."""
+        mine, sids = set(self._sink.keys), {ref.sid for ref in record.segments}
+        for sid, made in list(self.made.items()):
+            blobs = [] if made is None else made.blobs()
+            kept = {blob.key for blob in blobs} - mine
+            if sid in sids:
+                old = session.segment_record(record.cid, sid, record.schema_epoch)
+                if kept <= {blob.key for blob in old.blobs()}:
+                    continue
+            del self.made[sid]
+            for blob in blobs:
+                if blob.key in mine:
+                    session.txn.delete(blob_key(blob.key), db=session.env.table("blobs"))
 
     def pending(self) -> bool:
-        """Whether a segment has come up meanwhile that has another codec, or none though it could have one."""
+        """Whether a segment has come up meanwhile that has other codes, or none though it could have some."""
         with self._store.read() as session:
             parts = session.segments(session.collection_by_id(self._cid))
-            new = [part for part in parts if part.ref.sid not in self.made and has_enough_rows(part.rows)]
-            return any(self._spec(part) != self._codec for part in new)
-
-    def _spec(self, part: SegmentPart) -> str | None:
-        known = part.record.codecs.get(self._name)
-        return None if known is None else known.spec
+            return any(part.ref.sid not in self.made and self._is_due(part) for part in parts)
 
     def discard(self) -> None:
         """Give up what was staged."""
         self._sink.discard()
-
-
-def with_codes(record: SegmentRecord, name: str, made: NewCodes) -> SegmentRecord:
-    """The record of a segment with other codes of one vector."""
-    chunks = record.vectors.get(name, ())
-    codes = made.chunks or ({},) * len(chunks)
-    codecs = {n: c for n, c in record.codecs.items() if n != name}
-    if made.codec is not None:
-        codecs[name] = made.codec
-    coded = tuple(msgspec.structs.replace(c, codes=new) for c, new in zip(chunks, codes, strict=True))
-    vectors = {**record.vectors, name: coded} if chunks else record.vectors
-    return msgspec.structs.replace(record, vectors=vectors, codecs=codecs)

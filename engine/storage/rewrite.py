@@ -13,10 +13,13 @@ import numpy as np
 
 from gingham.errors import CollectionNotFound
 from gingham.storage import crash
+from gingham.storage.blobs import MAX_BLOB_BYTES, MAX_SEGMENT_ROWS
+from gingham.storage.graphs import most_rows
 from gingham.storage.live import LiveRows
+from gingham.storage.recode import choose_coding, code_segment
 from gingham.storage.records import child_key
 from gingham.storage.room import largest_segment, room_left
-from gingham.storage.segment import CHUNK_BYTES, MAX_BLOB_BYTES, MAX_SEGMENT_ROWS, payload_columns
+from gingham.storage.segment import CHUNK_BYTES, payload_columns
 from gingham.storage.staging import StagedBlobs
 from gingham.storage.tail import SEAL_ROWS, TailPart
 from gingham.storage.tombstones import TAIL, read_dead, write_dead
@@ -40,6 +43,8 @@ COLUMN_COPIES = 4
 PIECE_SHARE = 8
 ROW_BYTES = 128
 """Memory for each row of a merge, its columns aside."""
+BUSY_CODING_ROWS = 65_536
+"""Rows of a segment from which its graph does not wait for writes to pause, since it is not merged again soon."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,14 @@ class Bounds:
     rows: int
 
     @classmethod
-    def of(cls, store: Store, session: Session) -> Bounds:
-        """Bounds by the memory budget and the size cap of a store."""
+    def of(cls, store: Store, session: Session, record: CollectionRecord) -> Bounds:
+        """Bounds by the memory budget and the size cap of a store, and what its vectors take."""
         memory = store.options.memory_budget
         return cls(
             nbytes=largest_segment(session.env.max_size),
             room=room_left(session.env, maintenance=True),
             column=min(MAX_BLOB_BYTES, memory // COLUMN_COPIES),
-            rows=min(MAX_SEGMENT_ROWS, memory // ROW_BYTES),
+            rows=min(MAX_SEGMENT_ROWS, memory // ROW_BYTES, most_rows(record.schema, memory)),
         )
 
     def allow(self, refs: Sequence[SegmentRef], columns: Callable[[SegmentRef], dict[str, int]]) -> bool:
@@ -106,7 +111,7 @@ def choose_merge(session: Session, record: CollectionRecord, bounds: Bounds) -> 
     process counts. Of a tier with enough segments the smallest are merged, as many as the bounds allow.
     """
     tiers: dict[int, list[SegmentRef]] = {}
-    damaged = {sid for _, sid, _ in session.env.damaged}
+    damaged = {sid for kind, sid, _ in session.env.damaged if kind == "postings"}
     for ref in record.segments:
         due = ref.dead > DEAD_SHARE * ref.rows or ref.sid in damaged
         if due and _live_bytes(ref) <= bounds.room:
@@ -129,7 +134,7 @@ def choose_merge(session: Session, record: CollectionRecord, bounds: Bounds) -> 
 
 def due_merge(store: Store, session: Session, record: CollectionRecord) -> list[int]:
     """What :func:`choose_merge` says within the bounds of a store."""
-    return choose_merge(session, record, Bounds.of(store, session))
+    return choose_merge(session, record, Bounds.of(store, session, record))
 
 
 def seal(store: Store, cid: int, sink: StagedBlobs) -> bool:
@@ -182,13 +187,19 @@ def _drop_batches(
     write_dead(session.env, session.txn, record.cid, TAIL, rest)
 
 
-def merge(store: Store, cid: int, sids: list[int], sink: StagedBlobs) -> bool:
-    """Merge segments into one; False where they changed under the copy."""
+def merge(store: Store, cid: int, sids: list[int], sink: StagedBlobs, *, quiet: bool) -> bool:
+    """Merge segments into one; False where they changed under the copy.
+
+    Parameters
+    ----------
+    quiet : build graphs too; otherwise only where one of the segments has some, whose rows stay indexed then
+    """
     with store.read() as session:
         record = session.collection_by_id(cid)
         parts = [part for part in session.segments(record) if part.ref.sid in sids]
         live = LiveRows(record, parts)
-        segment = live.write(sink, _piece_bytes(store)) if len(live) else None
+        graphs = quiet or any(coded.graph for part in parts for coded in part.record.coded.values())
+        segment = live.write(sink, _piece_bytes(store), graphs=graphs) if len(live) else None
         epoch = record.schema_epoch
     sink.flush()
     crash.point("merge before switch")
@@ -228,13 +239,21 @@ def _place(
         write_dead(session.env, session.txn, record.cid, ref.sid, offsets)
 
 
+def _due_coding(
+    store: Store, session: Session, record: CollectionRecord, *, quiet: bool
+) -> tuple[int, list[str]] | None:
+    """A segment to make codes and graphs for, and the fields."""
+    room = room_left(session.env, maintenance=True)
+    return choose_coding(session, record, store.options.memory_budget, 0 if quiet else BUSY_CODING_ROWS, room)
+
+
 def rewrite(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -> bool:
-    """Do the most urgent seal or merge of a collection; False where nothing was due.
+    """Do the most urgent seal or merge of a collection, or make codes and graphs; False where nothing was due.
 
     Parameters
     ----------
     check : raises where the work should be given up
-    quiet : no writes are going on; otherwise only a crowd of segments is merged
+    quiet : no writes are going on; otherwise only a crowd of segments is merged, and only large ones get graphs
     """
     with store.read() as session:
         try:
@@ -245,11 +264,15 @@ def rewrite(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -
         sealing = bool(record.tail) and tail_share(record, tail_bytes) >= 1 and _fits(session, record)
         merging = not sealing and (quiet or len(record.segments) >= BUSY_SEGMENTS)
         sids = due_merge(store, session, record) if merging else []
-    if not sealing and not sids:
+        coding = None if sealing or sids else _due_coding(store, session, record, quiet=quiet)
+    if not sealing and not sids and coding is None:
         return False
     sink = StagedBlobs(store, check=check)
     try:
-        done = seal(store, cid, sink) if sealing else merge(store, cid, sids, sink)
+        if coding is not None:
+            done = code_segment(store, cid, *coding, sink)
+        else:
+            done = seal(store, cid, sink) if sealing else merge(store, cid, sids, sink, quiet=quiet)
     except CollectionNotFound:
         done = False
     except BaseException:

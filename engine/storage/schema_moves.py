@@ -95,7 +95,7 @@ def drop_column(session: WriteSession, cid: int, name: str) -> None:
             fields={n: b for n, b in segment.fields.items() if n != name},
             vectors={n: c for n, c in segment.vectors.items() if n != name},
             inverted={n: r for n, r in segment.inverted.items() if n != name},
-            codecs={n: c for n, c in segment.codecs.items() if n != name},
+            coded={n: c for n, c in segment.coded.items() if n != name},
         )
         store_segment(session, cid, ref.sid, segment, kept)
         ref.nbytes = sum(blob.length for blob in kept.blobs())

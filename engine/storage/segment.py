@@ -12,32 +12,41 @@ import pyarrow as pa
 
 from gingham.codecs.protocol import Codes
 from gingham.errors import Corrupt
+from gingham.index.chunked_rows import ChunkedRows, equal_chunks
 from gingham.index.inverted import DTYPES, InvertedIndex
 from gingham.storage.blobs import BlobSink, array_of, rebased
-from gingham.storage.catalog import BlobRef, CodecRecord, InvertedRecord, SegmentRecord, SegmentRef, VectorChunk
-from gingham.storage.codes import encode_chunk, moved_arrays, read_arrays, read_codec, write_arrays, write_codec
+from gingham.storage.catalog import (
+    BlobRef,
+    CodedRecord,
+    GraphRecord,
+    InvertedRecord,
+    SegmentRecord,
+    SegmentRef,
+    VectorChunk,
+)
+from gingham.storage.codes import Encoding, moved_arrays, read_arrays, read_codec
 from gingham.storage.columns import pack_column, plain, unpack_column
-from gingham.storage.part import Chunk
+from gingham.storage.graphs import read_graph, write_graph
+from gingham.storage.part import Chunk, Coded
 from gingham.storage.tombstones import read_dead
 from gingham.text.postings import Postings, make_postings, no_postings
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from gingham.codecs.protocol import Codec
+    from gingham.index.graph import Graph
     from gingham.schema import Column, Dense, Sparse, Text
     from gingham.storage.session import Session
 
 logger = logging.getLogger(__name__)
 
 _WORDS, _WORD_KEYS = "words", "word_keys"
+_NO_GRAPHS: Mapping[str, Callable[[], tuple[Graph, int]]] = {}
 _NO_WORDS = pa.array([], pa.large_string())
 
 CHUNK_BYTES = 128 << 20
 """Vectors are cut into blobs of this size; LMDB commits values of 64-500 MB at full disk speed."""
-MAX_SEGMENT_ROWS = 4_000_000
-MAX_BLOB_BYTES = (1 << 30) - (1 << 20)
-"""Segments have so few rows that no column is larger."""
 
 
 def write_segment(
@@ -49,6 +58,7 @@ def write_segment(
     fields: Iterable[tuple[str, pa.Array]],
     inverted: Iterable[tuple[str, Postings]],
     codecs: Mapping[str, tuple[Codec, Dense]],
+    graphs: Mapping[str, Callable[[], tuple[Graph, int]]] = _NO_GRAPHS,
 ) -> SegmentRecord:
     """Encode columns into blobs, one after the other, and describe them.
 
@@ -61,12 +71,21 @@ def write_segment(
     fields : per name the Arrow column
     inverted : per name the postings of a column
     codecs : trained, with their vector types, for the vectors that get codes
+    graphs : per name of some of these what builds the graph over its codes, and tells how many rows it does not reach
 
     Returns
     -------
     SegmentRecord : with segment number 0, to be set when the segment is placed
     """
-    columns = {name: tuple(_write_chunks(sink, pieces, codecs.get(name))) for name, pieces in vectors}
+    columns, coded = {}, {}
+    for name, pieces in vectors:
+        encoding = Encoding(*codecs[name]) if name in codecs else None
+        columns[name] = tuple(_write_chunks(sink, pieces, encoding))
+        if encoding is not None:
+            coded[name] = encoding.write(sink)
+        if name in graphs:
+            graph = write_graph(sink, codecs[name][1], *graphs[name]())
+            coded[name] = msgspec.structs.replace(coded[name], graph=graph)
     return SegmentRecord(
         sid=0,
         rows=len(row_ids),
@@ -75,7 +94,7 @@ def write_segment(
         vectors=columns,
         fields={name: sink.put(pack_column(column)) for name, column in fields},
         inverted={name: write_postings(sink, postings) for name, postings in inverted},
-        codecs={name: write_codec(sink, codec) for name, (codec, _) in codecs.items()},
+        coded=coded,
     )
 
 
@@ -109,7 +128,7 @@ def read_postings(session: Session, record: InvertedRecord, rows: int) -> Postin
 def _write_chunks(
     sink: BlobSink,
     pieces: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
-    coded: tuple[Codec, Dense] | None,
+    encoding: Encoding | None,
 ) -> Iterable[VectorChunk]:
     for matrix, norms in pieces:
         step = max(1, CHUNK_BYTES // max(1, matrix.itemsize * matrix.shape[1]))
@@ -117,16 +136,20 @@ def _write_chunks(
             part = np.ascontiguousarray(matrix[start : start + step])
             part_norms = np.ascontiguousarray(norms[start : start + step])
             norm_blob = sink.put(part_norms)
-            codes = {} if coded is None else encode_chunk(*coded, part, part_norms).arrays
-            yield VectorChunk(len(part), sink.put(part), norm_blob, write_arrays(sink, codes))
+            if encoding is not None:
+                encoding.add(part, part_norms)
+            yield VectorChunk(len(part), sink.put(part), norm_blob)
 
 
 def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
     """Give a record its segment number and move its relative blob keys to ``base``."""
 
     def moved(chunk: VectorChunk) -> VectorChunk:
-        codes = moved_arrays(chunk.codes, base)
-        return VectorChunk(chunk.rows, rebased(chunk.vectors, base), rebased(chunk.norms, base), codes)
+        return VectorChunk(chunk.rows, rebased(chunk.vectors, base), rebased(chunk.norms, base))
+
+    def moved_coded(one: CodedRecord) -> CodedRecord:
+        graph = one.graph and GraphRecord(one.graph.index, moved_arrays(one.graph.arrays, base), one.graph.unreachable)
+        return CodedRecord(one.spec, moved_arrays(one.learned, base), moved_arrays(one.codes, base), graph)
 
     return msgspec.structs.replace(
         record,
@@ -139,7 +162,7 @@ def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
             name: InvertedRecord(one.average_length, {n: rebased(ref, base) for n, ref in one.blobs.items()})
             for name, one in record.inverted.items()
         },
-        codecs={name: CodecRecord(one.spec, moved_arrays(one.arrays, base)) for name, one in record.codecs.items()},
+        coded={name: moved_coded(one) for name, one in record.coded.items()},
     )
 
 
@@ -216,30 +239,70 @@ class SegmentPart:
             dense = self._session.vector_of(self._cid, name)
             matrix = self._array(chunk.vectors, dense.dtype, chunk.rows * dense.dim).reshape(-1, dense.dim)
             norms = self._array(chunk.norms, "<f4", chunk.rows)
-            out.append(Chunk(start, matrix, norms, self._coded(name, dense, chunk)))
+            out.append(Chunk(start, matrix, norms))
             start += chunk.rows
-        if out and start != self.rows:
+        if out and (start != self.rows or not equal_chunks([len(chunk.norms) for chunk in out])):
             raise Corrupt(f"vector {name!r} of segment {self.ref.sid} expects {self.rows} rows, found {start}")
         return out
 
-    def _coded(self, name: str, dense: Dense, chunk: VectorChunk) -> tuple[Codec, Codes] | None:
-        """Codec and codes of a chunk; where they are damaged its vectors serve.
+    def damaged_kinds(self, name: str) -> set[str]:
+        """Which derived data of a column were found damaged in this process: codes, graph, postings."""
+        return {kind for kind, sid, column in self._session.env.damaged if (sid, column) == (self.ref.sid, name)}
+
+    def cannot_code(self, name: str, dense: Dense) -> bool:
+        """Whether this process has found that the codec of a column cannot be trained on its rows."""
+        return (self.ref.sid, name, dense.codec) in self._session.env.uncoded
+
+    def remember_uncoded(self, name: str, dense: Dense) -> None:
+        """Not to be tried again: rows of a segment do not change."""
+        if dense.codec is not None:
+            self._session.env.uncoded.add((self.ref.sid, name, dense.codec))
+
+    def coded(self, name: str) -> Coded | None:
+        """Codes of a vector column and the graph over them; where they are damaged, what is left serves.
 
         Notes
         -----
-        Codes are derived data: the damage is logged, and the next maintenance rewrites the segment.
+        Both are derived data: the damage is logged, and the next maintenance makes them again.
         """
-        record = self.record.codecs.get(name)
-        key = ("codes", self.ref.sid, name)
+        views, key = self._session.shared.views, ("coded", self.ref.sid, name)
+        if key not in views:
+            views[key] = self.read_coded(name, self.record.coded.get(name))
+        found: Coded | None = views[key]
+        return found
+
+    def read_coded(self, name: str, record: CodedRecord | None) -> Coded | None:
+        """What a record says of a vector column, which need not be that of the segment."""
+        if record is None or ("codes", self.ref.sid, name) in self._session.env.damaged:
+            return None
+        dense = self._session.vector_of(self._cid, name)
+        try:
+            codec = read_codec(self._session, record, dense)
+            codes = Codes(self.rows, read_arrays(self._session, record.codes))
+        except Corrupt as error:
+            logger.warning("%s; the vectors are searched without codes", error)
+            self._session.env.damaged.add(("codes", self.ref.sid, name))
+            return None
+        chunks = self.chunks(name)
+        vectors = ChunkedRows([(chunk.vectors, chunk.norms) for chunk in chunks], dense.metric)
+        return Coded(codec, codes, self._read_graph(name, record.graph), vectors, self._present(name, chunks))
+
+    def _present(self, name: str, chunks: list[Chunk]) -> np.ndarray[Any, Any] | None:
+        def find() -> np.ndarray[Any, Any]:
+            present: np.ndarray[Any, Any] = ~np.isnan(np.concatenate([chunk.norms for chunk in chunks]))
+            return np.empty(0, np.bool_) if present.all() else present
+
+        found = self._session.kept(("present", self.key, name), find)
+        return found if len(found) else None
+
+    def _read_graph(self, name: str, record: GraphRecord | None) -> tuple[str, Graph] | None:
+        key = ("graph", self.ref.sid, name)
         if record is None or key in self._session.env.damaged:
             return None
         try:
-            views = self._session.shared.views
-            if key not in views:
-                views[key] = read_codec(self._session, record, dense)
-            return views[key], Codes(chunk.rows, read_arrays(self._session, chunk.codes))
+            return record.index, read_graph(self._session, record, self.rows)
         except Corrupt as error:
-            logger.warning("%s; the vectors are searched without codes", error)
+            logger.warning("%s; the codes are searched without a graph", error)
             self._session.env.damaged.add(key)
             return None
 

@@ -148,6 +148,9 @@ class TailPart:
             )
         return self._cache[column]
 
+    def coded(self, name: str) -> None:
+        """None: the tail is scanned."""
+
     def chunks(self, name: str) -> list[Chunk]:
         """One chunk a batch."""
         dense = self._session.vector_of(self._record.cid, name)

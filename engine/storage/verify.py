@@ -225,6 +225,7 @@ class _Reader:
             self._note(f"collection {record.name!r}", "row ids of a part are not ascending")
         for name in record.schema.dense:
             part.chunks(name)
+            part.coded(name)
         for name, column in record.schema.columns.items():
             part.field(name, column)
         for name, kind in record.schema.inverted.items():

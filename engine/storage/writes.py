@@ -10,17 +10,19 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from gingham.config import DEFAULT_MEMORY_BYTES
 from gingham.errors import Corrupt, InvalidArgument, SchemaMismatch
 from gingham.index.exact import row_norms, unusable_rows
-from gingham.storage.blobs import PendingBlobs
+from gingham.storage.blobs import MAX_BLOB_BYTES, MAX_SEGMENT_ROWS, PendingBlobs
 from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
 from gingham.storage.codes import train_codec
 from gingham.storage.columns import concat, no_vectors
+from gingham.storage.graphs import most_rows
 from gingham.storage.live import LiveRows
 from gingham.storage.part import Part, take_field, take_ids, take_vectors
 from gingham.storage.records import blob_key, child_key, id_key, open_row, seal_row
 from gingham.storage.room import claim, largest_segment
-from gingham.storage.segment import MAX_BLOB_BYTES, MAX_SEGMENT_ROWS, move_record, segment_bytes, write_segment
+from gingham.storage.segment import move_record, segment_bytes, write_segment
 from gingham.storage.tail import (
     HARD_FACTOR,
     REWRITE_BYTES,
@@ -58,6 +60,7 @@ class PreparedRows:
     id_column: pa.Array
     norms: dict[str, np.ndarray[Any, Any]]
     segments: list[tuple[SegmentRecord, PendingBlobs]]
+    memory: int = DEFAULT_MEMORY_BYTES
 
     @property
     def nbytes(self) -> int:
@@ -65,20 +68,21 @@ class PreparedRows:
         return _nbytes(self.batch)
 
 
-def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
+def prepare_rows(batch: RowBatch, schema: Schema, memory: int = DEFAULT_MEMORY_BYTES) -> PreparedRows:
     """Compute norms, and blobs and checksums where the batch becomes a segment of its own.
 
     Parameters
     ----------
     batch : every column of the schema
     schema : the one that the batch was checked by
+    memory : bytes that maintenance may take for making codes and the graph of a segment
     """
     column = pa.array(batch.ids, pa.binary())
     norms = {name: row_norms(m, schema.dense[name].metric) for name, m in batch.vectors.items()}
     _check_lengths(norms, schema)
     if len(batch) < DIRECT_ROWS and _nbytes(batch) < DIRECT_BYTES:
-        return PreparedRows(batch, schema, column, norms, [])
-    step = _segment_rows(len(batch), [column, *batch.fields.values()])
+        return PreparedRows(batch, schema, column, norms, [], memory)
+    step = min(_segment_rows(len(batch), [column, *batch.fields.values()]), most_rows(schema, memory))
     segments = []
     for start in range(0, len(batch), step):
         blobs, rows = PendingBlobs(), slice(start, start + step)
@@ -92,7 +96,7 @@ def prepare_rows(batch: RowBatch, schema: Schema) -> PreparedRows:
             codecs=_codecs(schema, batch, norms, rows),
         )
         segments.append((record, blobs))
-    return PreparedRows(batch, schema, column, norms, segments)
+    return PreparedRows(batch, schema, column, norms, segments, memory)
 
 
 def _codecs(
@@ -185,7 +189,7 @@ def upsert(session: WriteSession, cid: int, rows: PreparedRows) -> WriteResult:
     if not ids:
         return WriteResult(session.next_version())
     if rows.schema != record.schema:
-        rows = prepare_rows(refit(rows.batch, rows.schema, record.schema), record.schema)
+        rows = prepare_rows(refit(rows.batch, rows.schema, record.schema), record.schema, rows.memory)
     claim(session.env, rows.nbytes)
     replaced = find_rows(session, cid, ids)
     if replaced:

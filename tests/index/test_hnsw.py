@@ -381,7 +381,6 @@ def test_rows_added_in_pieces_are_found_as_those_added_at_once(metric: Any, size
     assert recall(index.search(queries, ef_search=40)[1], expected) >= pieces - 0.02
 
 
-@pytest.mark.xfail(strict=True, reason="recall 0.14: to rows that are lengthened to the longest, all others are equal")
 def test_rows_much_longer_than_those_before_are_found() -> None:
     rows = gaussian(1000)
     index = hnsw(rows, metric="dot")

@@ -1,0 +1,68 @@
+"""Vectors that lie in several arrays, scored as if they lay in one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gingham import deadline
+from gingham.index.exact import METRIC_NUMBERS, SLICE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gingham.schema import Metric
+
+    Array = np.ndarray[Any, Any]
+
+
+class ChunkedRows:
+    """Rows of a column whose chunks have equally many rows, but for the last, which has no more.
+
+    Parameters
+    ----------
+    chunks : at least one; vectors float32 or float16 (rows, dim), C-contiguous, and norms float32 (rows,) of
+        :func:`gingham.index.exact.row_norms`
+    """
+
+    def __init__(self, chunks: Sequence[tuple[Array, Array]], metric: Metric) -> None:
+        first = chunks[0][0]
+        self._chunks = chunks
+        self._vectors = np.array([vectors.ctypes.data for vectors, _ in chunks], np.uint64)
+        self._norms = np.array([norms.ctypes.data for _, norms in chunks], np.uint64)
+        self._rows = len(first)
+        self._kind = int(first.dtype == np.float16)
+        self._metric = METRIC_NUMBERS[metric]
+        self._dim = first.shape[1]
+        self._values = SLICE_BYTES // max(first.itemsize * self._dim, 1)
+
+    def score(self, queries: Array, rows: Array) -> Array:
+        """Score listed rows of several queries.
+
+        Parameters
+        ----------
+        queries : of :func:`gingham.index.exact.prepare_queries`
+        rows : int64 (n_queries, m), C-contiguous; -1 scores -inf
+
+        Returns
+        -------
+        numpy.ndarray : float32 (n_queries, m), the same bits as of :func:`gingham.index.exact.score_listed`
+        """
+        from gingham.codecs import float_kernels
+
+        out = np.empty(rows.shape, np.float32)
+        step = max(1, self._values // max(rows.shape[1], 1))
+        for start in range(0, len(rows), step):
+            deadline.check()
+            part = slice(start, start + step)
+            float_kernels.score_chunks(
+                self._vectors, self._norms, self._rows, self._kind, queries[part].ctypes.data, self._dim,
+                self._metric, rows[part], out[part],
+            )  # fmt: skip
+        return out
+
+
+def equal_chunks(lengths: Sequence[int]) -> bool:
+    """Whether chunks of so many rows are what :class:`ChunkedRows` takes."""
+    return bool(lengths) and all(n == lengths[0] for n in lengths[:-1]) and lengths[-1] <= lengths[0]
