@@ -315,6 +315,35 @@ def test_merged_and_sealed_segments_have_graphs_and_small_ones_are_scanned(db: g
     assert not db.verify().damage
 
 
+def test_a_graph_that_most_rows_come_from_is_gone_on_with(db: gg.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gingham.storage import live
+
+    known = []
+    build = live.build_graph
+
+    def build_and_tell(dense: Any, rows: int, vectors_of: Any, graph: Any) -> Any:
+        known.append(None if graph is None else (len(graph[0]), int(np.count_nonzero(graph[1] < 0))))
+        return build(dense, rows, vectors_of, graph)
+
+    monkeypatch.setattr(live, "build_graph", build_and_tell)
+    docs = filled(db)
+    docs.delete(where="year < 300")
+    docs.maintain()
+    assert known == [(6000, 1800)]
+    monkeypatch.setattr(rewrite, "MERGE_FANOUT", 2)
+    docs.upsert(ids=list(range(6000, 8200)), vectors={"v": vectors(2200, 5)})
+    docs.maintain()
+    assert known[1:] == [(4200, 0)]
+    assert docs.stats().segments == 1
+    assert docs.stats().vectors["v"].unreachable == 0
+    assert recall(docs) > 0.97
+    docs.delete(where="year < 800")
+    docs.delete(ids=list(range(6000, 7000)))
+    docs.maintain()
+    assert known[2:] == [None]
+    assert recall(docs) > 0.97
+
+
 def test_reindexing_switches_compares_and_goes_back(db: gg.Database) -> None:
     docs = filled(db, index=None)
     report = docs.reindex("v", index="HNSW8")
