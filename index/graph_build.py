@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gingham import deadline
+from gingham.index.calibration import HELD_OUT
 from gingham.index.graph import TOP_NODES, Graph
 from gingham.parallel import run_blocks
 
@@ -25,7 +26,8 @@ Array = np.ndarray[Any, Any]
 
 NONE = np.uint32(0xFFFFFFFF)
 ALPHA = np.float32(1.05)
-"""A candidate is left out where one kept before is nearer to it by this factor, on squared distances."""
+"""A candidate is left out where one kept before is nearer to it by this factor, on squared distances; products, of
+which a greater one is nearer, are compared as they are."""
 BATCH_SHARE = 0.02
 """Nodes linked at once, as a share of those there: ParlayANN's, with which a quarter of it found no better graph."""
 SLACK = 1.3
@@ -35,10 +37,12 @@ BLOCK_NODES = 64
 BLOCK_TARGETS = 512
 BACK_CANDIDATES = 1024
 """Links back that one batch offers to a node at most."""
-REPAIRS = 16
-"""Rounds that link nodes nothing leads to; each leaves few, and one mends most graphs."""
+REPAIRS = 3
+"""Rounds that link nodes nothing leads to; one is enough, unless links are so few that none can be spared."""
 REBUILD_GROWTH, RELAYER_GROWTH = 2.0, 1.25
 """Growth above which a graph is built anew, and above which its layers are: new nodes are not in them until then."""
+HELD_OUT_SHARE = 16
+"""Of the rows at least so many times as many are in the graph."""
 AUDIT_SHARE = 1 / 64
 """Share of new nodes below which the graph is not looked through for those that nothing leads to until it is frozen."""
 
@@ -110,12 +114,18 @@ class GraphBuilder:
             builder._carry_over(graph, places)
         return builder
 
-    def grow(self, progress: Callable[[int], None] | None = None) -> None:
+    def grow(
+        self,
+        progress: Callable[[int], None] | None = None,
+        *,
+        held_out: Callable[[Graph, Array], None] | None = None,
+    ) -> None:
         """Link the rows that are not linked yet.
 
         Parameters
         ----------
         progress : called with the number of nodes linked since the last call
+        held_out : called once before the last :data:`HELD_OUT` rows are linked, with the graph and those rows
 
         Raises
         ------
@@ -129,7 +139,7 @@ class GraphBuilder:
         new, before = np.flatnonzero(self._alive & ~self._linked), int(np.count_nonzero(self._linked))
         if not len(new):
             return
-        linking = _Linking(self.rows, self._ef, progress)
+        linking = _Linking(self.rows, self._ef, progress, held_out)
         total = before + len(new)
         if total >= REBUILD_GROWTH * before:
             self._links = _Links(2 * self._m)
@@ -137,7 +147,8 @@ class GraphBuilder:
             self._build_layers()
             linking.link(self._links, self._order(), self._layers, 0)
         else:
-            linking.link(self._links, new, self._layers, before)
+            order = self._order()
+            linking.link(self._links, order[np.isin(order, new)], self._layers, before)
             if total >= RELAYER_GROWTH * self._layered:
                 self._build_layers()
         self._linked = self._alive.copy()
@@ -173,7 +184,7 @@ class GraphBuilder:
         self._links.reserve(self.rows.n)
         self._linked[:] = False
         self._linked[places[places >= 0]] = True
-        _Linking(self.rows, self._ef, None).carry_over(graph, places.astype(np.int64), self._links)
+        _Linking(self.rows, self._ef).carry_over(graph, places.astype(np.int64), self._links)
         self._build_layers(self._linked)
 
     def _order(self, chosen: Array | None = None) -> Array:
@@ -185,7 +196,7 @@ class GraphBuilder:
         self._layers, self._layered = _build_layers(self.rows, order, self._m, self._ef), len(order)
 
     def _audit(self) -> None:
-        linking = _Linking(self.rows, self._ef, None)
+        linking = _Linking(self.rows, self._ef)
         linking.shorten(self._links)
         self.unreachable = linking.repair(self._links, self._layers, self._alive)
         self._unaudited = 0
@@ -228,10 +239,18 @@ class _Links:
 class _Linking:
     """Links nodes of some rows."""
 
-    def __init__(self, rows: WorkingRows, ef: int, progress: Callable[[int], None] | None) -> None:
+    def __init__(
+        self,
+        rows: WorkingRows,
+        ef: int,
+        progress: Callable[[int], None] | None = None,
+        held_out: Callable[[Graph, Array], None] | None = None,
+    ) -> None:
+        self._held_out = held_out
         self._rows = rows
         self._ef = ef
         self._progress = progress
+        self._alpha = np.float32(1.0) if rows.metric == "dot" else ALPHA
         self._of_rows = (rows.rows.ctypes.data, rows.stride, rows.width, rows.dim)
 
     def link(self, links: _Links, order: Array, layers: _Layers, linked: int) -> None:
@@ -239,10 +258,16 @@ class _Linking:
         from_scratch, total = linked == 0, linked + len(order)
         if from_scratch:
             order, linked = order[1:], 1
+        last = min(HELD_OUT, total // HELD_OUT_SHARE) if self._held_out is not None else 0
         while len(order):
             known = layers.within(linked) if from_scratch else layers
             batch = order[: min(linked, max(1, int(BATCH_SHARE * total)))]
             graph = Graph(links.array[: links.n], *known)
+            if 0 < last < len(order):
+                batch = batch[: len(order) - last]
+            elif last and self._held_out is not None:
+                self._held_out(graph, order)
+                last = 0
             blocks = [batch[start : start + BLOCK_NODES] for start in range(0, len(batch), BLOCK_NODES)]
             run_blocks(lambda nodes, graph=graph: self._link_block(links, graph, nodes), blocks)  # type: ignore[misc]
             self._link_back(links, batch)
@@ -255,7 +280,7 @@ class _Linking:
 
         scores, found = graph.search(self._rows.scores(nodes), self._ef)
         graph_build_kernels.link_nodes(
-            links.array, *self._of_rows, nodes, scores, found, links.degree, ALPHA,
+            links.array, *self._of_rows, nodes, scores, found, links.degree, self._alpha,
             np.empty(self._ef, np.uint64), np.empty(links.degree, np.int64),
         )  # fmt: skip
 
@@ -271,7 +296,7 @@ class _Linking:
         def link(low: int) -> None:
             graph_build_kernels.link_back(
                 links.array, *self._of_rows, pairs, starts, low, min(low + BLOCK_TARGETS, len(starts) - 1),
-                links.degree, ALPHA, np.empty(BACK_CANDIDATES, np.uint64), np.empty(links.degree, np.int64),
+                links.degree, self._alpha, np.empty(BACK_CANDIDATES, np.uint64), np.empty(links.degree, np.int64),
             )  # fmt: skip
 
         if len(pairs):
@@ -286,7 +311,7 @@ class _Linking:
         def carry(low: int) -> None:
             graph_build_kernels.carry_over(
                 graph.links.ctypes.data, degree, n, places, links.array, *self._of_rows,
-                low, min(low + 8 * BLOCK_TARGETS, n), links.degree, ALPHA,
+                low, min(low + 8 * BLOCK_TARGETS, n), links.degree, self._alpha,
                 np.empty(BACK_CANDIDATES + 2 * degree, np.uint64), np.empty(links.degree, np.int64),
             )  # fmt: skip
 
@@ -298,7 +323,7 @@ class _Linking:
 
         def shorten(low: int) -> None:
             graph_build_kernels.shorten(
-                links.array, *self._of_rows, low, min(low + 8 * BLOCK_TARGETS, links.n), links.degree, ALPHA,
+                links.array, *self._of_rows, low, min(low + 8 * BLOCK_TARGETS, links.n), links.degree, self._alpha,
                 np.empty(links.array.shape[1], np.uint64), np.empty(links.degree, np.int64),
             )  # fmt: skip
 
@@ -312,9 +337,9 @@ class _Linking:
         start = int(layers.nodes[0])
         for _ in range(REPAIRS):
             deadline.check()
-            reached, queue = np.zeros(links.n, np.uint8), np.empty(links.n, np.uint32)
-            graph_build_kernels.mark_reachable(array, start, reached, queue)
-            lost = np.flatnonzero(reached == 0 if alive is None else alive & (reached == 0))
+            parents, other = np.full(links.n, NONE), 0
+            graph_build_kernels.mark_reachable(array, start, parents, np.empty(links.n, np.uint32))
+            lost = np.flatnonzero(parents == NONE if alive is None else alive & (parents == NONE))
             if not len(lost):
                 return 0
             graph = Graph(array, *layers)
@@ -322,7 +347,7 @@ class _Linking:
                 deadline.check()
                 nodes = lost[low : low + BLOCK_NODES]
                 _, found = graph.search(self._rows.scores(nodes), self._ef)
-                graph_build_kernels.attach(array, nodes, found, links.degree)
+                other = graph_build_kernels.attach(array, nodes, found, links.degree, parents, other)
         return len(lost)
 
 
@@ -338,7 +363,7 @@ def _build_layers(rows: WorkingRows, order: Array, m: int, ef: int) -> _Layers:
         links = _Links(m)
         links.reserve(sizes[number])
         above = _Layers(places, layers, starts[: number + 1])
-        linking = _Linking(rows.taken(order[: sizes[number]]), max(m, ef // 2), None)
+        linking = _Linking(rows.taken(order[: sizes[number]]), max(m, ef // 2))
         linking.link(links, np.arange(sizes[number]), above, 0)
         linking.shorten(links)
         linking.repair(links, above)

@@ -1,9 +1,8 @@
 """Kernels that choose the links of a proximity graph. Addresses are raw: the caller has checked shapes.
 
-Rows are those of :mod:`gingham.index.working_rows`: eight float32, of which the first five are step, offset, what l2
-adds, a coordinate of its own, and the sum of the codes; then the codes, a byte a dimension. Distances are squared, of
-decoded vectors; products of codes are exact integers, and sums have one order, so a graph has the same bytes on every
-CPU.
+Rows are those of :mod:`gingham.index.working_rows`: eight float32, of which the first four are step, offset, what the
+row adds to its distances, and the sum of its codes; then the codes, a byte a dimension. Products of codes are exact
+integers, and sums have one order, so a graph has the same bytes on every CPU.
 """
 
 import numpy as np
@@ -27,11 +26,11 @@ HEADER = 32
 NONE = np.uint32(0xFFFFFFFF)
 """After the last neighbour."""
 _NOISE = np.float32(2e-6)
-"""Distances that differ by less than this share of both squared lengths are equal: rounding in float32."""
+"""Distances that differ by less than this share of what both rows add are equal: rounding in float32."""
 
 
 @inline
-def _squared_distance(x, y, width, dim):
+def _distance(x, y, width, dim):
     """Of two rows, and what rounding may have changed it by."""
     a, b = zero_ints(), zero_ints()
     for j in range(0, width, 32):
@@ -39,12 +38,11 @@ def _squared_distance(x, y, width, dim):
         a = add_ints(a, multiply_words(load_bytes_as_words(x + o), load_bytes_as_words(y + o)))
         o += uint64(16)
         b = add_ints(b, multiply_words(load_bytes_as_words(x + o), load_bytes_as_words(y + o)))
-    s, o, c = load_one_f32(x), load_one_f32(x + uint64(4)), load_one_f32(x + uint64(16))
-    t, p, d = load_one_f32(y), load_one_f32(y + uint64(4)), load_one_f32(y + uint64(16))
+    s, o, c = load_one_f32(x), load_one_f32(x + uint64(4)), load_one_f32(x + uint64(12))
+    t, p, d = load_one_f32(y), load_one_f32(y + uint64(4)), load_one_f32(y + uint64(12))
     inner = s * t * float32(sum_ints(add_ints(a, b))) + s * p * c + t * o * d + float32(dim) * o * p
-    inner += load_one_f32(x + uint64(12)) * load_one_f32(y + uint64(12))
-    both = load_one_f32(x + uint64(8)) + load_one_f32(y + uint64(8))
-    return both - float32(2.0) * inner, both * _NOISE
+    p, d = load_one_f32(x + uint64(8)), load_one_f32(y + uint64(8))
+    return p + d - float32(2.0) * inner, (abs(p) + abs(d)) * _NOISE
 
 
 @function
@@ -64,7 +62,7 @@ def _choose(keys, count, self, rows, stride, width, dim, alpha, most, kept):
         x = rows + uint64(v) * uint64(stride)
         good = True
         for j in range(chosen):
-            between, noise = _squared_distance(x, rows + uint64(kept[j]) * uint64(stride), width, dim)
+            between, noise = _distance(x, rows + uint64(kept[j]) * uint64(stride), width, dim)
             if alpha * between <= distance + noise:
                 good = False
                 break
@@ -96,7 +94,7 @@ def _choose_again(links, v, count, keys, rows, stride, width, dim, alpha, most, 
     x = rows + uint64(v) * uint64(stride)
     for i in range(count):
         u = node_of(keys[i])
-        between, _ = _squared_distance(x, rows + uint64(u) * uint64(stride), width, dim)
+        between, _ = _distance(x, rows + uint64(u) * uint64(stride), width, dim)
         keys[i] = key_of(-between, u)
     ordered = keys[:count]
     ordered.sort()
@@ -202,10 +200,15 @@ def carry_over(old, degree, n, places, links, rows, stride, width, dim, low, hig
                 links[places[v], j] = uint32(node_of(keys[j])) if j < count else NONE
 
 
-@kernel("int64(uint32[:,::1], int64, uint8[::1], uint32[::1])")
-def mark_reachable(links, start, reached, queue):
-    """Set ``reached`` of every node that links lead to from one; returns how many they are."""
-    reached[start] = 1
+@kernel("int64(uint32[:,::1], int64, uint32[::1], uint32[::1])")
+def mark_reachable(links, start, parents, queue):
+    """Give every node that links lead to from one the node whose link came to it first; returns how many they are.
+
+    Parameters
+    ----------
+    parents : NONE for all; that of ``start`` becomes itself
+    """
+    parents[start] = uint32(start)
     queue[0] = uint32(start)
     head, tail = int64(0), int64(1)
     while head < tail:
@@ -213,39 +216,64 @@ def mark_reachable(links, start, reached, queue):
         head += 1
         for j in range(_count_links(links, v)):
             u = int64(links[v, j])
-            if reached[u] == 0:
-                reached[u] = 1
+            if parents[u] == NONE:
+                parents[u] = uint32(v)
                 queue[tail] = uint32(u)
                 tail += 1
     return tail
 
 
-@kernel("void(uint32[:,::1], int64[::1], int64[:,::1], int64)")
-def attach(links, nodes, found, most):
-    """Give each node a link from the best found that has fewer than ``most``, else in place of the best's last link.
+@inline
+def _spare(links, w, most, parents):
+    """The place of a link of a reached node that can be set without making another unreachable, or -1."""
+    count = _count_links(links, w)
+    if count < most:
+        return count
+    place = count - 1
+    while place >= 0 and parents[links[w, place]] == uint32(w):
+        place -= 1
+    return place
+
+
+@kernel("int64(uint32[:,::1], int64[::1], int64[:,::1], int64, uint32[::1], int64)")
+def attach(links, nodes, found, most, parents, other):
+    """Give each node a link from the best found that has fewer than ``most``, else in place of one that it can spare.
+
+    Parameters
+    ----------
+    parents : of :func:`mark_reachable`; only nodes reached give links
+    other : nodes from this on are tried in turn where none of those found can give one; returns the next
 
     Notes
     -----
-    What loses its link in this way gets one from the node, so that nothing else becomes unreachable. A node without
-    links gets one to the best found.
+    A link can be spared where its target was reached by another first: the links that came first are a tree, so that
+    all nodes in it stay reachable. A node without links gets one to the best found.
     """
     for t in range(len(nodes)):
         u = nodes[t]
-        done = False
+        best, giver, place = int64(-1), int64(-1), int64(-1)
         for j in range(found.shape[1]):
             w = found[t, j]
             if w < 0 or w == u:
                 continue
-            count = _count_links(links, w)
-            if count < most:
-                links[w, count] = uint32(u)
-                done = True
+            best = w if best < 0 else best
+            if parents[w] == NONE:
+                continue
+            spare = _spare(links, w, most, parents)
+            room = spare >= 0 and links[w, spare] == NONE
+            if room or (giver < 0 and spare >= 0):
+                giver, place = w, spare
+            if room:
                 break
-        w = found[t, 0] if found[t, 0] != u else found[t, min(int64(1), int64(found.shape[1] - 1))]
-        if w >= 0 and w != u and links[u, 0] == NONE:
-            links[u, 0] = uint32(w)
-        if not done and w >= 0 and w != u:
-            count = _count_links(links, w)
-            lost = links[w, count - 1]
-            links[w, count - 1] = uint32(u)
-            links[u, min(_count_links(links, u), most - 1)] = lost
+        while giver < 0 and other < len(links):
+            if parents[other] != NONE:
+                place = _spare(links, other, most, parents)
+                giver = other if place >= 0 else giver
+            if giver < 0:
+                other += 1
+        if best >= 0 and links[u, 0] == NONE:
+            links[u, 0] = uint32(best)
+        if giver >= 0:
+            links[giver, place] = uint32(u)
+            parents[u] = uint32(giver)
+    return other
