@@ -78,7 +78,7 @@ def recode(store: Store, cid: int, name: str, changes: Mapping[str, str | None],
             work.discard()
             return RecodeReport(dense.codec, target.codec, old_recall, new_recall, False, dense.index, target.index)
         work.switch()
-        while work.pending():
+        if work.pending():  # once: what comes after the switch is made by the new type, and the rest by maintenance
             work = Recoding(store, cid, name, dense, target)
             work.stage()
             work.switch()

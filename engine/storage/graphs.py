@@ -73,13 +73,19 @@ def most_rows(schema: Schema, memory: int) -> int:
     return max(CODED_ROWS, min([MAX_SEGMENT_ROWS, *most]))
 
 
-def build_graph(dense: Dense, rows: int, vectors_of: Callable[[Any], tuple[Array, Array]]) -> tuple[Graph, int]:
+def build_graph(
+    dense: Dense,
+    rows: int,
+    vectors_of: Callable[[Any], tuple[Array, Array]],
+    known: tuple[Graph, Array] | None = None,
+) -> tuple[Graph, int]:
     """Build the graph of a column.
 
     Parameters
     ----------
     rows : at least 1
     vectors_of : from a slice of the rows, or ascending positions, to their vectors and norms; called by several threads
+    known : a graph of some of the rows to go on with, and the row of each of its nodes, int64, -1 for one that is gone
 
     Returns
     -------
@@ -97,7 +103,11 @@ def build_graph(dense: Dense, rows: int, vectors_of: Callable[[Any], tuple[Array
     mean = as_coded(dense, sample, norms).mean(axis=0, dtype=np.float64)
     working = WorkingRows(dense.dim, dense.metric, mean)
     working.append(rows, lambda part: as_coded(dense, *vectors_of(part)))
-    builder = GraphBuilder(working, m=dense.m, ef_construction=max(EF_CONSTRUCTION, dense.m))
+    options: Any = {"m": dense.m, "ef_construction": max(EF_CONSTRUCTION, dense.m)}
+    if known is None:
+        builder = GraphBuilder(working, **options)
+    else:
+        builder = GraphBuilder.of_graph(known[0], working, places=known[1], **options)
     builder.grow()
     return builder.freeze(), builder.unreachable
 

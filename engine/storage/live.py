@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from gingham.index.graph_build import REBUILD_GROWTH
 from gingham.storage.codes import train_codec
 from gingham.storage.columns import join
 from gingham.storage.graphs import build_graph
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from gingham.storage.blobs import BlobSink
     from gingham.storage.catalog import CollectionRecord, SegmentRecord
     from gingham.text.postings import Postings
+
+
+ALIVE_SHARE = 0.5
+"""Share of live rows below which the graph of a part is not gone on with: too many neighbours would be chosen anew."""
 
 
 class LiveRows:
@@ -96,18 +101,37 @@ class LiveRows:
         return out
 
     def _graph(self, name: str) -> tuple[Graph, int]:
-        """The graph of a vector column, built anew."""
-        return build_graph(self._record.schema.dense[name], len(self), partial(self._some_vectors, name))
+        """The graph of a vector column, which goes on with that of the part that most rows come from."""
+        dense = self._record.schema.dense[name]
+        return build_graph(dense, len(self), partial(self._some_vectors, name), self._known_graph(name))
 
-    def _postings(self, name: str, kind: Text | Sparse) -> Postings:
-        """The inverted index of a column."""
+    def _known_graph(self, name: str) -> tuple[Graph, np.ndarray[Any, Any]] | None:
+        """The graph of the largest part with the new number of each row, -1 for dead ones, if it is of use."""
+        number = int(np.argmax([len(at) for at in self._live]))
+        part, live = self._parts[number], len(self._live[number])
+        coded = part.coded(name)
+        if coded is None or coded.graph is None or coded.graph[0] != self._record.schema.dense[name].index:
+            return None
+        if live < ALIVE_SHARE * part.rows or len(self) >= REBUILD_GROWTH * live:
+            return None
+        return coded.graph[1], self._new_numbers()[number]
+
+    def _new_numbers(self) -> list[np.ndarray[Any, Any]]:
+        """Per part the output row of each of its rows, -1 for dead ones."""
         places = np.empty(len(self), np.int64)
         places[self._order] = np.arange(len(self))
-        sources = []
+        out = []
         for number, part in enumerate(self._parts):
             new = np.full(part.rows, -1, np.int64)
             first = int(self._ends[number]) - len(self._live[number])
             new[self._live[number]] = places[first : int(self._ends[number])]
+            out.append(new)
+        return out
+
+    def _postings(self, name: str, kind: Text | Sparse) -> Postings:
+        """The inverted index of a column."""
+        sources = []
+        for part, new in zip(self._parts, self._new_numbers(), strict=True):
             for start, postings in part.postings(name, kind):
                 sources.append((postings, new[start : start + postings.index.n_rows]))
         return merge_postings(kind, sources, len(self))
