@@ -101,7 +101,7 @@ def test_it_finds_what_a_scan_of_the_vectors_finds(codec: str) -> None:
         for data in (clustered, gaussian):
             if (metric, data) == ("dot", gaussian) or (codec == "PCA40,LVQ8" and data is gaussian):
                 continue
-            rows, queries = data(2000), data(40, 2)
+            rows, queries = data(1200), data(40, 2)
             expected = flat(rows, metric).search(queries)
             scores, found = hnsw(rows, metric=metric, codec=codec).search(queries, ef_search=100)
             assert recall(found, expected[1]) >= 0.95, (metric, data)
@@ -143,7 +143,7 @@ def test_a_query_has_the_same_bits_alone_and_in_batches_of_any_size() -> None:
         for codec in ("LVQ4x8", "F32", "RaBitQ4"):
             index = hnsw(rows, codec=codec)
             whole = index.search(queries, 10, **options)
-            for size in (1, 7, 64, 65, 149):
+            for size in (1, 7, 65):
                 parts = [index.search(queries[i : i + size], 10, **options) for i in range(0, 150, size)]
                 same(tuple(np.concatenate(part) for part in zip(*parts, strict=True)), whole)  # type: ignore[arg-type]
 
@@ -434,7 +434,7 @@ def interrupted(index: gg.index.HNSW, rows: Array, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("name", "calls", "more"),
     [("link_nodes", 1, 20), ("link_back", 1, 20), ("link_nodes", 3, 600), ("link_back", 3, 600), ("shorten", 1, 600),
-     ("mark_reachable", 1, 600), ("link_nodes", 9, 2000), ("shorten", 2, 2000), ("mark_reachable", 1, 2000)],
+     ("mark_reachable", 1, 600), ("link_nodes", 9, 1100), ("mark_reachable", 1, 1100)],
 )  # fmt: skip
 def test_an_interrupted_add_leaves_the_index_as_it_was(
     name: str, calls: int, more: int, monkeypatch: pytest.MonkeyPatch
