@@ -2,16 +2,15 @@
 
 A row is a header of float32 factors and the codes c of its dimensions:
 
-- ``factors`` 3: scale, second, third, then codes; ``factors`` 1: third, then codes (scale is 1, second 0);
-  more: scale, second, third, fourth, others that scores do not need, then codes.
+- ``factors`` 3 or more: scale, second, third, others that scores do not need, then codes; ``factors`` 1: third, then
+  codes (scale is 1, second 0).
 - codes of 8 bits: one byte a dimension, padded to 16 dimensions; the query is int16.
 - codes of ``bits`` < 8: blocks of 64 dimensions, each a plane of four bits if ``bits & 4`` (byte i: dimensions i and
   32 + i), then of two if ``bits & 2`` (byte i: dimensions i, 16 + i, 32 + i, 48 + i), then of one if ``bits & 1``
   (bit j of byte i: dimension 8 j + i). Planes that come first hold the lower bits. The query is int8.
 
 Five parameters a query: ``score = scale (p0 <c, q> + p1) + second p2 + third p3 + p4``, in float32 and in that order,
-with <c, q> exact in int32; with a fourth factor a sixth, ``+ fourth p5`` before p4. So a score has the same bits on
-every CPU.
+with <c, q> exact in int32. So a score has the same bits on every CPU.
 """
 
 from numba import float32, int64, uint64
@@ -183,10 +182,7 @@ def score_of_product(product, row, factors, parameters, i):
     if factors == 1:
         return s + load_one_f32(row) * parameters[i, 3] + parameters[i, 4]
     s = load_one_f32(row) * s + load_one_f32(row + uint64(4)) * parameters[i, 2]
-    s += load_one_f32(row + uint64(8)) * parameters[i, 3]
-    if factors > 3:
-        s += load_one_f32(row + uint64(12)) * parameters[i, 5]
-    return s + parameters[i, 4]
+    return s + load_one_f32(row + uint64(8)) * parameters[i, 3] + parameters[i, 4]
 
 
 @inline

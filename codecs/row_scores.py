@@ -22,7 +22,7 @@ class RowScores(NamedTuple):
     factors : in front of a packed row; for floats the metric, 0 for dot and 2 for l2
     width, bits : dimensions with padding, and bits of each
     queries : (n_queries, bytes) int8: integers for packed rows, float32 for floats
-    parameters : float32 (n_queries, 5 or 6) for packed rows; for floats (n_queries, 1), what is added to scores
+    parameters : float32 (n_queries, 5) for packed rows; for floats (n_queries, 1), what is added to scores
     """
 
     kind: int

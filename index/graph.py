@@ -23,6 +23,8 @@ SLOTS = 2
 """Queries that take turns in a kernel: one works while the rows of the other come; three or four were no faster."""
 TOP_NODES = 32
 """Nodes of the uppermost layer at most, all of which a search scores."""
+MOST_ENTRIES = 2048
+"""Nodes that a filtered search may begin at."""
 MOST_NODES = 1 << 31
 """Keys of candidates have 31 bits for the node."""
 _NO_ENTRIES: Array = np.empty(0, np.uint32)
@@ -111,7 +113,7 @@ class Graph:
         ----------
         ef : nodes found for each, at least 1
         allow : bool (n,), C-contiguous, the nodes that may be found; None allows all
-        entries : uint32, allowed nodes to begin at, at most half the degree
+        entries : uint32, allowed nodes to begin at, at most :data:`MOST_ENTRIES`
         hidden : int64 (n_queries,), a node for each query that it is not to find nor to pass, or none at all
 
         Returns
@@ -149,7 +151,7 @@ def _scratch(n: int, degree: int, ef: int) -> tuple[Array, ...]:
     words = -(-n // 64)
     found = getattr(_kept, "arrays", None)
     if found is None or found[0].shape != (SLOTS, words) or found[1].shape[1] != ef + 1 or _kept.degree != degree:
-        wide = 2 * degree + TOP_NODES
+        wide = 2 * degree + TOP_NODES + MOST_ENTRIES
         found = (
             np.empty((SLOTS, words), np.uint64), np.empty((SLOTS, ef + 1), np.uint64),
             np.empty((SLOTS, 2, wide), np.uint32), np.empty(wide, np.uint64), np.empty((SLOTS, 8), np.int64),

@@ -26,7 +26,8 @@ Array = np.ndarray[Any, Any]
 
 NONE = np.uint32(0xFFFFFFFF)
 ALPHA = np.float32(1.05)
-"""A candidate is left out where one kept before is nearer to it by this factor, on squared distances."""
+"""A candidate is left out where one kept before is nearer to it by this factor, on squared distances; products, of
+which a greater one is nearer, are compared as they are."""
 BATCH_SHARE = 0.02
 """Nodes linked at once, as a share of those there: ParlayANN's, with which a quarter of it found no better graph."""
 SLACK = 1.3
@@ -249,6 +250,7 @@ class _Linking:
         self._rows = rows
         self._ef = ef
         self._progress = progress
+        self._alpha = np.float32(1.0) if rows.metric == "dot" else ALPHA
         self._of_rows = (rows.rows.ctypes.data, rows.stride, rows.width, rows.dim)
 
     def link(self, links: _Links, order: Array, layers: _Layers, linked: int) -> None:
@@ -278,7 +280,7 @@ class _Linking:
 
         scores, found = graph.search(self._rows.scores(nodes), self._ef)
         graph_build_kernels.link_nodes(
-            links.array, *self._of_rows, nodes, scores, found, links.degree, ALPHA,
+            links.array, *self._of_rows, nodes, scores, found, links.degree, self._alpha,
             np.empty(self._ef, np.uint64), np.empty(links.degree, np.int64),
         )  # fmt: skip
 
@@ -294,7 +296,7 @@ class _Linking:
         def link(low: int) -> None:
             graph_build_kernels.link_back(
                 links.array, *self._of_rows, pairs, starts, low, min(low + BLOCK_TARGETS, len(starts) - 1),
-                links.degree, ALPHA, np.empty(BACK_CANDIDATES, np.uint64), np.empty(links.degree, np.int64),
+                links.degree, self._alpha, np.empty(BACK_CANDIDATES, np.uint64), np.empty(links.degree, np.int64),
             )  # fmt: skip
 
         if len(pairs):
@@ -309,7 +311,7 @@ class _Linking:
         def carry(low: int) -> None:
             graph_build_kernels.carry_over(
                 graph.links.ctypes.data, degree, n, places, links.array, *self._of_rows,
-                low, min(low + 8 * BLOCK_TARGETS, n), links.degree, ALPHA,
+                low, min(low + 8 * BLOCK_TARGETS, n), links.degree, self._alpha,
                 np.empty(BACK_CANDIDATES + 2 * degree, np.uint64), np.empty(links.degree, np.int64),
             )  # fmt: skip
 
@@ -321,7 +323,7 @@ class _Linking:
 
         def shorten(low: int) -> None:
             graph_build_kernels.shorten(
-                links.array, *self._of_rows, low, min(low + 8 * BLOCK_TARGETS, links.n), links.degree, ALPHA,
+                links.array, *self._of_rows, low, min(low + 8 * BLOCK_TARGETS, links.n), links.degree, self._alpha,
                 np.empty(links.array.shape[1], np.uint64), np.empty(links.degree, np.int64),
             )  # fmt: skip
 

@@ -1,9 +1,8 @@
 """Kernels that choose the links of a proximity graph. Addresses are raw: the caller has checked shapes.
 
-Rows are those of :mod:`gingham.index.working_rows`: eight float32, of which the first five are step, offset, what l2
-adds, a coordinate of its own, and the sum of the codes; then the codes, a byte a dimension. Distances are squared, of
-decoded vectors; products of codes are exact integers, and sums have one order, so a graph has the same bytes on every
-CPU.
+Rows are those of :mod:`gingham.index.working_rows`: eight float32, of which the first four are step, offset, what the
+row adds to its distances, and the sum of its codes; then the codes, a byte a dimension. Products of codes are exact
+integers, and sums have one order, so a graph has the same bytes on every CPU.
 """
 
 import numpy as np
@@ -27,11 +26,11 @@ HEADER = 32
 NONE = np.uint32(0xFFFFFFFF)
 """After the last neighbour."""
 _NOISE = np.float32(2e-6)
-"""Distances that differ by less than this share of both squared lengths are equal: rounding in float32."""
+"""Distances that differ by less than this share of what both rows add are equal: rounding in float32."""
 
 
 @inline
-def _squared_distance(x, y, width, dim):
+def _distance(x, y, width, dim):
     """Of two rows, and what rounding may have changed it by."""
     a, b = zero_ints(), zero_ints()
     for j in range(0, width, 32):
@@ -39,12 +38,11 @@ def _squared_distance(x, y, width, dim):
         a = add_ints(a, multiply_words(load_bytes_as_words(x + o), load_bytes_as_words(y + o)))
         o += uint64(16)
         b = add_ints(b, multiply_words(load_bytes_as_words(x + o), load_bytes_as_words(y + o)))
-    s, o, c = load_one_f32(x), load_one_f32(x + uint64(4)), load_one_f32(x + uint64(16))
-    t, p, d = load_one_f32(y), load_one_f32(y + uint64(4)), load_one_f32(y + uint64(16))
+    s, o, c = load_one_f32(x), load_one_f32(x + uint64(4)), load_one_f32(x + uint64(12))
+    t, p, d = load_one_f32(y), load_one_f32(y + uint64(4)), load_one_f32(y + uint64(12))
     inner = s * t * float32(sum_ints(add_ints(a, b))) + s * p * c + t * o * d + float32(dim) * o * p
-    inner += load_one_f32(x + uint64(12)) * load_one_f32(y + uint64(12))
-    both = load_one_f32(x + uint64(8)) + load_one_f32(y + uint64(8))
-    return both - float32(2.0) * inner, both * _NOISE
+    p, d = load_one_f32(x + uint64(8)), load_one_f32(y + uint64(8))
+    return p + d - float32(2.0) * inner, (abs(p) + abs(d)) * _NOISE
 
 
 @function
@@ -64,7 +62,7 @@ def _choose(keys, count, self, rows, stride, width, dim, alpha, most, kept):
         x = rows + uint64(v) * uint64(stride)
         good = True
         for j in range(chosen):
-            between, noise = _squared_distance(x, rows + uint64(kept[j]) * uint64(stride), width, dim)
+            between, noise = _distance(x, rows + uint64(kept[j]) * uint64(stride), width, dim)
             if alpha * between <= distance + noise:
                 good = False
                 break
@@ -96,7 +94,7 @@ def _choose_again(links, v, count, keys, rows, stride, width, dim, alpha, most, 
     x = rows + uint64(v) * uint64(stride)
     for i in range(count):
         u = node_of(keys[i])
-        between, _ = _squared_distance(x, rows + uint64(u) * uint64(stride), width, dim)
+        between, _ = _distance(x, rows + uint64(u) * uint64(stride), width, dim)
         keys[i] = key_of(-between, u)
     ordered = keys[:count]
     ordered.sort()

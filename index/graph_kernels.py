@@ -23,6 +23,8 @@ QUERY, SIZE, POSITION, TURN, FOUND, FAR, STEPS, SCORED = 0, 1, 2, 3, 4, 5, 6, 7
 """Columns of the state of a slot: its query or -1; keys in the beam; the next to look at; what its turn does;
 neighbours found; those that are not allowed; and of its last query, how many nodes were looked at and scored."""
 LOOK, LOOK_FURTHER, SCORE = 0, 1, 2
+SCAN_NODES = 16
+"""Listed nodes whose rows are asked for while as many before them are scored."""
 
 
 @inline
@@ -247,3 +249,30 @@ def search_graph(
                     _write(beam, size, scores, rows, i)
                     state[QUERY] = -1
                     done += 1
+
+
+@kernel(
+    "void(int64, uint64, int64, int64, int64, int64, int8[:,::1], float32[:,::1], uint32[::1], uint64[:,::1],"
+    "uint64[::1], float32[:,::1], int64[:,::1])"
+)
+def scan_nodes(kind, codes, stride, factors, width, bits, queries, parameters, nodes, beams, keys, scores, rows):
+    """Find the best of listed nodes for each query, as many as ``scores`` has columns.
+
+    Parameters
+    ----------
+    kind to parameters : see :class:`gingham.codecs.row_scores.RowScores`
+    beams : (n_queries, ef + 1); keys : at least 2 * SCAN_NODES; both scratch
+    """
+    coded = (kind, codes, uint64(stride), factors, width, bits)
+    n, ef, first = len(nodes), scores.shape[1], uint64(queries.ctypes.data)
+    sizes = np.zeros(len(scores), np.int64)
+    for start in range(0, n, SCAN_NODES):
+        count = min(int64(SCAN_NODES), n - start)
+        for j in range(start + count, min(start + count + SCAN_NODES, n)):
+            fetch(codes + uint64(nodes[j]) * uint64(stride), stride)
+        for i in range(len(scores)):
+            q = first + uint64(i * queries.shape[1])
+            _score_found(coded, q, parameters, i, nodes[start:], count, keys)
+            sizes[i] = _enter(beams[i], sizes[i], int64(0), ef, keys, count)[0]
+    for i in range(len(scores)):
+        _write(beams[i], sizes[i], scores, rows, i)

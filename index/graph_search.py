@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gingham import deadline
 from gingham.errors import InvalidArgument
 from gingham.index.graph import NONE_HIDDEN
 from gingham.parallel import run_blocks
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from gingham.codecs.protocol import Codec, Codes
+    from gingham.codecs.row_scores import RowScores
     from gingham.index.graph import Graph
 
     Array = np.ndarray[Any, Any]
@@ -26,15 +28,18 @@ QUERY_BLOCK = 64
 """Queries prepared and searched at once, and the least that a second thread is asked for."""
 BLOCK_CANDIDATES = 1 << 14
 """Candidates of one block: fewer queries where each looks at more, so that a kernel call takes some milliseconds."""
-SCAN_PER_EF = 32
-"""A filter that leaves fewer rows than this times ef is scanned: a walk scores about so many for each candidate."""
-EXCLUDE_SHARE = 0.7
-"""Share of allowed rows from which a walk over all rows, whose beam is wider by what is left out, beats looking through
-the others."""
+SCANNED, FILTERED = 1 / 54, 3.0
+"""Cost of scanning a row, and of one candidate of a filtered walk, in candidates of a plain walk: 13 ns, 2.1 us and
+0.7 us (LVQ4x8 of 384 dimensions)."""
+SPARE = 2.0
+"""Times k: allowed rows that a plain walk should meet, so that it seldom meets fewer than k."""
+SCAN_ROWS = 1 << 20
+"""Rows times queries scored by one call of a scan: about 15 ms."""
 ENTRIES = 16
 """Allowed rows that a filtered walk begins at, beside the nearest of the layers."""
-SCAN_ROWS = 1 << 18
-"""Rows times queries scored by one call of a scan."""
+SAMPLE, FAR_SHARE = 256, 0.02
+"""A filtered walk whose k-th row is beaten by more than this share of so many random rows met none of the rows near the
+query, which are not allowed: what is allowed lies in a shell around them, where no link leads nearer. It is scanned."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,34 @@ class Plan:
 
 
 def plan_search(n: int, eligible: int, k: int, ef: int) -> Plan:
-    """Choose how to search n rows of which some are eligible."""
-    if eligible <= max(k, SCAN_PER_EF * ef) and eligible < n:
+    """Choose the cheapest way to search n rows of which some are eligible.
+
+    Notes
+    -----
+    Recall of a plain walk that drops what is not allowed is that of ef where its beam is wider by the square root of
+    what is left out (measured at shares of 0.1 to 0.5).
+    """
+    if eligible == n:
+        return Plan("graph", ef)
+    share = max(eligible, 1) / n
+    wide = int(min(n, max(np.ceil(ef / np.sqrt(share)), np.ceil(SPARE * k / share))))
+    costs = {"scan": SCANNED * eligible, "graph": float(wide), "filtered": FILTERED * ef}
+    if eligible <= k or min(costs, key=costs.__getitem__) == "scan":
         return Plan("scan", ef)
-    if eligible >= EXCLUDE_SHARE * n:
-        return Plan("graph", min(n, -(-ef * n // eligible)))
-    return Plan("filtered", ef)
+    return Plan("graph", wide) if costs["graph"] <= costs["filtered"] else Plan("filtered", ef)
+
+
+class _Allowed:
+    """Rows that may be found."""
+
+    def __init__(self, mask: Array) -> None:
+        self.mask = mask
+        self.count = int(np.count_nonzero(mask))
+
+    @cached_property
+    def rows(self) -> Array:
+        """Ascending uint32."""
+        return np.flatnonzero(self.mask).astype(np.uint32)
 
 
 class GraphSearch:
@@ -101,19 +128,18 @@ class GraphSearch:
 
         Notes
         -----
-        A walk that finds fewer rows than are eligible is followed by a scan of them.
+        A walk that finds fewer rows than are eligible, or none of those near the query, is followed by a scan.
         """
         n = len(self._graph)
-        eligible = n if allow is None else int(np.count_nonzero(allow))
-        plan = Plan("graph", ef) if allow is None else plan_search(n, eligible, k, ef)
+        allowed = None if allow is None else _Allowed(allow)
+        eligible = n if allowed is None else allowed.count
         if eligible == 0 or not len(queries):
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+        plan = plan_search(n, eligible, k, ef)
         size = max(1, min(QUERY_BLOCK, BLOCK_CANDIDATES // plan.ef))
         blocks = [slice(start, start + size) for start in range(0, len(queries), size)]
         pieces = run_blocks(
-            lambda part: self._search(
-                queries[part], k, plan, allow, eligible, None if hidden is None else hidden[part]
-            ),
+            lambda part: self._search(queries[part], k, plan, allowed, None if hidden is None else hidden[part]),
             blocks,
         )
         if len(pieces) == 1:
@@ -121,68 +147,81 @@ class GraphSearch:
         return np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces])
 
     def _search(
-        self, queries: Array, k: int, plan: Plan, allow: Array | None, eligible: int, hidden: Array | None = None
+        self, queries: Array, k: int, plan: Plan, allowed: _Allowed | None, hidden: Array | None
     ) -> tuple[Array, Array]:
         prepared = self._codec.prepare(queries)
         if plan.way == "scan":
-            assert allow is not None
-            return self._scan(queries, prepared, k, plan.ef, allow)
-        found = self._walk(prepared, plan, allow, hidden)
-        scores, rows = self._best(queries, prepared, *found, k)
-        if hidden is not None or (allow is None and rows[:, k - 1].min() >= 0):
-            return scores, rows
-        short = np.flatnonzero(rows[:, min(k, eligible) - 1] < 0)
-        if allow is not None and plan.way == "graph":
-            # A beam that is mostly not allowed saw too little of what is.
-            few = np.count_nonzero(found[1] >= 0, axis=1) < max(k, plan.ef // 4)
-            short = np.union1d(short, np.flatnonzero(few))
-        if len(short):
-            everything = np.ones(len(self._graph), np.bool_) if self._present is None else self._present
-            everything = everything if allow is None else allow
-            again = np.ascontiguousarray(queries[short])
-            if plan.way == "graph" and allow is not None:
-                scores[short], rows[short] = self._search(again, k, Plan("filtered", plan.ef), allow, eligible)
-            else:
-                scores[short], rows[short] = self._scan(again, self._codec.prepare(again), k, plan.ef, everything)
+            assert allowed is not None
+            return self._scan(queries, prepared, k, plan.ef, allowed.rows)
+        found = self._walk(prepared, plan, allowed, hidden)
+        again = self._unsure(prepared, *found, k, plan, allowed) if hidden is None else np.empty(0, np.int64)
+        best = self._best(queries, prepared, *found, k)
+        if len(again):
+            some = np.ascontiguousarray(queries[again])
+            rows = self._everything if allowed is None else allowed.rows
+            best[0][again], best[1][again] = self._scan(some, self._codec.prepare(some), k, plan.ef, rows)
+        return best
+
+    def _unsure(self, prepared: Any, scores: Array, rows: Array, k: int, plan: Plan, allowed: _Allowed | None) -> Array:
+        """Queries whose walk found fewer rows than there are, or none of those near."""
+        wanted = k if allowed is None else min(k, allowed.count)
+        if plan.way == "graph":
+            lacking: Array = np.count_nonzero(rows >= 0, axis=1) < wanted if allowed is not None else rows[:, k - 1] < 0
+            return np.flatnonzero(lacking)
+        sample = np.tile(self._graph.nodes[-SAMPLE:].astype(np.int64), (len(rows), 1))
+        theirs = np.empty(sample.shape, np.float32)
+        self._codec.score(prepared, self._codes, sample, theirs)
+        beaten = np.count_nonzero(theirs > scores[:, wanted - 1, None], axis=1)
+        return np.flatnonzero((rows[:, wanted - 1] < 0) | (beaten > FAR_SHARE * sample.shape[1]))
+
+    def _walk(self, prepared: Any, plan: Plan, allowed: _Allowed | None, hidden: Array | None) -> tuple[Array, Array]:
+        coded = self._row_scores(prepared)
+        if plan.way == "filtered":
+            assert allowed is not None
+            return self._graph.search(coded, plan.ef, allow=allowed.mask, entries=self._entries(allowed))
+        scores, rows = self._graph.search(coded, plan.ef, hidden=NONE_HIDDEN if hidden is None else hidden)
+        if allowed is not None:
+            out = (rows >= 0) & ~allowed.mask[rows]
+            scores[out], rows[out] = -np.inf, -1
         return scores, rows
 
-    def _walk(self, prepared: Any, plan: Plan, allow: Array | None, hidden: Array | None) -> tuple[Array, Array]:
+    def _row_scores(self, prepared: Any) -> RowScores:
         coded = self._codec.row_scores(prepared, self._codes)
         if coded is None:
             raise InvalidArgument(f"a graph expects a codec whose rows are scored one by one, found {self._codec.spec}")
-        if allow is None or plan.way == "graph":
-            scores, rows = self._graph.search(coded, plan.ef, hidden=NONE_HIDDEN if hidden is None else hidden)
-            if allow is not None:
-                out = (rows >= 0) & ~allow[rows]
-                scores[out], rows[out] = -np.inf, -1
-            return scores, rows
-        scores, rows = self._graph.search(coded, plan.ef, allow=allow, entries=self._entries(allow))
-        return scores, rows
+        return coded
 
-    def _entries(self, allow: Array) -> Array:
+    @property
+    def _everything(self) -> Array:
+        rows: Array = np.arange(len(self._graph)) if self._present is None else np.flatnonzero(self._present)
+        return rows.astype(np.uint32)
+
+    def _entries(self, allowed: _Allowed) -> Array:
         """Allowed rows, those of the layers first, which are a random sample."""
         nodes = self._graph.nodes[::-1][: 64 * QUERY_BLOCK]
-        found = nodes[allow[nodes]][:ENTRIES]
+        found = nodes[allowed.mask[nodes]][:ENTRIES]
         if not len(found):
-            allowed = np.flatnonzero(allow)
-            found = allowed[np.linspace(0, len(allowed) - 1, min(ENTRIES, len(allowed))).astype(np.int64)]
-        return np.unique(found).astype(np.uint32)
+            places = np.linspace(0, allowed.count - 1, min(ENTRIES, allowed.count)).astype(np.int64)
+            found = allowed.rows[places]
+        return np.unique(found)
 
-    def _scan(self, queries: Array, prepared: Any, k: int, ef: int, allow: Array) -> tuple[Array, Array]:
-        """Score every allowed row."""
-        allowed = np.flatnonzero(allow)
-        width = min(max(k, ef), len(allowed))
-        scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        step = max(1, SCAN_ROWS // len(queries))
-        for start in range(0, len(allowed), step):
-            part = allowed[start : start + step]
-            listed = np.tile(part, (len(queries), 1))
-            found = np.empty(listed.shape, np.float32)
-            self._codec.score(prepared, self._codes, listed, found)
-            scores, listed = np.concatenate([scores, found], axis=1), np.concatenate([rows, listed], axis=1)
-            kept = np.empty((len(queries), width), np.float32), np.empty((len(queries), width), np.int64)
-            _kernels().keep_best(scores, listed, *kept)
-            scores, rows = kept
+    def _scan(self, queries: Array, prepared: Any, k: int, ef: int, listed: Array) -> tuple[Array, Array]:
+        """Score every listed row."""
+        coded, m = self._row_scores(prepared), len(queries)
+        width, per_call = min(max(k, ef), len(listed)), max(1, SCAN_ROWS // m)
+        pieces = []
+        for start in range(0, len(listed), per_call):
+            deadline.check()
+            part = listed[start : start + per_call]
+            scores, rows = np.empty((m, width), np.float32), np.empty((m, width), np.int64)
+            _graph_kernels().scan_nodes(
+                coded.kind, coded.address, coded.stride, coded.factors, coded.width, coded.bits, coded.queries,
+                coded.parameters, part, np.empty((m, width + 1), np.uint64), np.empty(64, np.uint64), scores, rows,
+            )  # fmt: skip
+            pieces.append((scores, rows))
+        scores, rows = pieces[0]
+        if len(pieces) > 1:
+            scores, rows = (np.concatenate(arrays, axis=1) for arrays in zip(*pieces, strict=True))
         return self._best(queries, prepared, scores, rows, k)
 
     def _best(self, queries: Array, prepared: Any, scores: Array, rows: Array, k: int) -> tuple[Array, Array]:
@@ -204,3 +243,10 @@ def _kernels() -> ModuleType:
     from gingham.codecs import topk_kernels
 
     return topk_kernels
+
+
+@cache
+def _graph_kernels() -> ModuleType:
+    from gingham.index import graph_kernels
+
+    return graph_kernels

@@ -109,11 +109,6 @@ def test_it_finds_what_a_scan_of_the_vectors_finds(codec: str) -> None:
             assert all(len(set(row)) == 10 for row in found.tolist())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="neighbours by the distance of lengthened rows lead poorly to the greatest products: 0.79 of 20,000 rows of "
-    "32 dimensions where hnswlib has 0.98, and 0.995 without the coordinate that lengthens",
-)
 def test_it_finds_the_greatest_products_among_gaussian_rows() -> None:
     rows, queries = gaussian(4000), gaussian(40, 2)
     found = hnsw(rows, metric="dot", codec="F32").search(queries, ef_search=100)[1]
@@ -270,16 +265,11 @@ def test_small_filters_of_the_farthest_rows_lose_nothing(large: Any, share: floa
     assert farthest(large, share) >= 0.95
 
 
-WALK = "a filtered walk ends in the first allowed rows it meets, which lie around the query in all directions"
-
-
-@pytest.mark.xfail(strict=True, reason=f"{WALK}: recall 0.66, 0.41 and 0.44, where a scan would find all")
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
 def test_large_filters_of_the_farthest_rows_lose_nothing(large: Any, share: float) -> None:
     assert farthest(large, share) >= 0.95
 
 
-@pytest.mark.xfail(strict=True, reason=f"{WALK}: recall 0.87 where the nearer half of 20 clusters is left out")
 def test_filters_that_leave_out_the_clusters_near_the_query_lose_nothing(large: Any) -> None:
     index, brute, queries = large
     centers = np.random.default_rng(99).standard_normal((20, FILTERED_DIM))
