@@ -97,8 +97,6 @@ def test_every_row_is_reached_whatever_the_rows_are(name: str, metric: Any) -> N
         index, graph = built(rows, metric=metric, m=m, codec="F32")
         assert index.stats().unreachable == 0
         check(graph, m)
-        if (name, metric) == ("one long row", "dot"):
-            continue  # see test_hnsw.test_rows_much_longer_than_those_before_are_found
         k = min(len(rows), 10)
         brute = gg.index.Flat(DIM, metric=metric)
         brute.add(rows)

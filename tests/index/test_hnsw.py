@@ -99,7 +99,7 @@ def child(code: str, *arguments: object, **settings: str) -> str:
 def test_it_finds_what_a_scan_of_the_vectors_finds(codec: str) -> None:
     for metric in METRICS:
         for data in (clustered, gaussian):
-            if (metric, data) == ("dot", gaussian) or (codec == "PCA40,LVQ8" and data is gaussian):
+            if codec == "PCA40,LVQ8" and data is gaussian:
                 continue
             rows, queries = data(1200), data(40, 2)
             expected = flat(rows, metric).search(queries)
@@ -132,14 +132,14 @@ def test_it_takes_lvq_of_fewer_bits_where_there_are_many_dimensions() -> None:
 
 
 def test_a_query_has_the_same_bits_alone_and_in_batches_of_any_size() -> None:
-    rows, queries = clustered(3000), clustered(150, 2)
-    allow = np.random.default_rng(3).random(3000) < 0.5
+    rows, queries = clustered(1500), clustered(70, 2)
+    allow = np.random.default_rng(3).random(1500) < 0.5
     for options in ({}, {"allow": allow}, {"allow": allow, "ef_search": 20}):
         for codec in ("LVQ4x8", "F32", "RaBitQ4"):
             index = hnsw(rows, codec=codec)
             whole = index.search(queries, 10, **options)
             for size in (1, 7, 65):
-                parts = [index.search(queries[i : i + size], 10, **options) for i in range(0, 150, size)]
+                parts = [index.search(queries[i : i + size], 10, **options) for i in range(0, 70, size)]
                 same(tuple(np.concatenate(part) for part in zip(*parts, strict=True)), whole)  # type: ignore[arg-type]
 
 
@@ -381,7 +381,6 @@ def test_rows_added_in_pieces_are_found_as_those_added_at_once(metric: Any, size
     assert recall(index.search(queries, ef_search=40)[1], expected) >= pieces - 0.02
 
 
-@pytest.mark.xfail(strict=True, reason="recall 0.14: to rows that are lengthened to the longest, all others are equal")
 def test_rows_much_longer_than_those_before_are_found() -> None:
     rows = gaussian(1000)
     index = hnsw(rows, metric="dot")
