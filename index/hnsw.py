@@ -376,10 +376,12 @@ class HNSW:
         if self._graph is None or self._dead is None or deleted == gone:
             return
         if deleted < len(self._rows):
-            builder = self._builder or self._new_builder(np.empty((0, self._rows.codec.dim), np.float32))
+            live = self._builder
+            builder = live or self._new_builder(np.empty((0, self._rows.codec.dim), np.float32))
+            self._builder = None  # of no more use where this is interrupted
             builder.remove(self._dead)
-            self._set_graph(builder.freeze() if self._builder is None else builder.view())
-            self._unreachable = builder.unreachable
+            self._set_graph(builder.view() if live else builder.freeze())
+            self._builder, self._unreachable = live, builder.unreachable
         self._gone, self._counts = self._dead, (deleted, deleted)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -175,10 +175,10 @@ except ImportError as error:
 @pytest.mark.parametrize("m", [4, 16])
 def test_an_index_of_hnswlib_finds_what_it_found_there(space: str, m: int, tmp_path: Path) -> None:
     hnswlib = pytest.importorskip("hnswlib")
-    rows, queries = clustered(4000), clustered(100, 2)
+    rows, queries = clustered(2500), clustered(100, 2)
     peer = hnswlib.Index(space, DIM)
     peer.init_index(5000, M=m, ef_construction=100)
-    peer.add_items(rows, np.arange(4000) * 3, num_threads=2)
+    peer.add_items(rows, np.arange(2500) * 3, num_threads=2)
     metric = {"l2": "l2", "ip": "dot", "cosine": "cosine"}[space]
     exact = 3 * truth(rows, queries, metric)
     index, labels = gg.index.HNSW.from_hnswlib(peer, codec="F32")
@@ -227,7 +227,7 @@ def test_small_indexes_of_hnswlib_are_taken_over(n: int) -> None:
 def test_an_index_of_faiss_finds_what_it_found_there(metric: Any, kind: str, tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss")
     faiss.omp_set_num_threads(2)
-    rows, queries = clustered(4000), clustered(100, 2)
+    rows, queries = clustered(2500), clustered(100, 2)
     given = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     peer = (
         faiss.IndexHNSWFlat(DIM, 16, given) if kind == "Flat"
@@ -237,7 +237,7 @@ def test_an_index_of_faiss_finds_what_it_found_there(metric: Any, kind: str, tmp
     peer.add(rows)
     exact = truth(rows, queries, metric)
     index, labels = gg.index.HNSW.from_faiss(peer, codec="F32")
-    np.testing.assert_array_equal(labels, np.arange(4000))
+    np.testing.assert_array_equal(labels, np.arange(2500))
     faiss.write_index(peer, str(tmp_path / "index"))
     again = gg.index.HNSW.from_faiss(tmp_path / "index", codec="F32")[0]
     np.testing.assert_array_equal(index.search(queries)[1], again.search(queries)[1])

@@ -20,7 +20,7 @@ from gingham.codecs.spec import parse_codec
 from gingham.index import graph_build_kernels as build
 from gingham.index.graph import Graph
 from gingham.index.graph_build import GraphBuilder
-from gingham.index.working_rows import HEADER, WorkingRows
+from gingham.index.working_rows import CODE_SUM, HEADER, WorkingRows
 
 Array = np.ndarray[Any, Any]
 NONE = 0xFFFFFFFF
@@ -161,14 +161,12 @@ class Rows:
     def __init__(self, rng: np.random.Generator, n: int) -> None:
         values = np.zeros((n, WIDTH), np.uint8)
         values[:, :DIM] = rng.integers(0, 12, (n, DIM))
-        header = np.zeros((n, 8), np.float32)
-        extra = rng.integers(0, 9, n)
-        squares = np.square(values.astype(np.int64)).sum(axis=1) + extra**2
-        header[:, 0], header[:, 2], header[:, 3], header[:, 4] = 1, squares, extra, values.sum(axis=1)
+        header, squares = np.zeros((n, 8), np.float32), np.square(values.astype(np.int64)).sum(axis=1)
+        header[:, 0], header[:, 2], header[:, CODE_SUM] = 1, squares, values.sum(axis=1)
         self.bytes = np.ascontiguousarray(np.concatenate([header.view(np.uint8), values], axis=1))
         assert self.bytes.shape[1] == HEADER + WIDTH
         self.arguments = (self.bytes.ctypes.data, HEADER + WIDTH, WIDTH, DIM)
-        whole = np.column_stack([values, extra]).astype(np.float64)
+        whole = values.astype(np.float64)
         self.distances = np.square(whole[:, None] - whole).sum(axis=2).astype(np.float32)
         self.noise = (squares[:, None] + squares).astype(np.float32) * np.float32(2e-6)
 

@@ -99,9 +99,9 @@ def child(code: str, *arguments: object, **settings: str) -> str:
 def test_it_finds_what_a_scan_of_the_vectors_finds(codec: str) -> None:
     for metric in METRICS:
         for data in (clustered, gaussian):
-            if (metric, data) == ("dot", gaussian) or (codec == "PCA40,LVQ8" and data is gaussian):
+            if codec == "PCA40,LVQ8" and data is gaussian:
                 continue
-            rows, queries = data(2000), data(40, 2)
+            rows, queries = data(1200), data(40, 2)
             expected = flat(rows, metric).search(queries)
             scores, found = hnsw(rows, metric=metric, codec=codec).search(queries, ef_search=100)
             assert recall(found, expected[1]) >= 0.95, (metric, data)
@@ -132,14 +132,14 @@ def test_it_takes_lvq_of_fewer_bits_where_there_are_many_dimensions() -> None:
 
 
 def test_a_query_has_the_same_bits_alone_and_in_batches_of_any_size() -> None:
-    rows, queries = clustered(3000), clustered(150, 2)
-    allow = np.random.default_rng(3).random(3000) < 0.5
+    rows, queries = clustered(1500), clustered(70, 2)
+    allow = np.random.default_rng(3).random(1500) < 0.5
     for options in ({}, {"allow": allow}, {"allow": allow, "ef_search": 20}):
         for codec in ("LVQ4x8", "F32", "RaBitQ4"):
             index = hnsw(rows, codec=codec)
             whole = index.search(queries, 10, **options)
-            for size in (1, 7, 64, 65, 149):
-                parts = [index.search(queries[i : i + size], 10, **options) for i in range(0, 150, size)]
+            for size in (1, 7, 65):
+                parts = [index.search(queries[i : i + size], 10, **options) for i in range(0, 70, size)]
                 same(tuple(np.concatenate(part) for part in zip(*parts, strict=True)), whole)  # type: ignore[arg-type]
 
 
@@ -280,6 +280,24 @@ def test_filters_that_leave_out_the_clusters_near_the_query_lose_nothing(large: 
         allow = np.isin(cluster, np.square(centers - query).sum(axis=1).argsort()[10:])
         recalls.append(recall(index.search(query, ef_search=100, allow=allow)[1], brute.search(query, allow=allow)[1]))
     assert np.mean(recalls) >= 0.95
+
+
+@pytest.mark.xfail(strict=True, reason="recall 0.49, 0.24 and 0.25 of 20,000 rows: far more rows lie around the query")
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
+def test_filters_of_the_farthest_rows_of_many_dimensions_lose_nothing(share: float) -> None:
+    rows = clustered(N_FILTERED, dim=96)
+    large = hnsw(rows, metric="l2", keep="f32"), flat(rows, "l2"), clustered(12, 2, 96)
+    assert farthest(large, share) >= 0.95
+
+
+@pytest.mark.xfail(strict=True, reason="recall 0.44: links of short rows lead to long ones, which are not allowed")
+def test_filters_that_leave_out_the_long_rows_lose_no_product() -> None:
+    rows, queries = gaussian(N_FILTERED, dim=32), gaussian(50, 2, 32)
+    rows[::997] *= 1000
+    length = np.linalg.norm(rows, axis=1)
+    allow = length < np.median(length)
+    found = hnsw(rows, metric="dot", codec="F32").search(queries, ef_search=100, allow=allow)[1]
+    assert recall(found, flat(rows, "dot").search(queries, allow=allow)[1]) >= 0.95
 
 
 @pytest.mark.parametrize("hits", [0, 1, 9, 10, 11])
@@ -423,7 +441,7 @@ def interrupted(index: gg.index.HNSW, rows: Array, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("name", "calls", "more"),
     [("link_nodes", 1, 20), ("link_back", 1, 20), ("link_nodes", 3, 600), ("link_back", 3, 600), ("shorten", 1, 600),
-     ("mark_reachable", 1, 600), ("link_nodes", 9, 2000), ("shorten", 2, 2000), ("mark_reachable", 1, 2000)],
+     ("mark_reachable", 1, 600), ("link_nodes", 9, 1100), ("mark_reachable", 1, 1100)],
 )  # fmt: skip
 def test_an_interrupted_add_leaves_the_index_as_it_was(
     name: str, calls: int, more: int, monkeypatch: pytest.MonkeyPatch
@@ -709,3 +727,17 @@ def test_zero_vectors_score_zero_under_cosine() -> None:
     assert sorted(found[0].tolist()) == list(range(100))
     assert (scores[0][found[0] >= 50] == 0).all()
     assert (index.search(np.zeros(DIM), 5)[0] == 0).all()
+
+
+FAR = (
+    "recall 0.85: distances of rows are differences of squares in float32, of which 1000 times the noise leaves little"
+)
+
+
+@pytest.mark.parametrize("apart", [10, 100, pytest.param(1000, marks=pytest.mark.xfail(strict=True, reason=FAR))])
+def test_neighbours_are_found_in_clusters_far_apart(apart: float) -> None:
+    rows = gaussian(6000, dim=16)
+    rows[:3000] += apart
+    queries = rows[::60] + 0.05 * gaussian(100, 2, 16)
+    found = hnsw(rows, metric="l2", codec="F32").search(queries, ef_search=100)[1]
+    assert recall(found, flat(rows, "l2").search(queries)[1]) >= 0.95
