@@ -71,7 +71,9 @@ def main() -> None:
                         best[name][i] = min(best[name][i], timed(call, i))
             means = {name: float(times.mean()) * 1e6 for name, times in best.items()}
     print("  ".join(f"{name} {mean:.1f} us" for name, mean in means.items()))
-    print(f"overhead {means['collection'] - means['mapped']:.1f} us, map over heap {means['mapped'] / means['copied']:.3f}")
+    print(
+        f"overhead {means['collection'] - means['mapped']:.1f} us, map over heap {means['mapped'] / means['copied']:.3f}"
+    )
 
 
 if __name__ == "__main__":

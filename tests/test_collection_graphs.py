@@ -17,6 +17,7 @@ import pytest
 
 import gingham as gg
 from gingham.errors import InvalidArgument
+from gingham.index import graph_search
 from gingham.storage import codes as stored_codes
 from gingham.storage import recode as coding
 from gingham.storage import rewrite
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 DIM, ROWS = 48, 6000
 EF = 24
-"""So few that a filter is applied by walks down to a tenth of the rows: a walk takes the place of 32 ef rows."""
+"""So few that a filter is applied by walks down to a tenth of the rows."""
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_codes, "CODED_ROWS", 256)
+    monkeypatch.setattr(graph_search, "FILTERED", 1.2)
 
 
 def vectors(n: int = ROWS, seed: int = 1) -> Array:
@@ -369,14 +371,13 @@ def test_reindexing_switches_compares_and_goes_back(db: gg.Database) -> None:
 
 
 def test_reindexing_goes_on_beside_writers_and_maintenance(db: gg.Database) -> None:
-    docs = filled(db, rows=2000, index=None, codec="LVQ8")
+    docs = filled(db, index=None, codec="LVQ8")
     stop = threading.Event()
 
     def write() -> None:
-        at = 2000
-        while not stop.is_set():
-            docs.upsert(ids=list(range(at, at + 300)), vectors={"v": vectors(300, at)})
-            at += 300
+        for at in range(ROWS, 2 * ROWS, 300):
+            if not stop.wait(0.02):
+                docs.upsert(ids=list(range(at, at + 300)), vectors={"v": vectors(300, at)})
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -387,10 +388,10 @@ def test_reindexing_goes_on_beside_writers_and_maintenance(db: gg.Database) -> N
         stop.set()
         writer.join()
     docs.maintain()
-    assert recall(docs) > 0.95
+    assert recall(docs, ef_search=128) > 0.95
     stats = docs.stats().vectors["v"]
     assert stats.index == "HNSW6"
-    assert stats.indexed_rows > 2000
+    assert stats.indexed_rows >= ROWS
     assert not db.verify().damage
 
 
