@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 MERGE_FANOUT = 8
 """Segments of one size tier that are merged into one of the next: rows are rewritten once per factor of 8."""
+GROWTH_SHARE = 1 / 8
+"""Share of a segment that smaller ones add at least when they are merged into it: a million rows with graphs end up in
+at most four segments, and a row is written anew six times while its segment doubles."""
 DEAD_SHARE = 0.2
 """Share of dead rows above which a segment is rewritten."""
 BUSY_SEGMENTS = 32
@@ -102,13 +105,18 @@ def _live_bytes(ref: SegmentRef) -> int:
     return ref.nbytes * (ref.rows - ref.dead) // ref.rows
 
 
-def choose_merge(session: Session, record: CollectionRecord, bounds: Bounds) -> list[int]:
+def choose_merge(session: Session, record: CollectionRecord, bounds: Bounds, *, quiet: bool = False) -> list[int]:
     """Numbers of the segments that are due to be merged or rewritten; empty where none is, or none may be.
+
+    Parameters
+    ----------
+    quiet : no writes are going on
 
     Notes
     -----
     A segment with many dead rows, or with a damaged inverted index, is rewritten alone; damage found in this
-    process counts. Of a tier with enough segments the smallest are merged, as many as the bounds allow.
+    process counts. Of a tier with enough segments the smallest are merged, as many as the bounds allow; with graphs,
+    which take nearly as long to search when they are small, all that are smaller than one are merged into it sooner.
     """
     tiers: dict[int, list[SegmentRef]] = {}
     damaged = {sid for kind, sid, _ in session.env.damaged if kind == "postings"}
@@ -122,6 +130,8 @@ def choose_merge(session: Session, record: CollectionRecord, bounds: Bounds) -> 
     def columns(ref: SegmentRef) -> dict[str, int]:
         return payload_columns(session.segment_record(record.cid, ref.sid, record.schema_epoch))
 
+    if quiet and any(dense.index is not None for dense in record.schema.dense.values()):
+        return _choose_smaller(record.segments, bounds, columns)
     for tier in sorted(tiers):
         if len(tiers[tier]) >= MERGE_FANOUT:
             refs = sorted(tiers[tier], key=lambda ref: ref.rows - ref.dead)[:MERGE_FANOUT]
@@ -132,9 +142,21 @@ def choose_merge(session: Session, record: CollectionRecord, bounds: Bounds) -> 
     return []
 
 
-def due_merge(store: Store, session: Session, record: CollectionRecord) -> list[int]:
+def _choose_smaller(
+    refs: Sequence[SegmentRef], bounds: Bounds, columns: Callable[[SegmentRef], dict[str, int]]
+) -> list[int]:
+    """The largest segment to which those that are smaller would add a :data:`GROWTH_SHARE`, and these."""
+    order = sorted(refs, key=lambda ref: ref.rows - ref.dead, reverse=True)
+    rows = [ref.rows - ref.dead for ref in order]
+    for at in range(len(order) - 1):
+        if sum(rows[at + 1 :]) >= GROWTH_SHARE * rows[at] and bounds.allow(order[at:], columns):
+            return [ref.sid for ref in order[at:]]
+    return []
+
+
+def due_merge(store: Store, session: Session, record: CollectionRecord, *, quiet: bool = False) -> list[int]:
     """What :func:`choose_merge` says within the bounds of a store."""
-    return choose_merge(session, record, Bounds.of(store, session, record))
+    return choose_merge(session, record, Bounds.of(store, session, record), quiet=quiet)
 
 
 def seal(store: Store, cid: int, sink: StagedBlobs) -> bool:
@@ -263,7 +285,7 @@ def rewrite(store: Store, cid: int, check: Callable[[], None], *, quiet: bool) -
         tail_bytes = min(largest_segment(session.env.max_size), store.options.memory_budget // PIECE_SHARE)
         sealing = bool(record.tail) and tail_share(record, tail_bytes) >= 1 and _fits(session, record)
         merging = not sealing and (quiet or len(record.segments) >= BUSY_SEGMENTS)
-        sids = due_merge(store, session, record) if merging else []
+        sids = due_merge(store, session, record, quiet=quiet) if merging else []
         coding = None if sealing or sids else _due_coding(store, session, record, quiet=quiet)
     if not sealing and not sids and coding is None:
         return False
