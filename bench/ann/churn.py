@@ -1,6 +1,6 @@
 """Rows that come and go: recall and speed of an index that lived through changes, beside one built of the same rows.
 
-Half of the rows are indexed. In each round, a tenth of the living ones goes and as many new ones come, and all
+A third of the rows is indexed. In each round, a fifth of the living ones goes and as many new ones come, and all
 contestants search with one effort, in turns. At the end each builds a new index of the rows that live.
 
 Run: python bench/ann/churn.py --data minilm --json bench/results/ann/churn-minilm.json
@@ -19,7 +19,7 @@ from contest import Refused, Worker, arguments, settings, start
 from runners import CONTESTANTS
 from shared import measure
 
-SHARE = 0.1
+SHARE = 0.2
 ALL = slice(None)
 
 
@@ -27,7 +27,7 @@ def generations(n_rows: int, n_rounds: int) -> list[tuple[np.ndarray, np.ndarray
     """Numbers of the rows that go, that come, and that live after it, of the start and of each round."""
     rng = np.random.default_rng(0)
     order = rng.permutation(n_rows)
-    live, waiting = order[: n_rows // 2], order[n_rows // 2 :]
+    live, waiting = order[: n_rows // 3], order[n_rows // 3 :]
     out = [(live[:0], live, live)]
     for _ in range(n_rounds):
         count = min(round(SHARE * len(live)), len(waiting))

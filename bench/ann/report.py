@@ -1,5 +1,4 @@
-"""Plots and a page of the results in ``bench/results/ann``: ``sweep-*``, ``duel-*``, ``build-*``,
-``filters-*`` and ``churn-*``.
+"""Plots and a page of the results in ``bench/results/ann``, of which each script of this folder makes a kind.
 
 Run: python bench/ann/report.py
 """
@@ -159,8 +158,41 @@ def churn_part(result: dict[str, Any]) -> list[str]:
         "CPU s of changes", "CPU s of building anew",
     ]  # fmt: skip
     return [
-        "", f"Half of the rows, before and after {n_rounds} rounds that each replace {result['share']:.0%} of them, and an",
+        "", f"A third of the rows, before and after {n_rounds} rounds that each replace {result['share']:.0%} of them, and an",
         "index built anew of those that live at the end:", *table(head, rows),
+    ]  # fmt: skip
+
+
+def layers_part(result: dict[str, Any]) -> list[str]:
+    """Recall and time of walks that begin elsewhere."""
+    rows = [
+        [name, *(f"{at[name]['recall']:.4f}, {at[name]['time over layers']:.3f}" for at in result["efforts"].values())]
+        for name in next(iter(result["efforts"].values()))
+    ]
+    head = ["a walk begins at", *(f"ef_search {effort}" for effort in result["efforts"])]
+    return [
+        "", "Recall, and time over that with layers, of walks of the base layer that begin at what the layers lead to, or at",
+        "the best of so many random rows:", *table(head, rows),
+    ]  # fmt: skip
+
+
+def threads_part(result: dict[str, Any]) -> list[str]:
+    """Speed-ups of two threads."""
+    rows = [
+        [name, *(f"{one[name][key]:.3f}" for key in ("speed-up", "share of loops", "cpu, two threads over one"))]
+        for one, name in ((result["search"], "search"), (result["build"], "build"))
+    ]
+    head = ["two threads", "speed-up", "share of what two busy loops reach", "CPU time over that of one"]
+    return table(head, rows)
+
+
+def collection_part(result: dict[str, Any]) -> list[str]:
+    """What a collection adds."""
+    opened = ", ".join(f"{name} {number(value)}" for name, value in result["new process, best of 5"].items())
+    return [
+        "", f"In a collection, one query of ef_search {result['ef']}: {result['collection us']} us, of which the collection",
+        f"adds {result['overhead us']} us to the search of the graph, which on the mapped file takes",
+        f"{result['map over heap']} of its time on the heap. A new process: {opened}.",
     ]  # fmt: skip
 
 
@@ -214,13 +246,19 @@ def _unspread(value: Any) -> Any:
     return 1 - 10.0 ** -np.asarray(value)
 
 
+PARTS = {
+    "duel": duel_part, "build": build_part, "filters": filters_part, "churn": churn_part, "layers": layers_part,
+    "threads": threads_part, "collection": collection_part,
+}  # fmt: skip
+
+
 def page(folder: Path) -> str:
     """The page; plots are drawn beside it."""
     lines = [HEAD]
     for name in datasets.GRAPH_NAMES:
         found = {
             kind: json.loads(path.read_text())
-            for kind in ("sweep", "duel", "build", "filters", "churn")
+            for kind in ("sweep", *PARTS)
             if (path := folder / f"{kind}-{name}.json").exists()
         }
         if not found:
@@ -230,10 +268,7 @@ def page(folder: Path) -> str:
         if "sweep" in found:
             plot(found["sweep"], folder / f"{name}.svg")
             lines += ["", f"![{name}]({name}.svg)", *contestants_part(found["sweep"])]
-        lines += duel_part(found["duel"]) if "duel" in found else []
-        lines += build_part(found["build"]) if "build" in found else []
-        lines += filters_part(found["filters"]) if "filters" in found else []
-        lines += churn_part(found["churn"]) if "churn" in found else []
+        lines += [line for kind, part in PARTS.items() if kind in found for line in part(found[kind])]
     return "\n".join(lines) + "\n"
 
 
