@@ -147,10 +147,10 @@ class LVQ:
         first = 2 * size if twice else size
         integers = np.empty(first + fine_size, np.int8)
         parameters = np.empty((1 + twice + (fine_bits > 0), n, 5), np.float32)
-        near, left = np.empty((2, self.dim), np.float32)
         _kernels().prepare_levels(
             queries.ctypes.data, n, self.dim, self._mean_address, 2 if self.metric == "l2" else 0, SUM_LIMIT,
-            self.bits, coarse.width, fine_bits, fine_width, near, left, integers, parameters,
+            self.bits, coarse.width, fine_bits, fine_width, np.empty(self.dim, np.float32),
+            np.empty(self.dim, np.float32), integers, parameters,
         )  # fmt: skip
         if bias is not None:
             parameters[0, :, 4] += bias

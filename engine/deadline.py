@@ -17,6 +17,7 @@ from gingham.errors import Cancelled, DeadlineExceeded, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from contextvars import Token
     from types import TracebackType
 
@@ -64,8 +65,7 @@ def check() -> None:
         deadline.check()
 
 
-@contextlib.contextmanager
-def within(timeout: float | None) -> Iterator[None]:
+def within(timeout: float | None) -> AbstractContextManager[None]:
     """Give the block ``timeout`` seconds; of nested blocks the earliest end holds.
 
     Parameters
@@ -81,10 +81,14 @@ def within(timeout: float | None) -> Iterator[None]:
     Nothing is interrupted: the work ends at its next :func:`check`. A generator must not yield inside the
     block, since its caller would go on under the generator's deadline.
     """
-    if timeout is None:
-        yield
-        return
-    seconds = _seconds(timeout)
+    return _UNLIMITED if timeout is None else _limited(_seconds(timeout))
+
+
+_UNLIMITED = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
     outer = _current.get() or _NONE
     end = time.monotonic() + seconds
     token = _current.set(Deadline(end, seconds, outer.scopes) if end < outer.end else outer)

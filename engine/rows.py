@@ -375,6 +375,10 @@ def _from_dicts(rows: Sequence[Any], schema: Schema, start: int, *, partial: boo
     return from_columns(schema, ids=ids, vectors=vectors, fields=fields, partial=partial, first=start)
 
 
+_USUAL = 1e-30, 1e30
+"""A squared length in between needs no closer look: every number of the vector is finite, and so is every score."""
+
+
 def query_matrix(query: Any, dense: Dense) -> tuple[Array, bool]:
     """Queries as float32 (n_queries, dim), and whether one vector was given.
 
@@ -383,9 +387,12 @@ def query_matrix(query: Any, dense: Dense) -> tuple[Array, bool]:
     DimensionMismatch : another width than the field
     InvalidArgument : NaN, infinity, or no numbers
     """
-    with _door("a query vector"):
-        value = plain(query)
-        matrix = np.asarray(value.to_pylist() if isinstance(value, pa.Array) else value)
+    if type(query) is np.ndarray and query.dtype != object:
+        matrix = query
+    else:
+        with _door("a query vector"):
+            value = plain(query)
+            matrix = np.asarray(value.to_pylist() if isinstance(value, pa.Array) else value)
     if matrix.dtype.kind not in "fiu" or matrix.ndim not in (1, 2):
         raise InvalidArgument(
             f"a query expects numbers of shape ({dense.dim},) or (n, {dense.dim}), found {matrix.dtype} {matrix.shape}"
@@ -394,7 +401,11 @@ def query_matrix(query: Any, dense: Dense) -> tuple[Array, bool]:
     matrix = matrix.reshape(1, -1) if single else matrix
     if matrix.shape[1] != dense.dim:
         raise DimensionMismatch(f"a query expects {dense.dim} dimensions, found {matrix.shape[1]}")
-    with np.errstate(all="ignore"):
-        queries = np.ascontiguousarray(matrix, np.float32)
-    check_lengths("a query vector", queries, matrix, dense, present=None, row="in query", first=0)
+    if matrix.dtype == np.float32 and matrix.flags.c_contiguous:
+        queries = matrix
+    else:
+        with np.errstate(all="ignore"):
+            queries = np.ascontiguousarray(matrix, np.float32)
+    if not (single and _USUAL[0] < np.vdot(queries, queries) < _USUAL[1]):
+        check_lengths("a query vector", queries, matrix, dense, present=None, row="in query", first=0)
     return queries, single

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -260,13 +261,13 @@ Column = Field | Sparse
 """What is stored as an Arrow column."""
 
 
-class Schema(msgspec.Struct, frozen=True):
+class Schema(msgspec.Struct, frozen=True, dict=True):
     """Fields and vectors of one collection; their names share one namespace."""
 
     fields: dict[str, Field]
     vectors: dict[str, Vector]
 
-    @property
+    @cached_property
     def dense(self) -> dict[str, Dense]:
         """Vector fields that are stored as matrices."""
         return {name: v for name, v in self.vectors.items() if isinstance(v, Dense)}

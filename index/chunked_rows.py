@@ -53,11 +53,12 @@ class ChunkedRows:
 
         out = np.empty(rows.shape, np.float32)
         step = max(1, self._values // max(rows.shape[1], 1))
+        address = queries.ctypes.data
         for start in range(0, len(rows), step):
             deadline.check()
             part = slice(start, start + step)
             float_kernels.score_chunks(
-                self._vectors, self._norms, self._rows, self._kind, queries[part].ctypes.data, self._dim,
+                self._vectors, self._norms, self._rows, self._kind, address + start * queries.strides[0], self._dim,
                 self._metric, rows[part], out[part],
             )  # fmt: skip
         return out

@@ -6,6 +6,7 @@ is zero), -|q - x|^2 for l2. Ties go to the lower row. A row of NaN has no vecto
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,11 @@ def row_norms(vectors: Array, metric: Metric) -> Array:
     Summed in float64 row by row, so a row's norm does not depend on the rows beside it.
     """
     out = np.empty(len(vectors), np.float32)
+    if len(vectors) == 1 and metric == "cosine":
+        square = float(np.square(vectors, dtype=np.float64).sum())
+        if 1e-70 < square < 1e70:
+            out[0] = 1 / math.sqrt(square)
+            return out
     for start in range(0, len(vectors), 4096):
         deadline.check()
         block = vectors[start : start + 4096].astype(np.float64)
@@ -134,8 +140,7 @@ def prepare_queries(queries: Array, metric: Metric) -> Array:
     queries = np.ascontiguousarray(queries, np.float32)
     if metric != "cosine":
         return queries
-    norms = row_norms(queries, metric)
-    return np.ascontiguousarray(queries * norms[:, None])
+    return queries * row_norms(queries, metric)[:, None]
 
 
 def range_exact(

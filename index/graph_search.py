@@ -79,6 +79,9 @@ def plan_search(n: int, eligible: int, k: int, ef: int) -> Plan:
     return Plan("graph", wide) if costs["graph"] <= costs["filtered"] else Plan("filtered", ef)
 
 
+_NONE: Array = np.empty(0, np.int64)
+
+
 class _Allowed:
     """Rows that may be found."""
 
@@ -141,13 +144,14 @@ class GraphSearch:
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         plan = plan_search(n, eligible, k, ef)
         size = max(1, min(QUERY_BLOCK, BLOCK_CANDIDATES // plan.ef))
+        if len(queries) <= size:
+            deadline.check()
+            return self._search(queries, k, plan, allowed, hidden)
         blocks = [slice(start, start + size) for start in range(0, len(queries), size)]
         pieces = run_blocks(
             lambda part: self._search(queries[part], k, plan, allowed, None if hidden is None else hidden[part]),
             blocks,
         )
-        if len(pieces) == 1:
-            return pieces[0]
         return np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces])
 
     def _search(
@@ -158,7 +162,7 @@ class GraphSearch:
             assert allowed is not None
             return self._scan(queries, prepared, k, plan.ef, allowed.rows)
         found = self._walk(prepared, plan, allowed, hidden)
-        again = self._unsure(prepared, *found, k, plan, allowed) if hidden is None else np.empty(0, np.int64)
+        again = self._unsure(prepared, *found, k, plan, allowed) if hidden is None else _NONE
         best = self._best(queries, prepared, *found, k)
         if len(again):
             some = np.ascontiguousarray(queries[again])
@@ -169,6 +173,8 @@ class GraphSearch:
     def _unsure(self, prepared: Any, scores: Array, rows: Array, k: int, plan: Plan, allowed: _Allowed | None) -> Array:
         """Queries whose walk found fewer rows than there are, or none of those near."""
         wanted = k if allowed is None else min(k, allowed.count)
+        if allowed is None and len(rows) == 1 and rows[0, k - 1] >= 0:
+            return _NONE
         if plan.way == "graph":
             lacking: Array = np.count_nonzero(rows >= 0, axis=1) < wanted if allowed is not None else rows[:, k - 1] < 0
             return np.flatnonzero(lacking)

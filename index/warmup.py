@@ -70,7 +70,7 @@ def ready_kernels(name: str) -> ModuleType | None:
 
 def all_ready() -> bool:
     """Whether every kernel module is loaded; the first call starts what is missing."""
-    return None not in [ready_kernels(name) for name in KERNEL_MODULES]
+    return _ready.issuperset(KERNEL_MODULES) or None not in [ready_kernels(name) for name in KERNEL_MODULES]
 
 
 def warmup(progress: Callable[[str], None] | None = None) -> int:

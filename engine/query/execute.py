@@ -168,7 +168,7 @@ class Execution:
         with self._trace.step("near") as step:
             step.rows = sum(c.eligible for c in chosen)
             near = NearSearch(chosen, name, dense, k, radius, effort)
-            step.detail = near.detail()
+            step.detail = near.detail
             ((scores, rows),) = near.run(queries)
             return Ranked(scores, rows, _exhausted(len(rows), k, most))
 

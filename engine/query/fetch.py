@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gingham.storage.catalog import CollectionRecord
     from gingham.storage.session import Session
 
+NO_COLUMNS = pa.table({})
+
 
 def fetch(
     session: Session, record: CollectionRecord, rows: np.ndarray[Any, Any], fields: Sequence[str]
@@ -28,19 +30,19 @@ def fetch(
     ----------
     rows : uint64 row ids that exist; one may be asked several times
     """
-    unique, back = np.unique(rows, return_inverse=True)
-    found = locate(session.parts(record), unique)
-    where = np.concatenate([w for _, _, w in found]) if found else np.empty(0, np.int64)
-    place = np.empty(len(unique), np.int64)
-    place[where] = np.arange(len(where))
-    order = place[back]
+    found = locate(session.parts(record), rows)
     ids = [encoded for part, offsets, _ in found for encoded in take_ids(part, offsets)]
     columns_of = record.schema.columns
     columns = {
         name: concat(
             [take_field(part, name, columns_of[name], offsets) for part, offsets, _ in found],
             columns_of[name].arrow_type,
-        ).take(pa.array(order))
+        )
         for name in fields
     }
-    return [ids[i] for i in order], pa.table(columns)
+    table = pa.table(columns) if columns else NO_COLUMNS
+    if len(found) > 1:
+        order = np.argsort(np.concatenate([where for _, _, where in found]), kind="stable")
+        ids = [ids[i] for i in order.tolist()]
+        table = table.take(pa.array(order)) if columns else table
+    return ids, table

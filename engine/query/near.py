@@ -63,25 +63,15 @@ class NearSearch:
         radius: float | None,
         effort: Effort,
     ) -> None:
-        self._candidates = candidates
         self._name = name
         self._dense = dense
-        self._k = k
+        # All rows that reach the radius are wanted: a heap as deep as that would cost far more.
+        ranged = k is None or (radius is not None and k >= sum(one.eligible for one in candidates))
+        self._k = None if ranged else k
         self._radius = radius
         self._effort = effort
-
-    @cached_property
-    def _ranged(self) -> bool:
-        """Whether all rows that reach the radius are wanted: a heap as deep as that would cost far more."""
-        k = self._k
-        return k is None or (self._radius is not None and k >= sum(one.eligible for one in self._candidates))
-
-    @cached_property
-    def _ways(self) -> list[_Way]:
-        """How each part is searched."""
-        if self._k is None or self._ranged or self._effort.exact or not all_ready():
-            return [_EXACT] * len(self._candidates)
-        return [_choose(one, self._name, self._dense, self._k, self._effort) for one in self._candidates]
+        scanned = self._k is None or effort.exact or not all_ready()
+        self._ways = [_exact(one, name) if scanned else _choose(one, name, dense, k or 0, effort) for one in candidates]
 
     def run(self, queries: Array) -> list[tuple[Array, Array]]:
         """Find the nearest rows of each query.
@@ -99,36 +89,39 @@ class NearSearch:
         Time O(n_queries * rows * bytes of a vector or of a code), and with a graph that of its walk; rows a filter
         excludes are not scored.
         """
-        if self._k is None or self._ranged:
+        if self._k is None:
             return [self._range(query) for query in queries]
-        pieces = [(np.full((len(queries), 0), -np.inf, np.float32), np.full((len(queries), 0), -1, np.int64))]
+        pieces: list[tuple[Array, Array]] = []
         prepared: Array | None = None
-        for candidate, way in zip(self._candidates, self._ways, strict=True):
-            depth = min(self._k, candidate.eligible)
+        for way in self._ways:
+            depth = min(self._k, way.eligible)
             if way.coded is None:
-                found = list(self._exact(candidate, queries, depth))
+                found = list(self._exact(way, queries, depth))
             else:
                 prepared = prepare_queries(queries, self._dense.metric) if prepared is None else prepared
                 found = [self._coded(way, way.coded, prepared, depth)]
-            row_ids = candidate.part.row_ids
-            pieces += [(s, np.where(at < 0, -1, row_ids[at].astype(np.int64))) for s, at in found]
-        if len(pieces) == 2 and pieces[1][0].shape[1] <= self._k:
-            scores, rows = pieces[1]
+            pieces += [(s, _taken(way.row_ids, at)) for s, at in found]
+        if len(pieces) == 1 and pieces[0][0].shape[1] <= self._k:
+            scores, rows = pieces[0]
         else:
+            pieces.append((np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)))
             scores, rows = merge_topk(pieces, min(self._k, sum(s.shape[1] for s, _ in pieces)))
+        if _is_full(rows):
+            return [(scores[0], rows[0])]
         return [(s[r >= 0], r[r >= 0]) for s, r in zip(scores, rows, strict=True)]
 
+    @cached_property
     def detail(self) -> str:
         """What is done, for ``explain``."""
-        where = f"on {self._name!r} ({self._dense.metric}), {len(self._candidates)} parts"
+        where = f"on {self._name!r} ({self._dense.metric}), {len(self._ways)} parts"
         counts = Counter(way.detail for way in self._ways)
         if len(counts) <= 1:
-            return f"{next(iter(counts), _EXACT.detail)} {where}"
+            return f"{next(iter(counts), _EXACT)} {where}"
         return f"{where}: " + "; ".join(f"{count} by {detail}" for detail, count in counts.items())
 
-    def _exact(self, candidate: Candidates, queries: Array, k: int) -> Iterator[tuple[Array, Array]]:
+    def _exact(self, way: _Way, queries: Array, k: int) -> Iterator[tuple[Array, Array]]:
         """Scores of vectors, and offsets in the part, of the best rows of each chunk."""
-        for chunk, allow in _chunks(candidate, self._name):
+        for chunk, allow in way.chunks:
             depth = min(k, len(chunk.vectors) if allow is None else int(np.count_nonzero(allow)))
             if depth:
                 yield search_exact(
@@ -138,9 +131,8 @@ class NearSearch:
 
     def _coded(self, way: _Way, coded: Coded, queries: Array, k: int) -> tuple[Array, Array]:
         """Scores of vectors, and offsets in the part, of the best rows that codes lead to."""
-        if way.plan is not None and coded.graph is not None:
-            graph = GraphSearch(coded.graph[1], coded.codec, coded.codes, coded.vectors.score)
-            scores, rows = graph.run(queries, k, way.ef, allow=way.allow)
+        if way.graph is not None:
+            scores, rows = way.graph.run(queries, k, way.ef, allow=way.allow)
         else:
             scores, rows = search_codes(
                 coded.codec, coded.codes, queries, k,
@@ -154,14 +146,14 @@ class NearSearch:
     def _range(self, query: Array) -> tuple[Array, Array]:
         scores, rows = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
         least = -np.inf if self._radius is None else self._radius
-        for candidate in self._candidates:
-            for chunk, allow in _chunks(candidate, self._name):
+        for way in self._ways:
+            for chunk, allow in way.chunks:
                 found, offsets = range_exact(
                     query, chunk.vectors, chunk.norms,
                     metric=self._dense.metric, min_score=least, allow=allow, base=chunk.start,
                 )  # fmt: skip
                 scores.append(found)
-                rows.append(candidate.part.row_ids[offsets].astype(np.int64))
+                rows.append(way.row_ids[offsets].astype(np.int64))
         all_scores, all_rows = np.concatenate(scores), np.concatenate(rows)
         order = np.lexsort((all_rows, -all_scores))
         return all_scores[order], all_rows[order]
@@ -169,48 +161,73 @@ class NearSearch:
 
 @dataclass(frozen=True)
 class _Way:
-    """How a part is searched.
+    """How a part is searched, without its session.
 
     Attributes
     ----------
     detail : in words
+    row_ids : of the part, uint64 (rows,)
+    eligible : rows that may be found
+    chunks : of the vectors, each with the rows that may be found, where these are scanned
     coded : what is searched in place of the vectors, or None
     allow : bool (rows,) of those that may be found and have a vector, or None for all
-    plan : of the walk, or None where codes are scanned
+    graph : over the codes, or None where these are scanned
     ef : candidates of the walk that are scored from the vectors
     """
 
     detail: str
+    row_ids: Array
+    eligible: int
+    chunks: Sequence[tuple[Chunk, Array | None]] = ()
     coded: Coded | None = None
     allow: Array | None = None
-    plan: Plan | None = None
+    graph: GraphSearch | None = None
     ef: int = 0
 
 
-_EXACT = _Way("exact")
+_EXACT = "exact"
+
+
+def _exact(candidate: Candidates, name: str) -> _Way:
+    return _Way(_EXACT, candidate.part.row_ids, candidate.eligible, list(_chunks(candidate, name)))
 
 
 def _choose(candidate: Candidates, name: str, dense: Dense, k: int, effort: Effort) -> _Way:
     """The graph where a walk scores fewer rows than a scan, else codes where they take fewer bytes than the vectors."""
     coded = candidate.part.coded(name)
     if coded is None:
-        return _EXACT
+        return _exact(candidate, name)
     rows, allow, eligible = candidate.part.rows, candidate.allow, candidate.eligible
     if coded.present is not None:
         allow = coded.present if allow is None else coded.present & allow
         eligible = int(np.count_nonzero(allow))
     if k >= eligible:
-        return _EXACT
+        return _exact(candidate, name)
+    row_ids = candidate.part.row_ids
     if coded.graph is not None:
         ef = min(rows, max(k, effort.ef_search or EF_SEARCH, math.ceil(min(rows, k * (effort.oversample or 1)))))
         plan = plan_search(rows, eligible, k, ef)
         if plan.pays(rows):
             detail = _graph_detail(f"{coded.graph[0]} of {coded.codec.spec}, ef_search {ef}", plan, rows, eligible)
-            return _Way(detail, coded, allow, plan, ef)
+            graph = GraphSearch(coded.graph[1], coded.codec, coded.codes, coded.vectors.score)
+            return _Way(detail, row_ids, candidate.eligible, (), coded, allow, graph, ef)
     if rows * coded.codec.code_size >= eligible * dense.dim * np.dtype(dense.dtype).itemsize:
-        return _EXACT
+        return _exact(candidate, name)
     wide = "4 k + 64" if effort.oversample is None else f"{effort.oversample:g} k"
-    return _Way(f"codes {coded.codec.spec}, {wide} candidates scored from vectors,", coded, allow)
+    detail = f"codes {coded.codec.spec}, {wide} candidates scored from vectors,"
+    return _Way(detail, row_ids, candidate.eligible, (), coded, allow)
+
+
+def _is_full(rows: Array) -> bool:
+    """Whether they are those of one query, and as many as were asked for: -1 stands at the end only."""
+    return len(rows) == 1 and rows.shape[1] > 0 and bool(rows[0, -1] >= 0)
+
+
+def _taken(row_ids: Array, at: Array) -> Array:
+    """Row ids int64 at some offsets, -1 where an offset is."""
+    if _is_full(at):
+        return row_ids[at].view(np.int64)
+    return np.where(at < 0, -1, row_ids[at].astype(np.int64))
 
 
 _WALKS: dict[Literal["graph", "filtered", "scan"], str] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gingham.index.warmup import all_ready
 from gingham.query import inverted
 from gingham.query.execute import DEFAULT_LIMIT, Execution
 from gingham.query.explain import Trace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from gingham.query.ast import Node
     from gingham.query.effort import Effort
-    from gingham.query.explain import Explanation
+    from gingham.query.explain import Explanation, Step
     from gingham.query.hits import Span
     from gingham.query.select import Candidates
     from gingham.storage.catalog import CollectionRecord
@@ -61,32 +62,50 @@ class Request:
 def search(session: Session, record: CollectionRecord, request: Request) -> BatchHits:
     """Run a search of one field and copy what it found."""
     trace = Trace("search")
-    with trace.step("select") as step:
-        chosen = candidates(session, record, request.where)
-        eligible = step.rows = sum(c.eligible for c in chosen)
-        share = eligible / max(record.rows, 1)
-        step.detail = "no filter" if request.where is None else f"filter selects {share:.2%}"
     highlighters: list[Mapping[str, Callable[[str], list[Span]]]] = [{}] * len(request.queries)
     if isinstance(request.kind, Dense):
-        with trace.step("near") as step:
+        with trace.step("select") as step:
+            eligible, near = _near(session, record, request, request.kind)
+            _selected(step, record, request, eligible)
+        with trace.step("near", near.detail) as step:
             step.rows = eligible
-            name, dense, effort = request.name, request.kind, request.effort
-            near = NearSearch(chosen, name, dense, request.k, request.radius, effort)
-            step.detail = near.detail()
             found = near.run(request.queries)
     else:
+        with trace.step("select") as step:
+            chosen = candidates(session, record, request.where)
+            eligible = sum(one.eligible for one in chosen)
+            _selected(step, record, request, eligible)
         found, highlighters = _search_inverted(session, record, request, chosen, trace)
     k = request.k
-    short = k is not None and isinstance(request.kind, Dense) and any(len(rows) < k for _, rows in found)
-    asked = _Asked(
-        k,
-        record.rows,
-        None if request.where is None else eligible,
-        request.radius,
-        {request.name: without_vector(chosen, request.name)} if short else {},
-    )
-    whys = [asked.why(len(rows)) for _, rows in found]
+    if k is not None and all(len(rows) >= k for _, rows in found):
+        whys = [Completeness(True)] * len(found)
+    else:
+        lacking = {}
+        if k is not None and isinstance(request.kind, Dense):
+            lacking[request.name] = without_vector(candidates(session, record, request.where), request.name)
+        filtered = None if request.where is None else eligible
+        asked = _Asked(k, record.rows, filtered, request.radius, lacking)
+        whys = [asked.why(len(rows)) for _, rows in found]
     return _collect(session, record, found, request.fields, whys, highlighters, trace)
+
+
+def _selected(step: Step, record: CollectionRecord, request: Request, eligible: int) -> None:
+    step.rows = eligible
+    unfiltered = request.where is None
+    step.detail = "no filter" if unfiltered else f"filter selects {eligible / max(record.rows, 1):.2%}"
+
+
+def _near(session: Session, record: CollectionRecord, request: Request, dense: Dense) -> tuple[int, NearSearch]:
+    """How many rows may be found, and their search; without a filter it is kept for as long as nothing is committed."""
+
+    def make() -> tuple[int, NearSearch]:
+        chosen = candidates(session, record, request.where)
+        near = NearSearch(chosen, request.name, dense, request.k, request.radius, request.effort)
+        return sum(one.eligible for one in chosen), near
+
+    if request.where is not None or not all_ready():
+        return make()
+    return session.planned((record.cid, request.name, request.k, request.radius, request.effort), make)
 
 
 def _search_inverted(
@@ -163,16 +182,17 @@ def _collect(
     trace: Trace,
 ) -> BatchHits:
     with trace.step("fetch", f"{len(fields)} fields") as step:
-        rows = np.concatenate([r for _, r in found]) if found else np.empty(0, np.int64)
+        rows = found[0][1] if len(found) == 1 else np.concatenate([np.empty(0, np.int64), *(r for _, r in found)])
         step.rows = len(rows)
-        ids, table = fetch(session, record, rows.astype(np.uint64), fields)
+        ids, table = fetch(session, record, rows.view(np.uint64), fields)
     explanation: Explanation = trace.finish(len(rows))
     json_fields = [name for name in fields if isinstance(record.schema.fields[name], Json)]
     out, start = [], 0
     for (scores, mine), why, find in zip(found, whys, highlighters, strict=True):
         stop = start + len(mine)
         users = [decode_id(encoded) for encoded in ids[start:stop]]
-        out.append(Hits(users, scores, table.slice(start, stop - start), why, explanation, find, json_fields))
+        payload = table.slice(start, stop - start) if fields else table
+        out.append(Hits(users, scores, payload, why, explanation, find, json_fields))
         start = stop
     return BatchHits(out)
 

@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 KEPT_BYTES = 256 << 20
 """Decoded immutable values (segment records, tombstones, tail batches, filter masks) kept per environment."""
+MOST_PLANS = 64
+"""Plans of searches kept for a transaction id; more start anew."""
 _ENTRY_BYTES = 1024
 
 
@@ -76,6 +78,7 @@ class Shared:
         self.store: StoreRecord | None = None
         self.collections: dict[int, CollectionRecord] = {}
         self.views: dict[Hashable, Any] = {}
+        self.plans: dict[Hashable, Any] = {}
 
 
 class Session:
@@ -168,6 +171,17 @@ class Session:
         if view is None:
             view = self.shared.views[ref.key] = decode_view(read_blob(self.env, self.txn, ref))
         found: T = view
+        return found
+
+    def planned(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gives, kept by the sessions of this transaction id: it must not hold a session."""
+        plans = self.shared.plans
+        found: T | None = plans.get(key)
+        if found is None:
+            found = make()
+            if len(plans) >= MOST_PLANS:
+                plans.clear()
+            plans[key] = found
         return found
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -259,11 +259,16 @@ def locate(parts: Sequence[Part], rows: np.ndarray[Any, Any]) -> Located:
         mine = part.row_ids
         if not len(mine):
             continue
-        near = np.flatnonzero((rows >= mine[0]) & (rows <= mine[-1]))
-        at = np.searchsorted(mine, rows[near])
-        hit = mine[at] == rows[near]
-        if hit.any():
-            out.append((part, at[hit].astype(np.int64), near[hit]))
+        if int(mine[-1]) - int(mine[0]) == len(mine) - 1:
+            at = rows - mine[0]
+            hit = at < len(mine)
+        else:
+            at = np.minimum(mine.searchsorted(rows), len(mine) - 1)
+            hit = mine[at] == rows
+        if hit.all():
+            out.append((part, at.astype(np.int64), np.arange(len(rows))))
+        elif hit.any():
+            out.append((part, at[hit].astype(np.int64), np.flatnonzero(hit)))
     found = sum(len(where) for _, _, where in out)
     if found != len(rows):
         raise Corrupt(f"expected {len(rows)} rows in the segments and the tail, found {found}; run verify()")
