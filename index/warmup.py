@@ -40,6 +40,7 @@ KERNEL_MODULES = (
 )
 """Modules whose import compiles their kernels, or loads them from the cache; the first are compiled first."""
 NICE = 10
+PATIENCE_SECONDS = 2.0
 
 _lock = threading.Lock()
 """Held while what follows is looked at or changed."""
@@ -48,6 +49,8 @@ _wanted: list[str] = []
 _failed: set[str] = set()
 """Modules whose import raised in the thread, which reported it: NumPy goes on answering, and nothing is tried again."""
 _thread: threading.Thread | None = None
+_tried = False
+"""Whether :func:`load_cached` was called."""
 _importing = threading.RLock()
 """Held while kernels are imported: the child of a fork cannot end an import that a thread of its parent began."""
 
@@ -71,6 +74,30 @@ def ready_kernels(name: str) -> ModuleType | None:
 def all_ready() -> bool:
     """Whether every kernel module is loaded; the first call starts what is missing."""
     return _ready.issuperset(KERNEL_MODULES) or None not in [ready_kernels(name) for name in KERNEL_MODULES]
+
+
+def load_cached() -> bool:
+    """Whether every kernel module is loaded, once this has loaded from the cache what is there; tried once.
+
+    Notes
+    -----
+    Half a second to a second. It waits no longer than :data:`PATIENCE_SECONDS` for a thread that compiles.
+    """
+    global _tried
+    with _lock:
+        if _tried:
+            return _ready.issuperset(KERNEL_MODULES)
+        _tried = True
+    if not _importing.acquire(timeout=PATIENCE_SECONDS):
+        return False
+    try:
+        for name in KERNEL_MODULES:
+            if name not in _ready and not _is_cached(name):
+                return False
+            _import(name)
+    finally:
+        _importing.release()
+    return True
 
 
 def warmup(progress: Callable[[str], None] | None = None) -> int:

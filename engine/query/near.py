@@ -16,7 +16,7 @@ import numpy as np
 from gingham.index.exact import merge_topk, prepare_queries, range_exact, search_exact
 from gingham.index.graph_search import GraphSearch, Plan, plan_search
 from gingham.index.two_stage import search_codes
-from gingham.index.warmup import all_ready
+from gingham.index.warmup import all_ready, load_cached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+MANY_VALUES = 1 << 27
+"""Values that NumPy scans in the time that kernels take to load, half a second: for more the first search waits."""
 EF_SEARCH = 64
 """Candidates of a graph that are scored from the vectors where the caller does not say."""
 
@@ -70,7 +72,8 @@ class NearSearch:
         self._k = None if ranged else k
         self._radius = radius
         self._effort = effort
-        scanned = self._k is None or effort.exact or not all_ready()
+        values = sum(one.part.rows for one in candidates) * dense.dim
+        scanned = self._k is None or effort.exact or not (all_ready() or (values >= MANY_VALUES and load_cached()))
         self._ways = [_exact(one, name) if scanned else _choose(one, name, dense, k or 0, effort) for one in candidates]
 
     def run(self, queries: Array) -> list[tuple[Array, Array]]:

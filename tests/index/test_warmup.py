@@ -166,3 +166,14 @@ def test_processes_that_start_at_once_compile_once(program: Path) -> None:
 
 def test_a_module_is_ready_after_the_warm_up_of_all() -> None:
     assert all(warmup.ready_kernels(name) is sys.modules[name] for name in warmup.KERNEL_MODULES)
+
+
+def test_a_process_that_waits_for_a_filled_cache_has_all_kernels_at_once(program: Path) -> None:
+    ended(started(program, "wait('two_kernels'); wait('one_kernels')"))
+    out = ended(started(program, "print(warmup.load_cached(), warmup.all_ready(), wait('one_kernels'))"))
+    assert out == "True True (1, 0, 41)\n"
+
+
+def test_a_process_waits_for_no_kernel_that_has_to_be_compiled(program: Path) -> None:
+    code = "print(warmup.load_cached(), warmup.load_cached(), wait('one_kernels')[2], wait('two_kernels')[2])"
+    assert ended(started(program, code)) == "False False 41 42\n"
