@@ -14,6 +14,7 @@ from gingham.database import DatabaseStats
 from gingham.embed import Embedder
 from gingham.query.bind import Where
 from gingham.query.nodes import Query
+from gingham.query.recall import RecallReport
 from gingham.query.stats import CollectionStats
 from gingham.recode import RecodeReport
 from gingham.schema import Field, Schema, Vector
@@ -97,6 +98,7 @@ class AsyncCollectionView(Twin):
         exact: bool = False,
         oversample: float | None = None,
         ef_search: int | None = None,
+        target_recall: float | None = None,
         timeout: float | None = None,
     ) -> Any: ...
     async def query(
@@ -107,6 +109,19 @@ class AsyncCollectionView(Twin):
         fields: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Any: ...
+    async def recall(
+        self,
+        *,
+        k: int = 10,
+        n: int = 100,
+        where: Where = None,
+        using: str | None = None,
+        queries: Any = None,
+        oversample: float | None = None,
+        ef_search: int | None = None,
+        target_recall: float | None = None,
+        timeout: float | None = None,
+    ) -> RecallReport: ...
     async def verify(self, *, progress: Callable[[int], None] | None = None) -> VerifyReport: ...
     async def stats(self) -> CollectionStats: ...
 
@@ -136,6 +151,7 @@ class AsyncCollection(AsyncCollectionView):
     async def reindex(
         self, name: str, *, index: str | None = "keep", codec: str | None = "keep", min_recall: float = 0.0
     ) -> RecodeReport: ...
+    async def calibrate(self, queries: Any, *, using: str | None = None) -> int: ...
     async def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool: ...
 
 class AsyncTransactionCollection(AsyncCollectionView):

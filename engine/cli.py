@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -181,6 +182,9 @@ def search(
     ef_search: Annotated[
         int | None, typer.Option(help="Candidates of a graph scored from the vectors; 64 by default.")
     ] = None,
+    target_recall: Annotated[
+        float | None, typer.Option(help="In its place, the share of the nearest rows that graphs should lead to.")
+    ] = None,
     oversample: Annotated[
         float | None, typer.Option(help="Candidates of codes scored from the vectors, times -k.")
     ] = None,
@@ -196,8 +200,9 @@ def search(
     query = text if vector is None else _read_vector(vector)
     with open_database(db, mode="r") as database:
         hits: Hits = database[collection].search(
-            query, k=k, where=where, using=using, exact=exact, oversample=oversample, ef_search=ef_search
-        )
+            query, k=k, where=where, using=using, exact=exact, oversample=oversample, ef_search=ef_search,
+            target_recall=target_recall,
+        )  # fmt: skip
     if as_json:
         _print_json([{"id": h.id, "score": h.score, **h.fields} for h in hits])
         return
@@ -208,6 +213,30 @@ def search(
         typer.echo(hits.complete.why, err=True)
     if explain:
         typer.echo(str(hits.explain()), err=True)
+
+
+@app.command()
+def recall(
+    db: PathArgument,
+    collection: CollectionOption = "docs",
+    k: Annotated[int, typer.Option("-k", help="Nearest rows of each query.")] = 10,
+    n: Annotated[int, typer.Option("-n", help="Rows taken for queries.")] = 100,
+    where: Annotated[str | None, typer.Option(help="Filter of all searches.")] = None,
+    using: Annotated[str | None, typer.Option(help="Dense vector field, where there are several.")] = None,
+    ef_search: Annotated[int | None, typer.Option(help="Candidates of a graph; 64 by default.")] = None,
+    target_recall: Annotated[float | None, typer.Option(help="In its place, the share to be found.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what searches find now of what exact ones find."""
+    from gingham.connect import open as open_database
+
+    with open_database(db, mode="r") as database:
+        found = database[collection].recall(
+            k=k, n=n, where=where, using=using, ef_search=ef_search, target_recall=target_recall
+        )
+    text = f"recall@{found.k} {found.recall:.4f}, with 95 % confidence {found.low:.4f} to {found.high:.4f}, of "
+    text += f"{found.queries} queries in {found.seconds:.3f} s, exact ones in {found.exact_seconds:.3f} s"
+    _report(asdict(found), text, as_json)
 
 
 def _read_vector(text: str) -> Any:

@@ -242,6 +242,35 @@ class Collection(CollectionView):
             raise InvalidArgument(f"{call}(min_recall=) expects a number from 0 to 1, found {min_recall!r:.60}")
         return recode(self._store, self._cid, name, given, min_recall)
 
+    def calibrate(self, queries: Any, *, using: str | None = None) -> int:
+        """Measure what ``target_recall`` takes of each graph, with queries such as those to come.
+
+        Without it graphs are measured with rows of their own, which real queries may be harder than.
+
+        Parameters
+        ----------
+        queries : vectors (m, dim), or texts where there is an embedder, some hundreds; up to 512 are kept with each
+            graph, and those that are built of its rows later are measured with them
+        using : dense vector field; may be left out where there is one
+
+        Returns
+        -------
+        int : graphs measured
+
+        Raises
+        ------
+        InvalidArgument : no queries, or fewer than one
+        SchemaMismatch : there is no such field
+        """
+        from gingham.storage.recode import measure_graphs
+
+        with self._reader.session() as session:
+            name, dense = session.collection_by_id(self._cid).schema.vector(using)
+        asked = self._vectors(queries, dense)
+        if not len(asked):
+            raise InvalidArgument("calibrate(queries) expects at least one query, found none")
+        return measure_graphs(self._store, self._cid, name, asked)
+
     def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
         """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""
         return self._store.maintenance.ask(wait=wait, timeout=timeout)

@@ -15,6 +15,7 @@ from gingham.query.bind import bind
 from gingham.query.effort import Effort
 from gingham.query.export import write_parquet
 from gingham.query.nodes import Query
+from gingham.query.recall import RecallReport, measure_recall
 from gingham.query.search import Request, query_rows, run_query, search
 from gingham.query.stats import CollectionStats, collection_stats
 from gingham.schema import Dense, Sparse, Text, check_named
@@ -278,6 +279,7 @@ class CollectionView:
         exact: bool = False,
         oversample: float | None = None,
         ef_search: int | None = None,
+        target_recall: float | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Find the nearest rows, or those with the words of a text.
@@ -296,6 +298,9 @@ class CollectionView:
         oversample : candidates of the codes that are scored from the vectors, times k; more finds more, None takes
             4 k + 64
         ef_search : candidates of a graph that are scored from the vectors, at least k; more finds more, None takes 64
+        target_recall : in place of ``ef_search``, the share of the k nearest rows that graphs should lead to on
+            average, above 0 and below 1; each graph was measured with rows of its segment, and with real queries where
+            :meth:`gingham.Collection.calibrate` was called
         timeout : seconds after which the search gives up; None waits
 
         Returns
@@ -313,7 +318,7 @@ class CollectionView:
             raise InvalidArgument("search() expects k= or radius=, found neither")
         k = None if k is None else whole("search(k=)", k)
         radius = None if radius is None else least_score("search(radius=)", radius)
-        effort = Effort(exact=exact, oversample=oversample, ef_search=ef_search)
+        effort = Effort(exact=exact, oversample=oversample, ef_search=ef_search, target_recall=target_recall)
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             name, kind, queries, single = self._query_of(record, query, using)
@@ -412,6 +417,48 @@ class CollectionView:
                 "db.collection(name, embedder=...), or name a text field with using= to search its words"
             )
         return embed_queries(self._embedder, texts, dense)
+
+    def recall(
+        self,
+        *,
+        k: int = 10,
+        n: int = 100,
+        where: Where = None,
+        using: str | None = None,
+        queries: Any = None,
+        oversample: float | None = None,
+        ef_search: int | None = None,
+        target_recall: float | None = None,
+        timeout: float | None = None,
+    ) -> RecallReport:
+        """Measure what searches find now of what exact ones find.
+
+        Parameters
+        ----------
+        k : nearest rows of each query
+        n : rows that are taken for queries, at random and always the same; what a graph holds is found more easily than
+            what it does not, so give queries where there are some
+        where : filter of all searches
+        using : dense vector field; may be left out where there is one
+        queries : vectors (m, dim), or texts where there is an embedder, in place of rows
+        oversample, ef_search, target_recall : as of :meth:`search`
+        timeout : seconds after which the call gives up
+
+        Returns
+        -------
+        RecallReport : recall, its 95 % confidence interval, and the time of both
+
+        Raises
+        ------
+        InvalidArgument : there are neither rows nor queries, or an argument is out of range
+        """
+        k, n = whole("recall(k=)", k), whole("recall(n=)", n)
+        effort = Effort(oversample=oversample, ef_search=ef_search, target_recall=target_recall)
+        with within(timeout), self._reader.session() as session:
+            record = session.collection_by_id(self._cid)
+            name, dense = record.schema.vector(using)
+            asked = n if queries is None else self._vectors(queries, dense)
+            return measure_recall(session, record, name, dense, bind(where, record.schema), effort, k, asked)
 
     def verify(self, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Read every record and blob of this collection, and the pages that all share, and report all damage.

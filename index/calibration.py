@@ -10,7 +10,7 @@ import numpy as np
 from gingham.errors import Corrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Array = np.ndarray[Any, Any]
 
@@ -24,6 +24,7 @@ HELD_OUT = 384
 """Rows that are linked last and searched for before. They tell recall of 0.95 within 0.006: rows that are in the graph
 are found by their own links (recall of 0.98 where other queries have 0.86), and rows that are passed over leave a hole
 (0.95 instead of 0.97; MiniLM and Fashion-MNIST)."""
+ROUNDING = 1e-6
 DEVIATIONS = 1.0
 """Standard deviations by which the recall measured has to lie above the target."""
 
@@ -58,7 +59,7 @@ class Calibration:
         ks, efs = zip(*known, strict=True)
         between = float(np.exp(np.interp(np.log(k), ks, efs)))
         more = max(1.0, k / float(np.exp(ks[-1])))
-        return int(max(np.ceil(between * more), k))
+        return int(max(np.ceil(between * more - ROUNDING), k))
 
     def _ef_of(self, recalls: Array, target: float, k: int) -> float | None:
         usable = ~np.isnan(recalls)
@@ -75,6 +76,12 @@ class Calibration:
         missed = np.log(1 - np.minimum(bounds[at - 1 : at + 1], 1 - 1e-6))
         share = (missed[0] - np.log(1 - target)) / (missed[0] - missed[1])
         return float(efs[at - 1] * (efs[at] / efs[at - 1]) ** share)
+
+    @classmethod
+    def of(cls, queries: int, efs: Sequence[int], recalls: Sequence[Sequence[float]]) -> Calibration:
+        """From plain values; raises Corrupt."""
+        arrays = {"efs": np.array(efs), "recalls": np.array(recalls), "queries": np.array([queries])}
+        return cls.from_arrays(arrays)
 
     def arrays(self) -> dict[str, Array]:
         """To be stored."""
@@ -99,19 +106,21 @@ class Calibration:
         return cls(int(queries[0]), efs.astype(np.int64), recalls.astype(np.float64))
 
 
-def calibrate(exact: Array, search: Callable[[int, int], Array]) -> Calibration:
+def calibrate(exact: Array, search: Callable[[int, int], Array], *, among: bool = False) -> Calibration:
     """Measure recall of ever more candidates.
 
     Parameters
     ----------
     exact : int64 (queries, m), the nearest rows of each query, best first, -1 for none
     search : from k and ef to the rows found, (queries, k), best first
+    among : rows found are candidates that will be scored exactly, ef of them in any order: a neighbour counts where it
+        is among them
     """
     efs, columns = [], []
     m = int((exact >= 0).all(axis=0).sum())
     for ef in EFS:
         found = search(min(ef, m), ef)
-        column = [_recall(exact[:, :k], found[:, :k]) if k <= min(ef, m) else np.nan for k in KS]
+        column = [_recall(exact[:, :k], found if among else found[:, :k]) if k <= min(ef, m) else np.nan for k in KS]
         efs.append(ef)
         columns.append(column)
         done = [np.isnan(value) or value >= enough for value, enough in zip(column, ENOUGH, strict=True)]

@@ -266,7 +266,7 @@ class _Linking:
             if 0 < last < len(order):
                 batch = batch[: len(order) - last]
             elif last and self._held_out is not None:
-                self._held_out(graph, order)
+                self._held_out(self._as_frozen(links, known), order)
                 last = 0
             blocks = [batch[start : start + BLOCK_NODES] for start in range(0, len(batch), BLOCK_NODES)]
             run_blocks(lambda nodes, graph=graph: self._link_block(links, graph, nodes), blocks)  # type: ignore[misc]
@@ -274,6 +274,13 @@ class _Linking:
             order, linked = order[len(batch) :], linked + len(batch)
             if self._progress is not None:
                 self._progress(len(batch))
+
+    def _as_frozen(self, links: _Links, layers: _Layers) -> Graph:
+        """A copy without the links that nodes will give up, which find some neighbours more."""
+        copy = _Links(links.degree)
+        copy.array, copy.n = links.array[: links.n].copy(), links.n
+        self.shorten(copy)
+        return Graph(copy.array, *layers)
 
     def _link_block(self, links: _Links, graph: Graph, nodes: Array) -> None:
         from gingham.index import graph_build_kernels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -271,9 +272,9 @@ def test_links_out_of_range_do_not_lead_out_of_the_rows(db: gg.Database, monkeyp
     real = segments.read_graph
 
     def broken(*arguments: Any) -> Any:
-        graph = real(*arguments)
-        links = np.random.default_rng(0).integers(0, 1 << 32, graph.links.shape, np.uint32)
-        return type(graph)(links, graph.nodes, graph.layers, graph.starts)
+        found = real(*arguments)
+        links = np.random.default_rng(0).integers(0, 1 << 32, found.graph.links.shape, np.uint32)
+        return dataclasses.replace(found, graph=dataclasses.replace(found.graph, links=links))
 
     monkeypatch.setattr(segments, "read_graph", broken)
     docs = filled(db)
@@ -323,9 +324,9 @@ def test_a_graph_that_most_rows_come_from_is_gone_on_with(db: gg.Database, monke
     known = []
     build = live.build_graph
 
-    def build_and_tell(dense: Any, rows: int, vectors_of: Any, graph: Any) -> Any:
+    def build_and_tell(dense: Any, rows: int, vectors_of: Any, coded: Any, graph: Any, queries: Any) -> Any:
         known.append(None if graph is None else (len(graph[0]), int(np.count_nonzero(graph[1] < 0))))
-        return build(dense, rows, vectors_of, graph)
+        return build(dense, rows, vectors_of, coded, graph, queries)
 
     monkeypatch.setattr(live, "build_graph", build_and_tell)
     docs = filled(db)
@@ -426,9 +427,9 @@ def test_closing_ends_a_build_within_a_second(tmp_path: Path, monkeypatch: pytes
     building = threading.Event()
     build = coding.build_graph
 
-    def started(*arguments: Any) -> Any:
+    def started(*arguments: Any, **options: Any) -> Any:
         building.set()
-        return build(*arguments)
+        return build(*arguments, **options)
 
     monkeypatch.setattr(coding, "build_graph", started)
     db = gg.open(tmp_path / "db")
@@ -481,7 +482,7 @@ def test_a_crash_around_a_build_leaves_all_rows_and_the_next_process_finishes_it
 
 
 def test_a_small_memory_budget_makes_segments_of_fewer_rows(tmp_path: Path) -> None:
-    with gg.open(tmp_path / "db", memory_budget=1 << 20) as db:
+    with gg.open(tmp_path / "db", memory_budget=5 << 18) as db:
         docs = filled(db, rows=20_000)
         stats = docs.stats()
         assert stats.segments > 1

@@ -69,7 +69,7 @@ def filled(db: gg.Database, data: Any) -> tuple[gg.Collection, dict[str, float]]
 
 def copied(coded: Any, part: Any, metric: Any) -> GraphSearch:
     """A search of copies on the heap."""
-    graph = Graph.from_arrays({name: np.array(a) for name, a in coded.graph[1].arrays().items()}, part.rows)
+    graph = Graph.from_arrays({name: np.array(a) for name, a in coded.graph.graph.arrays().items()}, part.rows)
     codes = Codes(part.rows, {name: np.array(a) for name, a in coded.codes.arrays.items()})
     rows = ChunkedRows([(np.array(c.vectors), np.array(c.norms)) for c in part.chunks("v")], metric)
     return GraphSearch(graph, coded.codec, codes, rows.score)
@@ -83,7 +83,7 @@ def in_turns(docs: gg.Collection, data: Any) -> dict[str, float]:
         coded = part.coded("v")
         assert coded is not None
         assert coded.graph is not None
-        mapped = GraphSearch(coded.graph[1], coded.codec, coded.codes, coded.vectors.score)
+        mapped = GraphSearch(coded.graph.graph, coded.codec, coded.codes, coded.vectors.score)
         heap = copied(coded, part, data.metric)
         prepared = [prepare_queries(q[None], data.metric) for q in data.queries[:QUERIES]]
         calls: Any = {

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gingham.query.effort import Effort
     from gingham.query.select import Candidates
     from gingham.schema import Dense
-    from gingham.storage.part import Chunk, Coded
+    from gingham.storage.part import Chunk, Coded, IndexedGraph
 
     Array = np.ndarray[Any, Any]
 
@@ -32,6 +32,8 @@ MANY_VALUES = 1 << 27
 """Values that NumPy scans in the time that kernels take to load, half a second: for more the first search waits."""
 EF_SEARCH = 64
 """Candidates of a graph that are scored from the vectors where the caller does not say."""
+UNMEASURED = 256
+"""Those of a graph whose recall was never measured, since it was built before there were calibrations."""
 
 
 def search_near(
@@ -208,17 +210,26 @@ def _choose(candidate: Candidates, name: str, dense: Dense, k: int, effort: Effo
         return _exact(candidate, name)
     row_ids = candidate.part.row_ids
     if coded.graph is not None:
-        ef = min(rows, max(k, effort.ef_search or EF_SEARCH, math.ceil(min(rows, k * (effort.oversample or 1)))))
+        ef = min(rows, max(k, _candidates_of(coded.graph, k, effort)))
         plan = plan_search(rows, eligible, k, ef)
         if plan.pays(rows):
-            detail = _graph_detail(f"{coded.graph[0]} of {coded.codec.spec}, ef_search {ef}", plan, rows, eligible)
-            graph = GraphSearch(coded.graph[1], coded.codec, coded.codes, coded.vectors.score)
+            target = "" if effort.target_recall is None else f" for a recall of {effort.target_recall:g}"
+            what = f"{coded.graph.index} of {coded.codec.spec}, ef_search {ef}{target}"
+            detail = _graph_detail(what, plan, rows, eligible)
+            graph = GraphSearch(coded.graph.graph, coded.codec, coded.codes, coded.vectors.score)
             return _Way(detail, row_ids, candidate.eligible, (), coded, allow, graph, ef)
     if rows * coded.codec.code_size >= eligible * dense.dim * np.dtype(dense.dtype).itemsize:
         return _exact(candidate, name)
     wide = "4 k + 64" if effort.oversample is None else f"{effort.oversample:g} k"
     detail = f"codes {coded.codec.spec}, {wide} candidates scored from vectors,"
     return _Way(detail, row_ids, candidate.eligible, (), coded, allow)
+
+
+def _candidates_of(graph: IndexedGraph, k: int, effort: Effort) -> int:
+    """The ef_search of an effort."""
+    if effort.target_recall is not None:
+        return UNMEASURED if graph.calibration is None else graph.calibration.ef_for(effort.target_recall, k)
+    return max(effort.ef_search or EF_SEARCH, math.ceil(min(len(graph.graph), k * (effort.oversample or 1))))
 
 
 def _is_full(rows: Array) -> bool:

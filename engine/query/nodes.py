@@ -240,6 +240,7 @@ def near(
     exact: bool = False,
     oversample: float | None = None,
     ef_search: int | None = None,
+    target_recall: float | None = None,
 ) -> Near:
     """Rows whose vector is near a query.
 
@@ -252,11 +253,11 @@ def near(
     exact : scan the vectors even where they have codes
     oversample : candidates of the codes that are scored from the vectors, times k; None takes 4 k + 64
     ef_search : candidates of a graph that are scored from the vectors, at least k; None takes 64
+    target_recall : in place of it, the share of the nearest rows that graphs should lead to
     """
+    effort = Effort(exact=exact, oversample=oversample, ef_search=ef_search, target_recall=target_recall)
     bound = None if radius is None else least_score("near(radius=)", radius)
-    return Near(
-        field, query, _count("near(k=)", k), bound, Effort(exact=exact, oversample=oversample, ef_search=ef_search)
-    )
+    return Near(field, query, _count("near(k=)", k), bound, effort)
 
 
 def match(field: str | None, text: str, *, op: MatchOperator = "any", k: int | None = None) -> Match:

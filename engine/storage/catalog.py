@@ -113,12 +113,35 @@ class VectorChunk(msgspec.Struct, array_like=True, frozen=True):
     norms: BlobRef
 
 
+class CalibrationRecord(msgspec.Struct, array_like=True, frozen=True):
+    """Recall by candidates: queries it was measured with, candidates, and recalls per number of neighbours.
+
+    Attributes
+    ----------
+    asked : the queries were given, and not rows of the segment
+    """
+
+    queries: int
+    efs: tuple[int, ...]
+    recalls: tuple[tuple[float, ...], ...]
+    asked: bool = False
+
+
 class GraphRecord(msgspec.Struct, array_like=True, frozen=True):
-    """A graph over the rows of a vector column: the index it is of, its arrays, and rows that no search can come to."""
+    """A graph over the rows of a vector column.
+
+    Attributes
+    ----------
+    index : what it is
+    arrays : of the graph, and ``queries``, sample queries where some were given
+    unreachable : rows that no search can come to
+    calibration : candidates that a target recall needs, None in segments that were made before there were any
+    """
 
     index: str
     arrays: dict[str, ArrayRecord]
     unreachable: int = 0
+    calibration: CalibrationRecord | None = None
 
 
 class CodedRecord(msgspec.Struct, array_like=True, frozen=True):

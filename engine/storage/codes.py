@@ -107,12 +107,16 @@ class Encoding:
         part = encode_rows(self._codec, len(vectors), lambda rows: coded(vectors[rows], norms[rows]))
         self._parts.append(part)
 
+    def codes(self) -> Codes:
+        """Codes of all rows; they are in memory twice while they are joined."""
+        if len(self._parts) > 1:
+            self._parts = [self._codec.join(self._parts)]
+        return self._parts[0]
+
     def write(self, sink: BlobSink) -> CodedRecord:
-        """Store the codec and the codes of all rows; they are in memory twice meanwhile."""
-        joined = self._parts[0] if len(self._parts) == 1 else self._codec.join(self._parts)
-        self._parts.clear()
+        """Store the codec and the codes of all rows."""
         learned = write_arrays(sink, self._codec.arrays())
-        return CodedRecord(self._codec.spec, learned, write_arrays(sink, joined.arrays))
+        return CodedRecord(self._codec.spec, learned, write_arrays(sink, self.codes().arrays))
 
 
 def write_arrays(sink: BlobSink, arrays: Mapping[str, Array]) -> dict[str, ArrayRecord]:

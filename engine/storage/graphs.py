@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gingham.codecs.spec import parse_codec
+from gingham.index.calibration import Calibration
 from gingham.index.graph import Graph
 from gingham.index.graph_build import SLACK, GraphBuilder
 from gingham.index.working_rows import HEADER, WorkingRows
 from gingham.storage.blobs import MAX_BLOB_BYTES, MAX_SEGMENT_ROWS
-from gingham.storage.catalog import GraphRecord
+from gingham.storage.catalog import CalibrationRecord, GraphRecord
 from gingham.storage.codes import CODED_ROWS, as_coded, read_arrays, write_arrays
+from gingham.storage.graph_recall import GraphRecall
+from gingham.storage.part import IndexedGraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gingham.codecs.protocol import Codec, Codes
     from gingham.schema import Dense, Schema
     from gingham.storage.blobs import BlobSink
     from gingham.storage.session import Session
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 EF_CONSTRUCTION = 128
 """Candidates that the links of a row are chosen from, as of :class:`gingham.index.HNSW`."""
 MEAN_ROWS = 65_536
+QUERIES = "queries"
 _LINK_BYTES = 4
 
 
@@ -49,15 +54,16 @@ def memory_row_bytes(dense: Dense) -> int:
 
     Notes
     -----
-    Codes are there twice. A graph is built on a byte a dimension, with spare room for links, and then copied without.
+    Codes are there twice, and once beside the graph, which is built on a byte a dimension, with spare room for links,
+    and then copied without.
     """
     if dense.codec is None:
         return 0
-    codes = 2 * parse_codec(dense.codec, dense.dim, dense.metric).code_size
+    codes = parse_codec(dense.codec, dense.dim, dense.metric).code_size
     if not dense.m:
-        return codes
+        return 2 * codes
     width = HEADER + -(-dense.dim // 32) * 32
-    return max(codes, width + (int(SLACK * 2 * dense.m) + 2 * dense.m) * _LINK_BYTES)
+    return codes + max(codes, width + (int(SLACK * 2 * dense.m) + 2 * dense.m) * _LINK_BYTES)
 
 
 def most_rows(schema: Schema, memory: int) -> int:
@@ -73,23 +79,32 @@ def most_rows(schema: Schema, memory: int) -> int:
     return max(CODED_ROWS, min([MAX_SEGMENT_ROWS, *most]))
 
 
+class BuiltGraph(NamedTuple):
+    """A graph, rows that no search can come to, candidates that a target recall needs, and the queries that told."""
+
+    graph: Graph
+    unreachable: int
+    calibration: Calibration | None
+    queries: Array | None
+
+
 def build_graph(
     dense: Dense,
     rows: int,
     vectors_of: Callable[[Any], tuple[Array, Array]],
+    coded: tuple[Codec, Codes],
     known: tuple[Graph, Array] | None = None,
-) -> tuple[Graph, int]:
+    queries: Array | None = None,
+) -> BuiltGraph:
     """Build the graph of a column.
 
     Parameters
     ----------
     rows : at least 1
     vectors_of : from a slice of the rows, or ascending positions, to their vectors and norms; called by several threads
+    coded : codec and codes of the rows, which its recall is measured with
     known : a graph of some of the rows to go on with, and the row of each of its nodes, int64, -1 for one that is gone
-
-    Returns
-    -------
-    tuple : the graph, and how many rows no search can come to
+    queries : sample queries to measure it with in place of rows, float32 (m, dim), of length one under cosine
 
     Raises
     ------
@@ -108,16 +123,32 @@ def build_graph(
         builder = GraphBuilder(working, **options)
     else:
         builder = GraphBuilder.of_graph(known[0], working, places=known[1], **options)
-    builder.grow()
-    return builder.freeze(), builder.unreachable
+    recall = GraphRecall(dense, rows, vectors_of, *coded, queries)
+    builder.grow(held_out=recall.held_out)
+    graph = builder.freeze()
+    recall.finish(graph)
+    return BuiltGraph(graph, builder.unreachable, recall.found, queries)
 
 
-def write_graph(sink: BlobSink, dense: Dense, graph: Graph, unreachable: int) -> GraphRecord:
+def write_graph(sink: BlobSink, dense: Dense, built: BuiltGraph) -> GraphRecord:
     """Store a graph."""
     assert dense.index is not None
-    return GraphRecord(dense.index, write_arrays(sink, graph.arrays()), unreachable)
+    arrays = built.graph.arrays() if built.queries is None else {**built.graph.arrays(), QUERIES: built.queries}
+    calibration = calibration_record(built.calibration, asked=built.queries is not None)
+    return GraphRecord(dense.index, write_arrays(sink, arrays), built.unreachable, calibration)
 
 
-def read_graph(session: Session, record: GraphRecord, rows: int) -> Graph:
+def calibration_record(found: Calibration | None, *, asked: bool) -> CalibrationRecord | None:
+    """A calibration as it is stored."""
+    if found is None:
+        return None
+    recalls = tuple(tuple(row) for row in found.recalls.tolist())
+    return CalibrationRecord(found.queries, tuple(found.efs.tolist()), recalls, asked)
+
+
+def read_graph(session: Session, record: GraphRecord, rows: int) -> IndexedGraph:
     """A graph on the map; raises Corrupt."""
-    return Graph.from_arrays(read_arrays(session, record.arrays), rows)
+    arrays = read_arrays(session, record.arrays)
+    queries, known = arrays.pop(QUERIES, None), record.calibration
+    calibration = None if known is None else Calibration.of(known.queries, known.efs, known.recalls)
+    return IndexedGraph(record.index, Graph.from_arrays(arrays, rows), calibration, queries)

@@ -12,18 +12,19 @@ from gingham.index.graph_build import REBUILD_GROWTH
 from gingham.storage.codes import train_codec
 from gingham.storage.columns import join
 from gingham.storage.graphs import build_graph
-from gingham.storage.part import Part, take_norms, take_vectors
+from gingham.storage.part import Part, sample_queries, take_norms, take_vectors
 from gingham.storage.segment import CHUNK_BYTES, write_segment
 from gingham.text.postings import merge_postings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gingham.codecs.protocol import Codec
+    from gingham.codecs.protocol import Codec, Codes
     from gingham.index.graph import Graph
     from gingham.schema import Dense, Sparse, Text
     from gingham.storage.blobs import BlobSink
     from gingham.storage.catalog import CollectionRecord, SegmentRecord
+    from gingham.storage.graphs import BuiltGraph
     from gingham.text.postings import Postings
 
 
@@ -100,21 +101,23 @@ class LiveRows:
                 out[name] = (codec, dense)
         return out
 
-    def _graph(self, name: str) -> tuple[Graph, int]:
+    def _graph(self, name: str, codec: Codec, codes: Codes) -> BuiltGraph:
         """The graph of a vector column, which goes on with that of the part that most rows come from."""
         dense = self._record.schema.dense[name]
-        return build_graph(dense, len(self), partial(self._some_vectors, name), self._known_graph(name))
+        queries = next((found for part in self._parts if (found := sample_queries(part, name)) is not None), None)
+        vectors_of = partial(self._some_vectors, name)
+        return build_graph(dense, len(self), vectors_of, (codec, codes), self._known_graph(name), queries)
 
     def _known_graph(self, name: str) -> tuple[Graph, np.ndarray[Any, Any]] | None:
         """The graph of the largest part with the new number of each row, -1 for dead ones, if it is of use."""
         number = int(np.argmax([len(at) for at in self._live]))
         part, live = self._parts[number], len(self._live[number])
         coded = part.coded(name)
-        if coded is None or coded.graph is None or coded.graph[0] != self._record.schema.dense[name].index:
+        if coded is None or coded.graph is None or coded.graph.index != self._record.schema.dense[name].index:
             return None
         if live < ALIVE_SHARE * part.rows or len(self) >= REBUILD_GROWTH * live:
             return None
-        return coded.graph[1], self._new_numbers()[number]
+        return coded.graph.graph, self._new_numbers()[number]
 
     def _new_numbers(self) -> list[np.ndarray[Any, Any]]:
         """Per part the output row of each of its rows, -1 for dead ones."""

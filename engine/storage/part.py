@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from gingham.codecs.protocol import Codec, Codes
+    from gingham.index.calibration import Calibration
     from gingham.index.chunked_rows import ChunkedRows
     from gingham.index.graph import Graph
     from gingham.schema import Column, Dense, Schema, Sparse, Text
@@ -40,20 +41,38 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class IndexedGraph:
+    """The graph of a segment.
+
+    Attributes
+    ----------
+    index : what it is, such as ``HNSW16``
+    graph : its arrays
+    calibration : candidates that a target recall needs, or None
+    queries : sample queries that were given, float32 (m, dim), or None
+    """
+
+    index: str
+    graph: Graph
+    calibration: Calibration | None
+    queries: np.ndarray[Any, Any] | None
+
+
+@dataclass(frozen=True)
 class Coded:
     """What is searched in place of the vectors of a part.
 
     Attributes
     ----------
     codec, codes : of all rows
-    graph : over the codes, with the index it is of, or None
+    graph : over the codes, or None
     vectors : what the candidates of codes are scored from
     present : bool (rows,), which rows have a vector, since codes do not tell; None where all have one
     """
 
     codec: Codec
     codes: Codes
-    graph: tuple[str, Graph] | None
+    graph: IndexedGraph | None
     vectors: ChunkedRows
     present: np.ndarray[Any, Any] | None
 
@@ -150,3 +169,10 @@ def take_ids(part: Part, offsets: np.ndarray[Any, Any]) -> list[bytes]:
 def take_fields(part: Part, schema: Schema, names: Sequence[str], offsets: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Copies of several payload columns at some offsets."""
     return {name: take_field(part, name, schema.columns[name], offsets) for name in names}
+
+
+def sample_queries(part: Part, name: str) -> np.ndarray[Any, Any] | None:
+    """A copy of the sample queries kept with the graph of a part, or None."""
+    coded = part.coded(name)
+    queries = None if coded is None or coded.graph is None else coded.graph.queries
+    return None if queries is None else np.array(queries)

@@ -12,11 +12,20 @@ import msgspec
 import numpy as np
 
 from gingham.errors import SchemaMismatch
+from gingham.index.exact import prepare_queries
 from gingham.schema import Schema
 from gingham.storage import crash
-from gingham.storage.codes import Encoding, has_enough_rows, train_codec
-from gingham.storage.graphs import build_graph, memory_row_bytes, stored_row_bytes, write_graph
-from gingham.storage.part import take_norms, take_vectors
+from gingham.storage.codes import Encoding, has_enough_rows, train_codec, write_arrays
+from gingham.storage.graph_recall import GraphRecall
+from gingham.storage.graphs import (
+    QUERIES,
+    build_graph,
+    calibration_record,
+    memory_row_bytes,
+    stored_row_bytes,
+    write_graph,
+)
+from gingham.storage.part import sample_queries, take_norms, take_vectors
 from gingham.storage.records import blob_key
 from gingham.storage.schema_moves import store_segment
 from gingham.storage.staging import StagedBlobs
@@ -32,6 +41,9 @@ if TYPE_CHECKING:
     from gingham.storage.store import Store
 
     Array = np.ndarray[Any, Any]
+
+MOST_QUERIES = 512
+"""Sample queries measured with and kept: recall of 0.95 within 0.01."""
 
 
 def is_due(part: SegmentPart, name: str, dense: Dense, memory: int) -> bool:
@@ -59,7 +71,7 @@ def make_coded(sink: BlobSink, part: SegmentPart, name: str, dense: Dense) -> Co
 
     known, kinds = part.record.coded.get(name), part.damaged_kinds(name)
     if known is not None and known.spec == dense.codec and "codes" not in kinds:
-        made = msgspec.structs.replace(known, graph=None)
+        made, rows = msgspec.structs.replace(known, graph=None), None
     else:
         codec = train_codec(dense, part.rows, vectors_of)
         if codec is None:
@@ -69,11 +81,22 @@ def make_coded(sink: BlobSink, part: SegmentPart, name: str, dense: Dense) -> Co
         for chunk in part.chunks(name):
             encoding.add(chunk.vectors, chunk.norms)
         made = encoding.write(sink)
+        rows = codec, encoding.codes()
     if dense.index is None:
         return made
+    coded, queries = part.coded(name), sample_queries(part, name)
     graph = None if known is None or "graph" in kinds else known.graph
     if graph is None or graph.index != dense.index:
-        graph = write_graph(sink, dense, *build_graph(dense, part.rows, vectors_of))
+        if rows is None:
+            if coded is None:
+                return made
+            rows = coded.codec, coded.codes
+        graph = write_graph(sink, dense, build_graph(dense, part.rows, vectors_of, rows, queries=queries))
+    elif rows is not None and coded is not None and coded.graph is not None:
+        recall = GraphRecall(dense, part.rows, vectors_of, *rows, queries)
+        recall.finish(coded.graph.graph)
+        calibration = calibration_record(recall.found, asked=queries is not None)
+        graph = msgspec.structs.replace(graph, calibration=calibration)
     return msgspec.structs.replace(made, graph=graph)
 
 
@@ -137,6 +160,57 @@ def code_segment(store: Store, cid: int, sid: int, names: list[str], sink: Stage
 
     done = store.write(switch)
     crash.point("index after switch")
+    return done
+
+
+def measure_graphs(store: Store, cid: int, name: str, queries: Array) -> int:
+    """Measure the graphs of a vector with sample queries, float32 (m, dim), and keep these; returns how many there are.
+
+    Notes
+    -----
+    One commit for each segment; one that is merged meanwhile takes over the queries of its parts.
+    """
+    with store.read() as session:
+        sids = [ref.sid for ref in session.collection_by_id(cid).segments]
+    return sum(_measure_graph(store, cid, sid, name, queries) for sid in sids)
+
+
+def _measure_graph(store: Store, cid: int, sid: int, name: str, queries: Array) -> bool:
+    """Measure the graph of a segment; False where it has none, or is gone."""
+    sink = StagedBlobs(store)
+    with store.read() as session:
+        record = session.collection_by_id(cid)
+        epoch, dense = record.schema_epoch, record.schema.dense[name]
+        part = next((part for part in session.segments(record) if part.ref.sid == sid), None)
+        coded = None if part is None else part.coded(name)
+        if part is None or coded is None or coded.graph is None:
+            return False
+        asked = prepare_queries(queries[:MOST_QUERIES], dense.metric)
+        recall = GraphRecall(
+            dense, part.rows, lambda rows: _rows_of(part, name, dense, rows), coded.codec, coded.codes, asked
+        )
+        recall.finish(coded.graph.graph)
+        known = part.record.coded[name]
+        assert known.graph is not None
+        graph = msgspec.structs.replace(
+            known.graph, arrays={**known.graph.arrays, **write_arrays(sink, {QUERIES: asked})},
+            calibration=calibration_record(recall.found, asked=True),
+        )  # fmt: skip
+        made = msgspec.structs.replace(known, graph=graph)
+    sink.flush()
+
+    def switch(session: WriteSession) -> bool:
+        record = session.touch(cid)
+        if record.schema_epoch != epoch or all(ref.sid != sid for ref in record.segments):
+            return False
+        _name(session, record, {sid: {name: made}})
+        record.schema_epoch += 1
+        sink.adopt(session)
+        return True
+
+    done = store.write(switch)
+    if not done:
+        sink.discard()
     return done
 
 

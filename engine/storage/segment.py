@@ -26,8 +26,8 @@ from gingham.storage.catalog import (
 )
 from gingham.storage.codes import Encoding, moved_arrays, read_arrays, read_codec
 from gingham.storage.columns import pack_column, plain, unpack_column
-from gingham.storage.graphs import read_graph, write_graph
-from gingham.storage.part import Chunk, Coded
+from gingham.storage.graphs import BuiltGraph, read_graph, write_graph
+from gingham.storage.part import Chunk, Coded, IndexedGraph
 from gingham.storage.tombstones import read_dead
 from gingham.text.postings import Postings, make_postings, no_postings
 
@@ -35,14 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from gingham.codecs.protocol import Codec
-    from gingham.index.graph import Graph
     from gingham.schema import Column, Dense, Sparse, Text
     from gingham.storage.session import Session
 
 logger = logging.getLogger(__name__)
 
 _WORDS, _WORD_KEYS = "words", "word_keys"
-_NO_GRAPHS: Mapping[str, Callable[[], tuple[Graph, int]]] = {}
+_NO_GRAPHS: Mapping[str, Callable[[Codec, Codes], BuiltGraph]] = {}
 _NO_WORDS = pa.array([], pa.large_string())
 
 CHUNK_BYTES = 128 << 20
@@ -58,7 +57,7 @@ def write_segment(
     fields: Iterable[tuple[str, pa.Array]],
     inverted: Iterable[tuple[str, Postings]],
     codecs: Mapping[str, tuple[Codec, Dense]],
-    graphs: Mapping[str, Callable[[], tuple[Graph, int]]] = _NO_GRAPHS,
+    graphs: Mapping[str, Callable[[Codec, Codes], BuiltGraph]] = _NO_GRAPHS,
 ) -> SegmentRecord:
     """Encode columns into blobs, one after the other, and describe them.
 
@@ -71,7 +70,7 @@ def write_segment(
     fields : per name the Arrow column
     inverted : per name the postings of a column
     codecs : trained, with their vector types, for the vectors that get codes
-    graphs : per name of some of these what builds the graph over its codes, and tells how many rows it does not reach
+    graphs : per name of some of these what builds the graph over its codes
 
     Returns
     -------
@@ -83,9 +82,9 @@ def write_segment(
         columns[name] = tuple(_write_chunks(sink, pieces, encoding))
         if encoding is not None:
             coded[name] = encoding.write(sink)
-        if name in graphs:
-            graph = write_graph(sink, codecs[name][1], *graphs[name]())
-            coded[name] = msgspec.structs.replace(coded[name], graph=graph)
+            if name in graphs:
+                graph = write_graph(sink, codecs[name][1], graphs[name](codecs[name][0], encoding.codes()))
+                coded[name] = msgspec.structs.replace(coded[name], graph=graph)
     return SegmentRecord(
         sid=0,
         rows=len(row_ids),
@@ -148,7 +147,7 @@ def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
         return VectorChunk(chunk.rows, rebased(chunk.vectors, base), rebased(chunk.norms, base))
 
     def moved_coded(one: CodedRecord) -> CodedRecord:
-        graph = one.graph and GraphRecord(one.graph.index, moved_arrays(one.graph.arrays, base), one.graph.unreachable)
+        graph = one.graph and msgspec.structs.replace(one.graph, arrays=moved_arrays(one.graph.arrays, base))
         return CodedRecord(one.spec, moved_arrays(one.learned, base), moved_arrays(one.codes, base), graph)
 
     return msgspec.structs.replace(
@@ -295,12 +294,12 @@ class SegmentPart:
         found = self._session.kept(("present", self.key, name), find)
         return found if len(found) else None
 
-    def _read_graph(self, name: str, record: GraphRecord | None) -> tuple[str, Graph] | None:
+    def _read_graph(self, name: str, record: GraphRecord | None) -> IndexedGraph | None:
         key = ("graph", self.ref.sid, name)
         if record is None or key in self._session.env.damaged:
             return None
         try:
-            return record.index, read_graph(self._session, record, self.rows)
+            return read_graph(self._session, record, self.rows)
         except Corrupt as error:
             logger.warning("%s; the codes are searched without a graph", error)
             self._session.env.damaged.add(key)
