@@ -27,7 +27,7 @@ MOST_ENTRIES = 2048
 """Nodes that a filtered search may begin at."""
 MOST_NODES = 1 << 31
 """Keys of candidates have 31 bits for the node."""
-_NO_ENTRIES: Array = np.empty(0, np.uint32)
+_NO_ENTRIES: Array = np.empty((0, 0), np.uint32)
 NONE_HIDDEN: Array = np.empty(0, np.int64)
 _kept = threading.local()
 
@@ -113,7 +113,7 @@ class Graph:
         ----------
         ef : nodes found for each, at least 1
         allow : bool (n,), C-contiguous, the nodes that may be found; None allows all
-        entries : uint32, allowed nodes to begin at, at most :data:`MOST_ENTRIES`
+        entries : uint32 (n_queries, m), allowed nodes to begin at, m at most :data:`MOST_ENTRIES`
         hidden : int64 (n_queries,), a node for each query that it is not to find nor to pass, or none at all
 
         Returns

@@ -92,11 +92,12 @@ def _begin(graph, layered, coded, q, parameters, i, allow, entries, seen, beam, 
     fetch(graph[0] + uint64(4 * node * graph[1]), 4 * graph[1])
     if allow != 0:
         count = int64(0)
-        for j in range(len(entries)):
-            v = int64(entries[j])
+        for j in range(entries.shape[1]):
+            v = int64(entries[i, j])
+            word, bit = seen[v >> 6], uint64(1) << uint64(v & 63)
             found[count] = uint32(v)
-            count += int64(v != node)
-            seen[v >> 6] |= uint64(1) << uint64(v & 63)
+            count += int64((word & bit) == 0)
+            seen[v >> 6] = word | bit
         state[FOUND] = count
         if load_one_u8(allow + uint64(node)) == 0:
             state[SIZE] = 0
@@ -194,7 +195,7 @@ def _write(beam, size, scores, rows, i):
 
 @kernel(
     "void(uint64, int64, int64, uint64, uint64, int64[::1], int64, int64, uint64, int64, int64, int64, int64,"
-    "int8[:,::1], float32[:,::1], uint64, uint32[::1], int64[::1], uint64[:,::1], uint64[:,::1], uint32[:,:,::1],"
+    "int8[:,::1], float32[:,::1], uint64, uint32[:,::1], int64[::1], uint64[:,::1], uint64[:,::1], uint32[:,:,::1],"
     "uint64[::1], int64[:,::1], float32[:,::1], int64[:,::1])"
 )
 def search_graph(
@@ -210,7 +211,7 @@ def search_graph(
     starts : where each layer begins in ``nodes``, and where the last ends
     kind to parameters : see :class:`gingham.codecs.row_scores.RowScores`
     allow : address of a bool a node, of those that may be found, or 0 for all; neighbours of others are looked through
-    entries : allowed nodes to begin at beside that of the layers; none without ``allow``
+    entries : (n_queries, any) allowed nodes to begin at beside that of the layers; none without ``allow``
     hidden : a node for each query that it is not to find nor to pass; empty where there is none
     visited : (slots, words of a bit a node); beams : (slots, ef + 1); keys : as wide as ``around``
     around : (slots, 2, at least degree + entries and the uppermost layer): neighbours found, and those not allowed

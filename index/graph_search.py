@@ -28,18 +28,22 @@ QUERY_BLOCK = 64
 """Queries prepared and searched at once, and the least that a second thread is asked for."""
 BLOCK_CANDIDATES = 1 << 14
 """Candidates of one block: fewer queries where each looks at more, so that a kernel call takes some milliseconds."""
-SCANNED, FILTERED = 1 / 54, 3.0
-"""Cost of scanning a row, and of one candidate of a filtered walk, in candidates of a plain walk: 13 ns, 2.1 us and
-0.7 us (LVQ4x8 of 384 dimensions)."""
+SCANNED, FILTERED = 1 / 90, 3.0
+"""Cost of scanning a row, and of one candidate of a filtered walk, in candidates of a plain walk of 64: 13 ns, 3.6 us
+and 1.2 us (LVQ4x8 of 384 dimensions)."""
 SPARE = 2.0
 """Times k: allowed rows that a plain walk should meet, so that it seldom meets fewer than k."""
 SCAN_ROWS = 1 << 20
 """Rows times queries scored by one call of a scan: about 15 ms."""
+SAMPLE, NEAR_SHARE = 512, 1 / 16
+"""Random rows that are scored before a filter is applied, and the share of them that lies near the query."""
 ENTRIES = 16
-"""Allowed rows that a filtered walk begins at, beside the nearest of the layers."""
-SAMPLE, FAR_SHARE = 256, 0.02
-"""A filtered walk whose k-th row is beaten by more than this share of so many random rows met none of the rows near the
-query, which are not allowed: what is allowed lies in a shell around them, where no link leads nearer. It is scanned."""
+"""Allowed rows that a filtered walk begins at, beside the nearest of the layers: the best of the sample."""
+FAR_SHARE = 3 / 4
+"""Rows near a query are allowed less often than others by this factor where what is allowed lies far from it, in a
+shell around rows that are not, where no link leads nearer."""
+FAR_SCAN = 1.5
+"""Filtered walks that a scan may cost which takes the place of one for such a query."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,22 @@ class Plan:
     way : ``"graph"``: a walk, and what is not allowed is dropped; ``"filtered"``: a walk over allowed rows that looks
         through the others; ``"scan"``: all allowed rows are scored
     ef : width of the beam
+    narrow : width that was asked for
     """
 
     way: Literal["graph", "filtered", "scan"]
     ef: int
+    narrow: int
+
+    def far(self, eligible: int) -> Plan:
+        """What to do for a query that what is allowed lies far from, so that a plain walk meets little of it."""
+        if SCANNED * eligible <= FAR_SCAN * FILTERED * self.narrow:
+            return Plan("scan", self.narrow, self.narrow)
+        return Plan("filtered", self.narrow, self.narrow)
+
+    def lacking(self, eligible: int) -> Plan:
+        """What to do for a query that this found too few rows for."""
+        return self.far(eligible) if self.way == "graph" else Plan("scan", self.narrow, self.narrow)
 
     def pays(self, n: int) -> bool:
         """Whether it is cheaper than scanning the codes of all n rows."""
@@ -70,13 +86,13 @@ def plan_search(n: int, eligible: int, k: int, ef: int) -> Plan:
     what is left out (measured at shares of 0.1 to 0.5).
     """
     if eligible == n:
-        return Plan("graph", ef)
+        return Plan("graph", ef, ef)
     share = max(eligible, 1) / n
     wide = int(min(n, max(np.ceil(ef / np.sqrt(share)), np.ceil(SPARE * k / share))))
     costs = {"scan": SCANNED * eligible, "graph": float(wide), "filtered": FILTERED * ef}
     if eligible <= k or min(costs, key=costs.__getitem__) == "scan":
-        return Plan("scan", ef)
-    return Plan("graph", wide) if costs["graph"] <= costs["filtered"] else Plan("filtered", ef)
+        return Plan("scan", ef, ef)
+    return Plan("graph", wide, ef) if costs["graph"] <= costs["filtered"] else Plan("filtered", ef, ef)
 
 
 _NONE: Array = np.empty(0, np.int64)
@@ -161,38 +177,74 @@ class GraphSearch:
         if plan.way == "scan":
             assert allowed is not None
             return self._scan(queries, prepared, k, plan.ef, allowed.rows)
-        found = self._walk(prepared, plan, allowed, hidden)
-        again = self._unsure(prepared, *found, k, plan, allowed) if hidden is None else _NONE
+        if allowed is not None:
+            return self._search_allowed(queries, prepared, k, plan, allowed)
+        hide = NONE_HIDDEN if hidden is None else hidden
+        found = self._graph.search(self._row_scores(prepared), plan.ef, hidden=hide)
         best = self._best(queries, prepared, *found, k)
-        if len(again):
-            some = np.ascontiguousarray(queries[again])
-            rows = self._everything if allowed is None else allowed.rows
-            best[0][again], best[1][again] = self._scan(some, self._codec.prepare(some), k, plan.ef, rows)
+        if hidden is None and not (len(queries) == 1 and best[1][0, -1] >= 0):
+            lacking = np.flatnonzero(best[1][:, -1] < 0)
+            if len(lacking):
+                some = np.ascontiguousarray(queries[lacking])
+                again = self._scan(some, self._codec.prepare(some), k, plan.ef, self._everything)
+                best[0][lacking], best[1][lacking] = again
         return best
 
-    def _unsure(self, prepared: Any, scores: Array, rows: Array, k: int, plan: Plan, allowed: _Allowed | None) -> Array:
-        """Queries whose walk found fewer rows than there are, or none of those near."""
-        wanted = k if allowed is None else min(k, allowed.count)
-        if allowed is None and len(rows) == 1 and rows[0, k - 1] >= 0:
-            return _NONE
-        if plan.way == "graph":
-            lacking: Array = np.count_nonzero(rows >= 0, axis=1) < wanted if allowed is not None else rows[:, k - 1] < 0
-            return np.flatnonzero(lacking)
-        sample = np.tile(self._graph.nodes[-SAMPLE:].astype(np.int64), (len(rows), 1))
-        theirs = np.empty(sample.shape, np.float32)
-        self._codec.score(prepared, self._codes, sample, theirs)
-        beaten = np.count_nonzero(theirs > scores[:, wanted - 1, None], axis=1)
-        return np.flatnonzero((rows[:, wanted - 1] < 0) | (beaten > FAR_SHARE * sample.shape[1]))
+    def _search_allowed(
+        self, queries: Array, prepared: Any, k: int, plan: Plan, allowed: _Allowed
+    ) -> tuple[Array, Array]:
+        """Search among some rows: queries that these lie far from have a plan of their own."""
+        far, entries = self._around(queries, prepared, allowed)
+        best = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        for chosen, way in ((~far, plan), (far, plan.far(allowed.count))):
+            which = np.flatnonzero(chosen)
+            if not len(which):
+                continue
+            some = queries if len(which) == len(queries) else np.ascontiguousarray(queries[which])
+            theirs = prepared if len(which) == len(queries) else self._codec.prepare(some)
+            best[0][which], best[1][which] = self._search_by(way, some, theirs, k, allowed, entries[which])
+        return best
 
-    def _walk(self, prepared: Any, plan: Plan, allowed: _Allowed | None, hidden: Array | None) -> tuple[Array, Array]:
+    def _search_by(
+        self, way: Plan, queries: Array, prepared: Any, k: int, allowed: _Allowed, entries: Array
+    ) -> tuple[Array, Array]:
+        """What one way finds; for queries of which it finds fewer rows than there are, what another does."""
+        if way.way == "scan":
+            return self._scan(queries, prepared, k, way.ef, allowed.rows)
+        found = self._best(queries, prepared, *self._walk(prepared, way, allowed, entries), k)
+        lacking = np.flatnonzero(found[1][:, min(k, allowed.count) - 1] < 0)
+        if len(lacking):
+            some = np.ascontiguousarray(queries[lacking])
+            other = way.lacking(allowed.count)
+            best = self._search_by(other, some, self._codec.prepare(some), k, allowed, entries[lacking])
+            found[0][lacking], found[1][lacking] = best
+        return found
+
+    def _around(self, queries: Array, prepared: Any, allowed: _Allowed) -> tuple[Array, Array]:
+        """For each query whether what is allowed lies far from it, and allowed rows to begin at, uint32."""
+        sample, m = self._graph.nodes[-SAMPLE:], len(queries)
+        may = allowed.mask[sample]
+        if not may.any():
+            places = np.linspace(0, allowed.count - 1, min(ENTRIES, allowed.count)).astype(np.int64)
+            return np.zeros(m, np.bool_), np.tile(allowed.rows[places], (m, 1))
+        scores = np.empty((m, len(sample)), np.float32)
+        self._codec.score(prepared, self._codes, np.tile(sample.astype(np.int64), (m, 1)), scores)
+        near = max(1, int(NEAR_SHARE * len(sample)))
+        nearest = np.argpartition(scores, -near, axis=1)[:, -near:] if near < len(sample) else np.arange(near)[None]
+        met = np.count_nonzero(may[nearest], axis=1)
+        scores[:, ~may] = -np.inf
+        width = min(ENTRIES, int(np.count_nonzero(may)))
+        begin = np.argpartition(scores, -width, axis=1)[:, -width:]
+        expected = near * allowed.count / len(self._graph)
+        return met < FAR_SHARE * expected, np.ascontiguousarray(sample[begin])
+
+    def _walk(self, prepared: Any, plan: Plan, allowed: _Allowed, entries: Array) -> tuple[Array, Array]:
         coded = self._row_scores(prepared)
         if plan.way == "filtered":
-            assert allowed is not None
-            return self._graph.search(coded, plan.ef, allow=allowed.mask, entries=self._entries(allowed))
-        scores, rows = self._graph.search(coded, plan.ef, hidden=NONE_HIDDEN if hidden is None else hidden)
-        if allowed is not None:
-            out = (rows >= 0) & ~allowed.mask[rows]
-            scores[out], rows[out] = -np.inf, -1
+            return self._graph.search(coded, plan.ef, allow=allowed.mask, entries=entries)
+        scores, rows = self._graph.search(coded, plan.ef)
+        out = (rows >= 0) & ~allowed.mask[rows]
+        scores[out], rows[out] = -np.inf, -1
         return scores, rows
 
     def _row_scores(self, prepared: Any) -> RowScores:
@@ -205,15 +257,6 @@ class GraphSearch:
     def _everything(self) -> Array:
         rows: Array = np.arange(len(self._graph)) if self._present is None else np.flatnonzero(self._present)
         return rows.astype(np.uint32)
-
-    def _entries(self, allowed: _Allowed) -> Array:
-        """Allowed rows, those of the layers first, which are a random sample."""
-        nodes = self._graph.nodes[::-1][: 64 * QUERY_BLOCK]
-        found = nodes[allowed.mask[nodes]][:ENTRIES]
-        if not len(found):
-            places = np.linspace(0, allowed.count - 1, min(ENTRIES, allowed.count)).astype(np.int64)
-            found = allowed.rows[places]
-        return np.unique(found)
 
     def _scan(self, queries: Array, prepared: Any, k: int, ef: int, listed: Array) -> tuple[Array, Array]:
         """Score every listed row."""

@@ -37,6 +37,7 @@ EF = 24
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_codes, "CODED_ROWS", 256)
     monkeypatch.setattr(graph_search, "FILTERED", 1.2)
+    monkeypatch.setattr(graph_search, "SCANNED", 1 / 54)
 
 
 def vectors(n: int = ROWS, seed: int = 1) -> Array:

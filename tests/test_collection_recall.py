@@ -12,6 +12,7 @@ import gingham as gg
 from gingham import near
 from gingham.cli import app
 from gingham.errors import DimensionMismatch, InvalidArgument, SchemaMismatch
+from gingham.index import graph_search
 from gingham.storage import codes as stored_codes
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ DIM, ROWS = 32, 8000
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_codes, "CODED_ROWS", 256)
+    monkeypatch.setattr(graph_search, "SCANNED", 1 / 20)
 
 
 def vectors(n: int = ROWS, seed: int = 1) -> Array:

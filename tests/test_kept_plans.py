@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gingham as gg
+from gingham.index import graph_search
 from gingham.storage import codes as stored_codes
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ DIM, ROWS = 16, 6000
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_codes, "CODED_ROWS", 256)
+    monkeypatch.setattr(graph_search, "SCANNED", 1 / 20)
 
 
 def vectors(n: int = ROWS, seed: int = 1) -> Array:

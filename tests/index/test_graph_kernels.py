@@ -111,7 +111,7 @@ def test_a_search_goes_the_way_of_best_first(sizes: tuple[int, ...], seed: int) 
     entries = np.flatnonzero(allow)[:: max(1, int(allow.sum()) // 4)][:3].astype(np.uint32)
     for ef in (1, 2, 30, n):
         scores, nodes = graph.search(coded, ef)
-        filtered = graph.search(coded, ef, allow=allow, entries=entries)
+        filtered = graph.search(coded, ef, allow=allow, entries=np.tile(entries, (7, 1)))
         for i in range(7):
             expected = best_first(graph, exact[i], ef)
             allowed = best_first_allowed(graph, exact[i], ef, allow, entries.tolist())
@@ -306,7 +306,10 @@ def digest() -> str:
             codes = codec.encode(unit)
             coded = codec.row_scores(codec.prepare(unit[:30]), codes)
             assert coded is not None
-            for array in (*graph.search(coded, 20), *graph.search(coded, 20, allow=allow, entries=np.uint32([]))):
+            for array in (
+                *graph.search(coded, 20),
+                *graph.search(coded, 20, allow=allow, entries=np.empty((30, 0), np.uint32)),
+            ):
                 hashed.update(array.tobytes())
         for array in graph.arrays().values():
             hashed.update(np.ascontiguousarray(array).tobytes())

@@ -25,6 +25,7 @@ from gingham.errors import (
     NotFound,
     NotReady,
 )
+from gingham.index import graph_search
 from gingham.index.container import load_arrays, save_arrays
 
 if TYPE_CHECKING:
@@ -290,7 +291,14 @@ def test_filters_of_the_farthest_rows_of_many_dimensions_lose_nothing(share: flo
     assert farthest(large, share) >= 0.95
 
 
-@pytest.mark.xfail(strict=True, reason="recall 0.44: links of short rows lead to long ones, which are not allowed")
+def test_a_query_far_from_what_is_allowed_is_scanned_for_where_that_is_cheap() -> None:
+    plan = graph_search.plan_search(1_000_000, 500_000, 10, 64)
+    assert (plan.way, plan.narrow) == ("graph", 64)
+    assert (plan.far(500_000).way, plan.lacking(500_000).way) == ("filtered", "filtered")
+    assert (plan.far(20_000).way, plan.lacking(20_000).way) == ("scan", "scan")
+    assert plan.far(500_000).lacking(500_000).way == "scan"
+
+
 def test_filters_that_leave_out_the_long_rows_lose_no_product() -> None:
     rows, queries = gaussian(N_FILTERED, dim=32), gaussian(50, 2, 32)
     rows[::997] *= 1000
