@@ -54,13 +54,14 @@ class CodedRows:
         if keep != "auto" and keep not in _KEEPS:
             raise InvalidArgument(f"{index}(keep=) expects 'f16', 'f32' or None, found {keep!r}")
         self.codec: Codec = parse_codec(codec, int(dim), metric)
+        self._unit = int(metric == "cosine")
         self.seed = seed
         self.keep: Keep = (None if _is_precise(self.codec) else "f16") if keep == "auto" else keep
         self._codes: list[Codes] = []
         self._kept: list[Array] = []
 
     def __len__(self) -> int:
-        return sum(part.n for part in self._codes)
+        return self._codes[0].n if len(self._codes) == 1 else sum(part.n for part in self._codes)
 
     @property
     def code_bytes(self) -> int:
@@ -123,7 +124,7 @@ class CodedRows:
         """Rows float32, C-contiguous and finite, of length one under cosine."""
         rows = as_array(values, self.codec.dim, what)
         out = np.empty(rows.shape, np.float32)
-        bad = _kernels().check_rows(rows.ctypes.data, *rows.shape, int(self.codec.metric == "cosine"), out)
+        bad = _kernels().check_rows(rows.ctypes.data, len(rows), rows.shape[1], self._unit, out)
         if bad < 0:
             return out
         if bad % 2:
@@ -135,7 +136,7 @@ class CodedRows:
     def checked_queries(self, queries: object) -> Array:
         """As :meth:`checked`; one vector is one query."""
         asked = np.asarray(queries)
-        return self.checked(asked.reshape(1, -1) if asked.ndim == 1 else asked, "search(queries)")
+        return self.checked(asked[None] if asked.ndim == 1 else asked, "search(queries)")
 
     def checked_allow(self, allow: object) -> Array:
         """Bool (n,), C-contiguous."""

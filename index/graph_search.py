@@ -95,9 +95,6 @@ def plan_search(n: int, eligible: int, k: int, ef: int) -> Plan:
     return Plan("graph", wide, ef) if costs["graph"] <= costs["filtered"] else Plan("filtered", ef, ef)
 
 
-_NONE: Array = np.empty(0, np.int64)
-
-
 class _Allowed:
     """Rows that may be found."""
 

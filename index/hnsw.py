@@ -275,9 +275,10 @@ class HNSW:
         if self._dead is not None and (mask is not None or self._counts[0] > self._counts[1]):
             mask = ~self._dead if mask is None else mask & ~self._dead
         n = len(self._rows)
-        if not len(self):
+        live = n - self._counts[0]
+        if not live:
             return padded(np.empty((len(prepared), 0), np.float32), np.empty((len(prepared), 0), np.int64), k)
-        wanted = min(k, len(self))
+        wanted = min(k, live)
         return padded(*self._search.run(prepared, wanted, min(max(ef, wanted), n), allow=mask), k)
 
     def calibrate(self, queries: object = None) -> None:
