@@ -136,7 +136,7 @@ class PackedRows:
         parameters = np.empty((n, 5), np.float32)
         parameters[:, THIRD], parameters[:, 4] = -1.0 if metric == "l2" else 1.0, bias
         _kernels()[1].round_queries(
-            queries, queries.shape[1], self.width, limit, 2**self.bits - 1, SUM_LIMIT,
+            queries, queries.shape[1], limit, 2**self.bits - 1, SUM_LIMIT,
             2.0 if metric == "l2" else 1.0, middle, integers, parameters,
             np.empty((n, 0), np.float32) if left is None else left,
         )  # fmt: skip

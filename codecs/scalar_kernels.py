@@ -4,7 +4,7 @@ They write one byte a value; packing and headers are the caller's. Addresses are
 """
 
 import numpy as np
-from numba import float32, float64, int16, int64, uint8, uint64
+from numba import float32, float64, int8, int16, int32, int64, uint8, uint64
 
 from gingham.codecs.intrinsics import (
     add,
@@ -20,8 +20,6 @@ from gingham.codecs.intrinsics import (
     splat,
     store_as_bytes,
     store_f32,
-    store_one_i16,
-    store_one_u8,
     sub,
     total,
     zeros,
@@ -208,51 +206,93 @@ def encode_grid(rotated, scale, bits, values, header):
             header[row, 1] = float32(np.sqrt(square * tangent / (width - 1)))
 
 
+@inline
+def _product(a, b, dim):
+    """The inner product of float32 at two addresses, in float64: eight sums, so that none waits for the one before."""
+    s0, s1, s2, s3 = float64(0.0), float64(0.0), float64(0.0), float64(0.0)
+    s4, s5, s6, s7 = float64(0.0), float64(0.0), float64(0.0), float64(0.0)
+    j = int64(0)
+    while j + 8 <= dim:
+        x, y = a + uint64(4 * j), b + uint64(4 * j)
+        s0 += float64(load_one_f32(x)) * float64(load_one_f32(y))
+        s1 += float64(load_one_f32(x + uint64(4))) * float64(load_one_f32(y + uint64(4)))
+        s2 += float64(load_one_f32(x + uint64(8))) * float64(load_one_f32(y + uint64(8)))
+        s3 += float64(load_one_f32(x + uint64(12))) * float64(load_one_f32(y + uint64(12)))
+        s4 += float64(load_one_f32(x + uint64(16))) * float64(load_one_f32(y + uint64(16)))
+        s5 += float64(load_one_f32(x + uint64(20))) * float64(load_one_f32(y + uint64(20)))
+        s6 += float64(load_one_f32(x + uint64(24))) * float64(load_one_f32(y + uint64(24)))
+        s7 += float64(load_one_f32(x + uint64(28))) * float64(load_one_f32(y + uint64(28)))
+        j += 8
+    while j < dim:
+        s0 += float64(load_one_f32(a + uint64(4 * j))) * float64(load_one_f32(b + uint64(4 * j)))
+        j += 1
+    return ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7))
+
+
+@inline
+def _reach(values, dim):
+    """The greatest size of a number, and the sum of all sizes in float64."""
+    t0, t1, t2, t3 = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
+    s0, s1, s2, s3 = float64(0.0), float64(0.0), float64(0.0), float64(0.0)
+    j = int64(0)
+    while j + 4 <= dim:
+        a, b, c, d = abs(values[j]), abs(values[j + 1]), abs(values[j + 2]), abs(values[j + 3])
+        t0, t1, t2, t3 = max(t0, a), max(t1, b), max(t2, c), max(t3, d)
+        s0 += float64(a)
+        s1 += float64(b)
+        s2 += float64(c)
+        s3 += float64(d)
+        j += 4
+    while j < dim:
+        t0 = max(t0, abs(values[j]))
+        s0 += float64(abs(values[j]))
+        j += 1
+    return max(max(t0, t1), max(t2, t3)), (s0 + s2) + (s1 + s3)
+
+
 @function
 def _center_query(q, dim, mean, square, metric, out):
     """Write a query less a share of the mean; returns the share and what scores have beside products with rows."""
     share, along = float32(1.0), float64(0.0)
     if metric == 0:
-        for j in range(dim):
-            along += float64(load_one_f32(q + uint64(4 * j))) * float64(load_one_f32(mean + uint64(4 * j)))
+        along = _product(q, mean, dim)
         share = float32(min(max(along / square, 0.0), 1.0)) if square > 0 else float32(0.0)
-    length = float64(0.0)
     for j in range(dim):
         out[j] = load_one_f32(q + uint64(4 * j)) - share * load_one_f32(mean + uint64(4 * j))
-        length += float64(out[j]) * float64(out[j])
-    return share, along if metric == 0 else -length
-
-
-@inline
-def _square(mean, dim):
-    square = float64(0.0)
-    for j in range(dim):
-        square += float64(load_one_f32(mean + uint64(4 * j))) * float64(load_one_f32(mean + uint64(4 * j)))
-    return square
+    at = uint64(out.ctypes.data)
+    return share, along if metric == 0 else -_product(at, at, dim)
 
 
 @function
-def _round_query(values, dim, width, limit, levels, most, times, middle, place, parameters, left):
-    """Round a query to integers at an address, and set the first three of its parameters."""
-    wide = limit > 127
-    top, length = float32(0.0), float64(0.0)
-    for j in range(dim):
-        top = max(top, abs(values[j]))
-        length += float64(abs(values[j]))
+def _round_query(values, dim, limit, levels, most, times, middle, whole, out, parameters, left):
+    """Round a query to integers, int16 or int8 in the bytes ``out``, and set the first three of its parameters.
+
+    Notes
+    -----
+    One loop a step, each over arrays and of one kind of number, so that LLVM makes vectors of it.
+    """
+    top, length = _reach(values, dim)
     factor, step = float64(0.0), float64(0.0)
     if top > 0:
         factor = min(limit / float64(top), most / (levels * length))
         step = float64(times) / factor
+    for j in range(dim):
+        whole[j] = int32(np.rint(float64(values[j]) * factor))
     count = int64(0)
-    for j in range(width):
-        value = int64(np.rint(float64(values[j]) * factor)) if j < dim else int64(0)
-        count += value
-        if wide:
-            store_one_i16(place + uint64(2 * j), int16(value))
-        else:
-            store_one_u8(place + uint64(j), uint8(value))
-        if j < len(left):
-            left[j] = values[j] - float32(float64(value) * (step / float64(times)))
+    for j in range(dim):
+        count += whole[j]
+    if limit > 127:
+        words = out.view(np.int16)
+        words[dim:] = 0
+        for j in range(dim):
+            words[j] = int16(whole[j])
+    else:
+        out[dim:] = 0
+        for j in range(dim):
+            out[j] = int8(whole[j])
+    unit = step / float64(times)
+    for j in range(len(left)):
+        left[j] = values[j] - float32(float64(whole[j]) * unit)
     total_ = step * float64(count)
     parameters[0], parameters[1], parameters[2] = float32(step), float32(-middle * total_), float32(total_)
 
@@ -266,17 +306,17 @@ def center_queries(queries, n, dim, mean, metric, out, shares, constants):
     shares : float32 (n,): what was subtracted of the mean
     constants : float64 (n,): -|out|^2 for l2 (metric 2), else <q, mean>
     """
-    square = _square(mean, dim)
+    square = _product(mean, mean, dim)
     for row in range(n):
         found = _center_query(queries + uint64(4 * row * dim), dim, mean, square, metric, out[row])
         shares[row], constants[row] = found
 
 
 @kernel(
-    "void(float32[:,::1], int64, int64, float64, float64, float64, float32, float64, int8[:,::1], float32[:,::1],"
+    "void(float32[:,::1], int64, float64, float64, float64, float32, float64, int8[:,::1], float32[:,::1],"
     "float32[:,::1])"
 )
-def round_queries(queries, dim, width, limit, levels, most, times, middle, out, parameters, left):
+def round_queries(queries, dim, limit, levels, most, times, middle, out, parameters, left):
     """Round queries to integers whose products with codes stay within int32.
 
     Parameters
@@ -290,9 +330,9 @@ def round_queries(queries, dim, width, limit, levels, most, times, middle, out, 
     parameters : columns 0 to 2 are written, see :mod:`gingham.codecs.affine_row_kernels`
     left : (n, dim) what rounding left out, or (n, 0) where that is not wanted
     """
+    whole = np.empty(dim, np.int32)
     for row in range(len(queries)):
-        place = uint64(out.ctypes.data) + uint64(row * out.shape[1])
-        _round_query(queries[row], dim, width, limit, levels, most, times, middle, place, parameters[row], left[row])
+        _round_query(queries[row], dim, limit, levels, most, times, middle, whole, out[row], parameters[row], left[row])
 
 
 @kernel(
@@ -311,7 +351,7 @@ def prepare_levels(
         second level, and for the second level; int16 for 8 bits, else int8
     parameters : (as many, n, 5)
     """
-    square = _square(mean, dim)
+    square = _product(mean, mean, dim)
     times = float32(2.0) if metric == 2 else float32(1.0)
     third = float32(-1.0) if metric == 2 else float32(1.0)
     limit, fine_limit = 32767.0 if bits == 8 else 127.0, 32767.0 if fine_bits == 8 else 127.0
@@ -319,23 +359,25 @@ def prepare_levels(
     twice = fine_bits > 0 and bits == 4
     nothing = left[:0]
     size, fine_size = width * (2 if bits == 8 else 1), fine_width * (2 if fine_bits == 8 else 1)
-    first = uint64(out.ctypes.data)
-    rest = first + uint64(n * size)
-    fine = rest + uint64(n * size) if twice else rest
+    rest = out[n * size :]
+    fine = rest[n * size :] if twice else rest
+    whole = np.empty(dim, np.int32)
     for row in range(n):
         share, constant = _center_query(queries + uint64(4 * row * dim), dim, mean, square, metric, near)
         p = parameters[0, row]
-        _round_query(near, dim, width, limit, levels, most, times, 0.0, first + uint64(row * size), p, left)
+        place = out[row * size : (row + 1) * size]
+        _round_query(near, dim, limit, levels, most, times, 0.0, whole, place, p, left)
         p[3], p[4] = third * share, float32(constant)
         if fine_bits == 0:
             continue
         last = parameters[len(parameters) - 1, row]
         if twice:
             p = parameters[1, row]
-            _round_query(left, dim, width, limit, levels, most, times, 0.0, rest + uint64(row * size), p, nothing)
+            place = rest[row * size : (row + 1) * size]
+            _round_query(left, dim, limit, levels, most, times, 0.0, whole, place, p, nothing)
             p[3], p[4] = float32(0.0), float32(0.0)
-        place = fine + uint64(row * fine_size)
-        _round_query(near, dim, fine_width, fine_limit, fine_levels, most, times, 0.0, place, last, nothing)
+        place = fine[row * fine_size : (row + 1) * fine_size]
+        _round_query(near, dim, fine_limit, fine_levels, most, times, 0.0, whole, place, last, nothing)
         last[3], last[4] = third, float32(0.0)
 
 
@@ -346,10 +388,7 @@ def check_rows(values, n, dim, metric, out):
     """
     for row in range(n):
         x = values + uint64(4 * row * dim)
-        square = float64(0.0)
-        for j in range(dim):
-            v = float64(load_one_f32(x + uint64(4 * j)))
-            square += v * v
+        square = _product(x, x, dim)
         if not np.isfinite(square):
             return 2 * row
         factor = float32(1.0)

@@ -196,6 +196,20 @@ def collection_part(result: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
+def targets_part(result: dict[str, Any]) -> list[str]:
+    """Recall that a target delivers."""
+    ways = {name: found for name, found in result.items() if name.startswith(("bare", "collection"))}
+    rows = [
+        [name, *(f"{one['recall']:.3f}, {number(one['queries/s'])}" for one in found.values())]
+        for name, found in ways.items()
+    ]
+    head = ["effort told by", *(f"target_recall {target}" for target in next(iter(ways.values())))]
+    return [
+        "", f"Recall and queries a second that `target_recall` delivers on {result['sample']:,} queries that no calibration saw:",
+        *table(head, rows),
+    ]  # fmt: skip
+
+
 def plot(sweep: dict[str, Any], path: Path) -> None:
     """Recall against queries a second."""
     import matplotlib as mpl
@@ -247,8 +261,8 @@ def _unspread(value: Any) -> Any:
 
 
 PARTS = {
-    "duel": duel_part, "build": build_part, "filters": filters_part, "churn": churn_part, "layers": layers_part,
-    "threads": threads_part, "collection": collection_part,
+    "duel": duel_part, "build": build_part, "filters": filters_part, "churn": churn_part, "targets": targets_part,
+    "layers": layers_part, "threads": threads_part, "collection": collection_part,
 }  # fmt: skip
 
 
