@@ -29,6 +29,8 @@ PACKAGES = (
     "sqlite-vec",
     "bm25s",
     "pystemmer",
+    "numba-cuda",
+    "torch",
 )
 
 

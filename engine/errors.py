@@ -14,7 +14,8 @@
     │ ├ ReadOnly
     │ ├ Closed
     │ ├ NotAStore
-    │ └ SnapshotExpired
+    │ ├ SnapshotExpired
+    │ └ NoDevice
     ├ PermissionDenied (PermissionError) PERMISSION_DENIED
     ├ Corrupt                            DATA_LOSS
     │ ├ ChecksumMismatch
@@ -112,6 +113,10 @@ class NotAStore(NotReady):
 
 class SnapshotExpired(NotReady):
     """The snapshot is older than its time-out or belongs to another process."""
+
+
+class NoDevice(NotReady):
+    """The device asked for is not there or does not compute what it should."""
 
 
 class PermissionDenied(GinghamError, PermissionError):

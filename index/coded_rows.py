@@ -27,6 +27,7 @@ BYTE_DIM = 96
 """Dimensions below which a byte for each finds under 99 % of 10 neighbours: .987 of GloVe's 50 (bench/codecs.py)."""
 SAMPLE_ROWS = 262_144
 """Rows that training looks at when :meth:`CodedRows.add` trains."""
+ROW_CODECS = ("F32", "F16", "BF16", "SQ8", "LVQ", "RaBitQ")
 _KEEPS: dict[str | None, Any] = {"f16": np.float16, "f32": np.float32, None: None}
 
 
@@ -62,6 +63,12 @@ class CodedRows:
 
     def __len__(self) -> int:
         return self._codes[0].n if len(self._codes) == 1 else sum(part.n for part in self._codes)
+
+    @property
+    def scored_singly(self) -> bool:
+        """Whether rows of the codec lie one after another, and are not interleaved in blocks."""
+        kind = self.codec.spec.rpartition(",")[2]
+        return kind.startswith(ROW_CODECS) and kind != "RaBitQ1"
 
     @property
     def code_bytes(self) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from gingham.errors import InvalidArgument
-from gingham.index.coded_rows import CodedRows, checked_k, padded
+from gingham.codecs.devices import find_device
+from gingham.errors import InvalidArgument, ResourceExhausted
+from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, padded
 from gingham.index.container import save_arrays
 from gingham.index.two_stage import search_codes
 
@@ -16,11 +18,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from gingham.codecs.protocol import Codec
+    from gingham.codecs.cuda_rows import CudaRows
+    from gingham.codecs.protocol import Codec, Codes
     from gingham.index.coded_rows import Keep
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,15 @@ class Flat:
     keep : the vectors kept beside the codes to rescore candidates from: ``"f16"``, ``"f32"`` or None for none; by
         default float16, but nothing where the codes have two levels, or 8 bits of each of at least 96 dimensions
     seed : of everything random in training
+    device : what scans the codes: ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` for an NVIDIA device, which keeps a copy of
+        them, or ``"auto"`` for the first device where it works and has room, else the CPU. Scores have the same bits
+        on each
 
     Raises
     ------
-    InvalidArgument : an option out of range, a codec that does not parse or does not fit
+    InvalidArgument : an option out of range, a codec that does not parse or does not fit, or whose rows a device does
+        not score (blocks: PQ x4fs and x8, RaBitQ1, Binary)
+    MissingExtra, NoDevice : a device is asked for and there is none
 
     Examples
     --------
@@ -80,8 +90,19 @@ class Flat:
         codec: str = "F32",
         keep: Keep | Literal["auto"] = "auto",
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self._rows = CodedRows("Flat", dim, metric, codec, keep, seed)
+        self._device = find_device(device)
+        self._must = device != "auto"
+        self._copy: tuple[Codes, CudaRows] | None = None
+        if self._device is not None and not self._rows.scored_singly:
+            if self._must:
+                raise InvalidArgument(
+                    f"Flat(device=) expects a codec whose rows are scored one by one, {', '.join(ROW_CODECS)} of 2 "
+                    f"to 8 bits, found {codec!r}; use device='cpu'"
+                )
+            self._device = None
 
     @property
     def codec(self) -> Codec:
@@ -169,8 +190,29 @@ class Flat:
             oversample=oversample,
             bounded=bounded,
             allow=None if allow is None else self._rows.checked_allow(allow),
+            device=self._on_device(codes, prepared[:1]),
         )
         return padded(scores, found, k)
+
+    def _on_device(self, codes: Codes, query: Array) -> CudaRows | None:
+        """The copy of the rows on the device, made anew when there are others."""
+        if self._device is None or not codes.n or not len(query):
+            return None
+        if self._copy is None or self._copy[0] is not codes:
+            from gingham.codecs.cuda_rows import CudaRows
+
+            coded = self._rows.codec.row_scores(self._rows.codec.prepare(query), codes)
+            assert coded is not None
+            self._copy = None
+            try:
+                self._copy = codes, CudaRows(coded, codes.n, self._device)
+            except ResourceExhausted as error:
+                if self._must:
+                    raise
+                _log.warning("device='auto' takes the CPU: %s", error)
+                self._device = None
+                return None
+        return self._copy[1]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replaced whole or not at all; :func:`load` maps it."""
@@ -183,7 +225,10 @@ class Flat:
         return FlatStats(len(self), codec.dim, codec.metric, codec.spec, self._rows.code_bytes, self._rows.kept_bytes)
 
     @classmethod
-    def _loaded(cls, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Flat:
-        index = cls(about["dim"], metric=about["metric"], codec=about["codec"], keep=about["keep"], seed=about["seed"])
+    def _loaded(cls, about: Mapping[str, Any], arrays: Mapping[str, Array], device: str) -> Flat:
+        index = cls(
+            about["dim"], metric=about["metric"], codec=about["codec"], keep=about["keep"], seed=about["seed"],
+            device=device,
+        )  # fmt: skip
         index._rows.restore(about, arrays)
         return index

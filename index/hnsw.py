@@ -10,7 +10,7 @@ import numpy as np
 
 from gingham.errors import InvalidArgument, NotReady
 from gingham.index.calibration import HELD_OUT, KS, Calibration, calibrate
-from gingham.index.coded_rows import CodedRows, checked_k, padded, under
+from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, padded, under
 from gingham.index.container import save_arrays
 from gingham.index.graph import MOST_NODES, Graph
 from gingham.index.graph_build import GraphBuilder
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 M, EF_CONSTRUCTION, EF_SEARCH = 16, 128, 64
 MOST_M, MOST_EF = 512, 1 << 20
-ROW_CODECS = ("F32", "F16", "BF16", "SQ8", "LVQ", "RaBitQ")
 NIBBLE_DIM = 96
 """Dimensions below which codes of four bits misjudge neighbours so often that those of eight find as many sooner."""
 FREEZE_SHARE = 1 / 8
@@ -128,8 +127,7 @@ class HNSW:
         if codec is None:
             codec = "LVQ8" if isinstance(dim, (int, np.integer)) and dim < NIBBLE_DIM else "LVQ4x8"
         self._rows = CodedRows("HNSW", dim, metric, codec, keep, seed)
-        kind = self._rows.codec.spec.rpartition(",")[2]
-        if not kind.startswith(ROW_CODECS) or kind == "RaBitQ1":
+        if not self._rows.scored_singly:
             raise InvalidArgument(
                 f"HNSW(codec=) expects a codec whose rows are scored one by one, {', '.join(ROW_CODECS)} of 2 to 8 "
                 f"bits, found {codec!r}; gingham.index.Flat takes any"
