@@ -3,7 +3,7 @@ PYTHON := $(shell for p in python3.11 python3; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check bench soak links clean
+.PHONY: run test check bench gpu-check soak links clean
 
 run: .venv/.run            ## install and run the demo on real text
 	@$(BIN)/gingham demo
@@ -23,6 +23,10 @@ check: .venv/.dev links    ## style, types, layers
 
 bench: .venv/.bench        ## figures against peers; see bench/README.md
 	@$(BIN)/python bench/run.py
+
+gpu-check: .venv/.dev      ## a CUDA device against the CPU: the same rows and bits, then speed
+	@$(PIP) -e ".[gpu]"
+	@$(BIN)/python bench/gpu.py --json bench/results/gpu.json
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Gingham needs Python 3.11 or newer as python3.11 or python3; none was found." >&2; exit 1; }

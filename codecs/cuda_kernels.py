@@ -6,10 +6,11 @@ score 32 rows read 32 words in line. Queries are the integers prepared for the C
 A candidate is a key of 64 bits, greater for what is better: the bits of its score, in an order that integers have too,
 over the complement of its row. Keys are unique, so the best are the same whatever order threads run in.
 
-Roofline: a pass of :data:`QUERIES` queries reads the codes once and adds two words of a row to each query with one
-instruction each (8 bits) or one (4 bits), at 64 a cycle and multiprocessor. On a device of 132 multiprocessors at
-1.7 GHz and 3 TB/s, 1M rows of 384 bytes take 128 us to read, and 13 us a query to add: from 10 queries on, adding
-is what bounds.
+Kernels are made for a number of queries that a block scores together: each reads the codes once.
+
+Roofline: an instruction adds two products of 8-bit codes, or four of fewer bits, at 64 a cycle and multiprocessor. On
+a device of 132 multiprocessors at 1.7 GHz and 3 TB/s, 1M rows of 384 bytes take 128 us to read, and 13 us a query to
+add (7 of 4 bits): from 10 queries on, adding is what bounds.
 """
 
 from __future__ import annotations
@@ -31,10 +32,8 @@ from gingham.codecs.cuda_intrinsics import (
 THREADS = 128
 """Threads of a block; each scores two rows."""
 ROWS = 2 * THREADS
-QUERIES = 16
-"""Queries of a block, whose sums for two rows stay in 32 registers."""
 STAGED = 64
-"""Words of each query that lie in shared memory at once: 4 KiB of all."""
+"""Words of each query that lie in shared memory at once: 4 KiB of 16 queries."""
 ONES = 0xFFFFFFFF
 
 
@@ -74,155 +73,201 @@ def _score(product, words, row, factors, parameters, i):
     return add(add(s, multiply(float_of(words[2, row]), parameters[i, 3])), parameters[i, 4])
 
 
-@cuda.jit(device=True, inline=True)
-def _stage(queries, i, start, width, staged):
-    """Copy words of the queries from i on into shared memory, zeros where there are none."""
-    for place in range(cuda.threadIdx.x, STAGED * QUERIES, THREADS):
-        word, query = start + place // QUERIES, i + place % QUERIES
-        inside = word < width and query < queries.shape[0]
-        staged[place // QUERIES, place % QUERIES] = queries[query, word] if inside else int32(0)
+def _staging(queries: int):
+    """The function that copies words of the queries from i on into shared memory, zeros where there are none."""
+
+    @cuda.jit(device=True, inline=True)
+    def stage(words, i, start, staged):
+        for place in range(cuda.threadIdx.x, STAGED * queries, THREADS):
+            word, query = start + place // queries, i + place % queries
+            inside = word < words.shape[1] and query < words.shape[0]
+            staged[place // queries, place % queries] = words[query, word] if inside else int32(0)
+
+    return stage
 
 
-@cuda.jit(device=True, inline=True)
-def _add_plane(x, y, span, parts, mask, shift, word, staged, sums_x, sums_y):
-    """Add one word of a plane of two rows: ``parts`` fields of each byte, which belong to words of queries in turn."""
-    for part in range(parts):
-        a = ((x >> int32(span * part)) & int32(mask)) << int32(shift)
-        b = ((y >> int32(span * part)) & int32(mask)) << int32(shift)
-        for q in range(QUERIES):
-            w = staged[word + part * (16 // parts), q]
-            sums_x[q] = add_quads(w, a, sums_x[q])
-            sums_y[q] = add_quads(w, b, sums_y[q])
+def _finishing(factors: int, queries: int):
+    """The function that scores two rows for all queries of the block, and offers them."""
+
+    @cuda.jit(device=True, inline=True)
+    def finish(sums_x, sums_y, words, row, last, parameters, i, allow, bars, counts, keys):
+        for side in range(2):
+            x = row + side * THREADS
+            if x < last and (allow.shape[0] == 0 or allow[x] != 0):
+                for q in range(queries):
+                    if i + q < parameters.shape[0]:
+                        s = sums_x[q] if side == 0 else sums_y[q]
+                        score = (
+                            s + parameters[i + q, 0]
+                            if factors == 0
+                            else _score(s, words, x, factors, parameters, i + q)
+                        )
+                        _offer(key_of(score, x), i + q, bars, counts, keys)
+
+    return finish
 
 
-@cuda.jit(device=True, inline=True)
-def _finish(sums_x, sums_y, words, row, last, factors, parameters, i, allow, bars, counts, keys):
-    """Score two rows for all queries of the block, and offer them."""
-    for side in range(2):
-        x = row + side * THREADS
-        if x < last and (allow.shape[0] == 0 or allow[x] != 0):
-            for q in range(QUERIES):
-                if i + q < parameters.shape[0]:
-                    s = sums_x[q] if side == 0 else sums_y[q]
-                    _offer(key_of(_score(s, words, x, factors, parameters, i + q), x), i + q, bars, counts, keys)
+def bytes_kernel(factors: int, queries: int):
+    """The kernel that offers rows first to last of 8 bits to all queries; grid (rows / ROWS, all / queries)."""
+    stage, finish = _staging(queries), _finishing(factors, queries)
+
+    @cuda.jit
+    def scan_bytes(words, first, last, prepared, parameters, allow, bars, counts, keys):
+        staged = cuda.shared.array((STAGED, queries), int32)
+        sums_x = cuda.local.array(queries, int32)
+        sums_y = cuda.local.array(queries, int32)
+        row, i = first + cuda.blockIdx.x * ROWS + cuda.threadIdx.x, cuda.blockIdx.y * queries
+        for q in range(queries):
+            sums_x[q] = 0
+            sums_y[q] = 0
+        width, end = prepared.shape[1], words.shape[0] - 1
+        place = factors
+        x, y = words[place, row], words[place, row + THREADS]
+        for start in range(0, width, STAGED):
+            cuda.syncthreads()
+            stage(prepared, i, start, staged)
+            cuda.syncthreads()
+            for j in range(0, min(STAGED, width - start), 2):
+                # Words are read a turn before they are added: reading takes longer than adding.
+                place = min(place + 1, end)
+                next_x, next_y = words[place, row], words[place, row + THREADS]
+                for q in range(queries):
+                    low, high = staged[j, q], staged[j + 1, q]
+                    sums_x[q] = add_pairs_high(high, x, add_pairs_low(low, x, sums_x[q]))
+                    sums_y[q] = add_pairs_high(high, y, add_pairs_low(low, y, sums_y[q]))
+                x, y = next_x, next_y
+        finish(sums_x, sums_y, words, row, last, parameters, i, allow, bars, counts, keys)
+
+    return scan_bytes
 
 
-@cuda.jit
-def scan_bytes(words, factors, first, last, queries, parameters, allow, bars, counts, keys):
-    """Offer rows first to last of 8 bits to all queries; grid (rows / ROWS, queries / QUERIES)."""
-    staged = cuda.shared.array((STAGED, QUERIES), int32)
-    sums_x = cuda.local.array(QUERIES, int32)
-    sums_y = cuda.local.array(QUERIES, int32)
-    row, i = first + cuda.blockIdx.x * ROWS + cuda.threadIdx.x, cuda.blockIdx.y * QUERIES
-    for q in range(QUERIES):
-        sums_x[q] = 0
-        sums_y[q] = 0
-    width = queries.shape[1]
-    for start in range(0, width, STAGED):
-        cuda.syncthreads()
-        _stage(queries, i, start, width, staged)
-        cuda.syncthreads()
-        for j in range(0, min(STAGED, width - start), 2):
-            place = factors + (start + j) // 2
-            x, y = words[place, row], words[place, row + THREADS]
-            for q in range(QUERIES):
-                low, high = staged[j, q], staged[j + 1, q]
-                sums_x[q] = add_pairs_high(high, x, add_pairs_low(low, x, sums_x[q]))
-                sums_y[q] = add_pairs_high(high, y, add_pairs_low(low, y, sums_y[q]))
-    _finish(sums_x, sums_y, words, row, last, factors, parameters, i, allow, bars, counts, keys)
+def _planing(span: int, parts: int, shift: int, queries: int):
+    """The function that adds a plane of 64 dimensions of two rows.
+
+    ``parts`` fields of ``span`` bits in each byte belong to words of the queries in turn. It is given the first words
+    of the rows, and returns the place after the plane and the words there.
+    """
+    mask = ((1 << span) - 1) * 0x01010101
+    count = 16 // parts
+
+    @cuda.jit(device=True, inline=True)
+    def add_plane(words, row, place, end, x, y, first, staged, sums_x, sums_y):
+        for w in range(count):
+            place = min(place + 1, end)
+            next_x, next_y = words[place, row], words[place, row + THREADS]
+            for part in range(parts):
+                a = ((x >> int32(span * part)) & int32(mask)) << int32(shift)
+                b = ((y >> int32(span * part)) & int32(mask)) << int32(shift)
+                for q in range(queries):
+                    word = staged[first + w + part * count, q]
+                    sums_x[q] = add_quads(word, a, sums_x[q])
+                    sums_y[q] = add_quads(word, b, sums_y[q])
+            x, y = next_x, next_y
+        return place, x, y
+
+    return add_plane
 
 
-@cuda.jit
-def scan_planes(words, factors, bits, first, last, queries, parameters, allow, bars, counts, keys):
-    """As :func:`scan_bytes`, of fewer bits: planes of nibbles, crumbs and single bits of 64 dimensions each."""
-    staged = cuda.shared.array((STAGED, QUERIES), int32)
-    sums_x = cuda.local.array(QUERIES, int32)
-    sums_y = cuda.local.array(QUERIES, int32)
-    row, i = first + cuda.blockIdx.x * ROWS + cuda.threadIdx.x, cuda.blockIdx.y * QUERIES
-    for q in range(QUERIES):
-        sums_x[q] = 0
-        sums_y[q] = 0
-    width, place = queries.shape[1], factors
-    for start in range(0, width, STAGED):
-        cuda.syncthreads()
-        _stage(queries, i, start, width, staged)
-        cuda.syncthreads()
-        for j in range(0, min(STAGED, width - start), 16):
-            shift = 0
-            if bits & 4:
-                for w in range(8):
-                    x, y = words[place, row], words[place, row + THREADS]
-                    _add_plane(x, y, 4, 2, 0x0F0F0F0F, 0, j + w, staged, sums_x, sums_y)
-                    place += 1
-                shift = 4
-            if bits & 2:
-                for w in range(4):
-                    x, y = words[place, row], words[place, row + THREADS]
-                    _add_plane(x, y, 2, 4, 0x03030303, shift, j + w, staged, sums_x, sums_y)
-                    place += 1
-                shift += 2
-            if bits & 1:
-                for w in range(2):
-                    x, y = words[place, row], words[place, row + THREADS]
-                    _add_plane(x, y, 1, 8, 0x01010101, shift, j + w, staged, sums_x, sums_y)
-                    place += 1
-    _finish(sums_x, sums_y, words, row, last, factors, parameters, i, allow, bars, counts, keys)
+def planes_kernel(factors: int, bits: int, queries: int):
+    """As :func:`bytes_kernel`, of fewer bits: planes of nibbles, crumbs and single bits of 64 dimensions each."""
+    stage, finish = _staging(queries), _finishing(factors, queries)
+    nibbles, crumbs = _planing(4, 2, 0, queries), _planing(2, 4, bits & 4, queries)
+    singles = _planing(1, 8, bits & 6, queries)
+
+    @cuda.jit
+    def scan_planes(words, first, last, prepared, parameters, allow, bars, counts, keys):
+        staged = cuda.shared.array((STAGED, queries), int32)
+        sums_x = cuda.local.array(queries, int32)
+        sums_y = cuda.local.array(queries, int32)
+        row, i = first + cuda.blockIdx.x * ROWS + cuda.threadIdx.x, cuda.blockIdx.y * queries
+        for q in range(queries):
+            sums_x[q] = 0
+            sums_y[q] = 0
+        width, end = prepared.shape[1], words.shape[0] - 1
+        place = factors
+        x, y = words[place, row], words[place, row + THREADS]
+        for start in range(0, width, STAGED):
+            cuda.syncthreads()
+            stage(prepared, i, start, staged)
+            cuda.syncthreads()
+            for j in range(0, min(STAGED, width - start), 16):
+                if bits & 4:
+                    place, x, y = nibbles(words, row, place, end, x, y, j, staged, sums_x, sums_y)
+                if bits & 2:
+                    place, x, y = crumbs(words, row, place, end, x, y, j, staged, sums_x, sums_y)
+                if bits & 1:
+                    place, x, y = singles(words, row, place, end, x, y, j, staged, sums_x, sums_y)
+        finish(sums_x, sums_y, words, row, last, parameters, i, allow, bars, counts, keys)
+
+    return scan_planes
 
 
-@cuda.jit(device=True, inline=True)
-def _value(kind, words, place, part, row):
-    """A number of a row of floats: float32, or half a word of float16 or bfloat16."""
-    word = words[place, row]
-    if kind == 1:
-        return float_of(word)
-    if kind == 2:
-        return low_half(word) if part == 0 else high_half(word)
-    return float_of(word << int32(16)) if part == 0 else float_of(word & int32(-65536))
+def _opening(kind: int):
+    """The function that gives the one or two numbers of a word: of float32, float16 or bfloat16 (kind 1, 2, 3)."""
+
+    @cuda.jit(device=True, inline=True)
+    def value(word, part):
+        if kind == 1:
+            return float_of(word)
+        if kind == 2:
+            return low_half(word) if part == 0 else high_half(word)
+        return float_of(word << int32(16)) if part == 0 else float_of(word & int32(-65536))
+
+    return value
 
 
-@cuda.jit
-def scan_floats(words, kind, metric, first, last, queries, parameters, allow, bars, counts, keys):
-    """As :func:`scan_bytes`, of rows of float32, float16 and bfloat16 (kind 1, 2, 3), for dot (metric 0) and l2 (2)."""
-    staged = cuda.shared.array((STAGED, QUERIES), int32)
-    sums_x = cuda.local.array(QUERIES, float32)
-    sums_y = cuda.local.array(QUERIES, float32)
-    row, i = first + cuda.blockIdx.x * ROWS + cuda.threadIdx.x, cuda.blockIdx.y * QUERIES
-    for q in range(QUERIES):
-        sums_x[q] = 0
-        sums_y[q] = 0
-    width, halves = queries.shape[1], 1 if kind == 1 else 2
-    for start in range(0, width, STAGED):
-        cuda.syncthreads()
-        _stage(queries, i, start, width, staged)
-        cuda.syncthreads()
-        for j in range(min(STAGED, width - start)):
-            place, part = (start + j) // halves, (start + j) % halves
-            x, y = _value(kind, words, place, part, row), _value(kind, words, place, part, row + THREADS)
-            for q in range(QUERIES):
-                w = float_of(staged[j, q])
-                if metric == 2:
-                    sums_x[q] -= (w - x) * (w - x)
-                    sums_y[q] -= (w - y) * (w - y)
-                else:
-                    sums_x[q] += w * x
-                    sums_y[q] += w * y
-    for side in range(2):
-        x = row + side * THREADS
-        if x < last and (allow.shape[0] == 0 or allow[x] != 0):
-            for q in range(QUERIES):
-                if i + q < parameters.shape[0]:
-                    s = sums_x[q] if side == 0 else sums_y[q]
-                    _offer(key_of(s + parameters[i + q, 0], x), i + q, bars, counts, keys)
+def floats_kernel(kind: int, metric: int, queries: int):
+    """As :func:`bytes_kernel`, of rows of floats, for dot (metric 0) and l2 (2)."""
+    stage, finish, value = _staging(queries), _finishing(0, queries), _opening(kind)
+    halves = 1 if kind == 1 else 2
+
+    @cuda.jit
+    def scan_floats(words, first, last, prepared, parameters, allow, bars, counts, keys):
+        staged = cuda.shared.array((STAGED, queries), int32)
+        sums_x = cuda.local.array(queries, float32)
+        sums_y = cuda.local.array(queries, float32)
+        row, i = first + cuda.blockIdx.x * ROWS + cuda.threadIdx.x, cuda.blockIdx.y * queries
+        for q in range(queries):
+            sums_x[q] = 0
+            sums_y[q] = 0
+        width, place, end = prepared.shape[1], 0, words.shape[0] - 1
+        x, y = words[0, row], words[0, row + THREADS]
+        for start in range(0, width, STAGED):
+            cuda.syncthreads()
+            stage(prepared, i, start, staged)
+            cuda.syncthreads()
+            for j in range(0, min(STAGED, width - start), halves):
+                place = min(place + 1, end)
+                next_x, next_y = words[place, row], words[place, row + THREADS]
+                for part in range(halves):
+                    a, b = value(x, part), value(y, part)
+                    for q in range(queries):
+                        # Past an odd width the query is 0; a row of l2 is, too, being filled with zeros.
+                        w = float_of(staged[j + part, q])
+                        if metric == 2:
+                            sums_x[q] -= (w - a) * (w - a)
+                            sums_y[q] -= (w - b) * (w - b)
+                        else:
+                            sums_x[q] += w * a
+                            sums_y[q] += w * b
+                x, y = next_x, next_y
+        finish(sums_x, sums_y, words, row, last, parameters, i, allow, bars, counts, keys)
+
+    return scan_floats
 
 
-def keep_best_kernel(capacity: int, threads: int):  # type: ignore[no-untyped-def]
+def keep_best_kernel(capacity: int, threads: int):
     """The kernel that sorts the candidates of each query, of which there is room for ``capacity``, a power of two."""
 
     @cuda.jit
-    def keep_best(k, bars, counts, keys, overflowed):
-        """Keep the k best keys of each query, best first, and raise its bar to the k-th; a block for each query."""
+    def keep_best(bars, counts, keys, best):
+        """Keep the best keys of each query, as many as ``best`` has columns, and raise its bar to the last of them.
+
+        A block for each query. The last of ``counts``, of one more than there are queries, is set where there were
+        more candidates than room.
+        """
         held = cuda.shared.array(capacity, uint64)
-        i, thread = cuda.blockIdx.x, cuda.threadIdx.x
+        i, thread, k = cuda.blockIdx.x, cuda.threadIdx.x, best.shape[1]
         n = min(int64(counts[i]), int64(capacity))
         size = 2
         while size < n:
@@ -243,12 +288,13 @@ def keep_best_kernel(capacity: int, threads: int):  # type: ignore[no-untyped-de
                 cuda.syncthreads()
                 step //= 2
             length *= 2
-        for j in range(thread, min(int64(k), n), threads):
+        for j in range(thread, min(k, n), threads):
             keys[i, j] = held[j]
+            best[i, j] = held[j]
         if thread == 0:
             if counts[i] > capacity:
-                overflowed[0] = 1
-            counts[i] = min(int64(k), n)
+                counts[cuda.gridDim.x] = 1
+            counts[i] = min(k, n)
             if n >= k:
                 bars[i] = max(bars[i], held[k - 1])
 

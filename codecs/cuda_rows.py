@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,9 @@ SORTERS = 512
 """Threads of the block that sorts them."""
 UPLOAD_BYTES = 64 << 20
 """Rows copied at once, before they are turned into columns."""
-GROWTH = 8
+TOGETHER = (1, 4, 16)
+"""Queries that a block may score together: with 16 their sums for two rows fill the registers."""
+GROWTH = 32
 """A pass reads at most so many times the rows before it, of which each brings about k candidates in random order."""
 SPARE_BYTES = 256 << 20
 """Of the device's memory left to others and to the candidates."""
@@ -53,11 +56,14 @@ class CudaRows:
         kernels = _kernels()
         self._kind, self._factors, self._bits = rows.kind, rows.factors, rows.bits
         self._capacity, self._sorters, self._n, self._device = capacity, sorters, n, device
-        self._keep_best = _keep_best(capacity, sorters)
+        self._busy = Lock()
+        self._scratch: tuple[Any, ...] | None = None
         width, padded = -(-rows.stride // 4), -(-n // kernels.ROWS) * kernels.ROWS
         _check_room(4 * width * padded, device)
         with device.active():
             self._words = kernels.cuda.device_array((width, padded), np.int32)
+            if padded > n:
+                self._words[:, n:] = 0
             step = max(1, UPLOAD_BYTES // rows.stride)
             for start in range(0, n, step):
                 piece = kernels.cuda.to_device(_words(rows, start, min(start + step, n)))
@@ -94,7 +100,7 @@ class CudaRows:
         more candidates than there is room for is found out in the end, and then all is read again in passes that
         are short enough whatever the order of the rows.
         """
-        with self._device.active():
+        with self._busy, self._device.active():
             found = self._passes(rows, floors, k, allow, GROWTH)
             if found is None:
                 found = self._passes(rows, floors, k, allow, 0)
@@ -105,35 +111,40 @@ class CudaRows:
         self, rows: RowScores, floors: Array, k: int, allow: Array | None, growth: int
     ) -> tuple[Array, Array] | None:
         """One round of passes; None if there were too many candidates in one."""
-        kernels = _kernels()
-        cuda = kernels.cuda
-        n_queries = len(floors)
-        queries = cuda.to_device(_query_words(rows))
-        parameters = cuda.to_device(np.ascontiguousarray(rows.parameters))
-        mask = cuda.to_device(np.empty(0, np.uint8) if allow is None else allow.view(np.uint8))
-        bars = cuda.to_device(_floor_keys(floors))
-        counts = cuda.to_device(np.zeros(n_queries, np.int32))
-        overflowed = cuda.to_device(np.zeros(1, np.int32))
-        keys = cuda.device_array((n_queries, self._capacity), np.uint64)
-        blocks, first = -(-n_queries // kernels.QUERIES), 0
-        # A pass begins at a whole block of rows, so the least one must hold a block.
+        kernels, n_queries = _kernels(), len(floors)
+        to_device = kernels.cuda.to_device
+        together = next((size for size in TOGETHER if size >= n_queries), TOGETHER[-1])
+        scan = _scan_kernel(self._kind, self._factors, self._bits, together)
+        keep_best = _keep_best_kernel(self._capacity, self._sorters)
+        bars, counts, keys, best = self._room(n_queries, k)
+        counts.copy_to_device(np.zeros(n_queries + 1, np.int32))
+        bars.copy_to_device(_floor_keys(floors))
+        queries, parameters = to_device(_query_words(rows)), to_device(np.ascontiguousarray(rows.parameters))
+        mask = to_device(np.empty(0, np.uint8) if allow is None else allow.view(np.uint8))
+        # A pass begins at a whole block of rows, and the least one must hold a block.
         least = max(kernels.ROWS, (self._capacity - k) // kernels.ROWS * kernels.ROWS)
+        growth, first = min(growth, (self._capacity - k) // (2 * k)), 0
         while first < self._n:
             deadline.check()
             last = min(self._n, first + max(least, first * growth // kernels.ROWS * kernels.ROWS))
-            grid = -(-(last - first) // kernels.ROWS), blocks
-            ends = first, last, queries, parameters, mask, bars, counts, keys
-            if self._kind != PACKED:
-                kernels.scan_floats[grid, kernels.THREADS](self._words, self._kind, self._factors, *ends)
-            elif self._bits == 8:
-                kernels.scan_bytes[grid, kernels.THREADS](self._words, self._factors, *ends)
-            else:
-                kernels.scan_planes[grid, kernels.THREADS](self._words, self._factors, self._bits, *ends)
-            self._keep_best[n_queries, self._sorters](k, bars, counts, keys, overflowed)
+            grid = -(-(last - first) // kernels.ROWS), -(-n_queries // together)
+            scan[grid, kernels.THREADS](
+                self._words, first, last, queries, parameters, mask, bars, counts, keys
+            )  # fmt: skip
+            keep_best[n_queries, self._sorters](bars, counts, keys, best)
             first = last
-        if overflowed.copy_to_host()[0]:
-            return None
-        return _unpacked(keys[:, :k].copy_to_host(), counts.copy_to_host(), floors)
+        held = counts.copy_to_host()
+        return None if held[-1] else _unpacked(best.copy_to_host(), held[:-1], floors)
+
+    def _room(self, n_queries: int, k: int) -> tuple[Any, ...]:
+        """Bars, counts, candidates and the best of them, kept for the next scan of as many queries."""
+        if self._scratch is None or self._scratch[3].shape != (n_queries, k):
+            empty = _kernels().cuda.device_array
+            self._scratch = (
+                empty(n_queries, np.uint64), empty(n_queries + 1, np.int32),
+                empty((n_queries, self._capacity), np.uint64), empty((n_queries, k), np.uint64),
+            )  # fmt: skip
+        return self._scratch
 
 
 def _words(rows: RowScores, start: int, stop: int) -> Array:
@@ -181,7 +192,16 @@ def _check_room(needed: int, device: Device) -> None:
 
 
 @cache
-def _keep_best(capacity: int, sorters: int) -> Any:
+def _scan_kernel(kind: int, factors: int, bits: int, together: int) -> Any:
+    if kind != PACKED:
+        return _kernels().floats_kernel(kind, factors, together)
+    if bits == 8:
+        return _kernels().bytes_kernel(factors, together)
+    return _kernels().planes_kernel(factors, bits, together)
+
+
+@cache
+def _keep_best_kernel(capacity: int, sorters: int) -> Any:
     return _kernels().keep_best_kernel(capacity, sorters)
 
 
