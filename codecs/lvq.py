@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
+_NO_INTEGERS = np.empty((0, 0), np.int8)
+
+
 class LVQQueries(NamedTuple):
     """Queries for both levels: the rounded one, what rounding left out, and the one for the second level."""
 
@@ -139,26 +142,25 @@ class LVQ:
 
     def prepare(self, queries: Array, bias: Array | None = None) -> LVQQueries:
         """Subtract the mean and round."""
-        n, coarse, fine_bits = len(queries), self._coarse, self.fine_bits
-        twice = fine_bits > 0 and self.bits == 4
-        size, fine_size, fine_width = n * coarse.query_bytes, 0, 0
-        if fine_bits:
-            fine_size, fine_width = n * self._fine.query_bytes, self._fine.width
-        first = 2 * size if twice else size
-        integers = np.empty(first + fine_size, np.int8)
-        parameters = np.empty((1 + twice + (fine_bits > 0), n, 5), np.float32)
+        n, twice, levels = len(queries), self.fine_bits > 0 and self.bits == 4, 1
+        integers = np.empty((n, self._coarse.query_bytes), np.int8)
+        rest = fine = _NO_INTEGERS
+        if twice:
+            rest, levels = np.empty(integers.shape, np.int8), 2
+        if self.fine_bits:
+            fine, levels = np.empty((n, self._fine.query_bytes), np.int8), levels + 1
+        parameters = np.empty((levels, n, 5), np.float32)
         _kernels().prepare_levels(
-            queries.ctypes.data, n, self.dim, self._mean_address, 2 if self.metric == "l2" else 0, SUM_LIMIT,
-            self.bits, coarse.width, fine_bits, fine_width, np.empty(self.dim, np.float32),
-            np.empty(self.dim, np.float32), integers, parameters,
+            queries.ctypes.data, n, self.dim, self._mean_address, 2 if self.metric == "l2" else 0, SUM_LIMIT, self.bits,
+            self.fine_bits, integers, rest, fine, parameters,
         )  # fmt: skip
         if bias is not None:
             parameters[0, :, 4] += bias
-        rounded = PackedQueries(integers[:size].reshape(n, -1), parameters[0])
-        if not fine_bits:
+        rounded = PackedQueries(integers, parameters[0])
+        if not self.fine_bits:
             return LVQQueries(rounded, None, None)
-        rest = PackedQueries(integers[size:first].reshape(n, -1), parameters[1]) if twice else None
-        return LVQQueries(rounded, rest, PackedQueries(integers[first:].reshape(n, -1), parameters[-1]))
+        left = PackedQueries(rest, parameters[1]) if twice else None
+        return LVQQueries(rounded, left, PackedQueries(fine, parameters[-1]))
 
     def scan(
         self, prepared: LVQQueries, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array

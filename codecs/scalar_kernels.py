@@ -336,49 +336,39 @@ def round_queries(queries, dim, limit, levels, most, times, middle, out, paramet
 
 
 @kernel(
-    "void(uint64, int64, int64, uint64, int64, float64, int64, int64, int64, int64, float32[::1], float32[::1],"
-    "int8[::1], float32[:,:,::1])"
+    "void(uint64, int64, int64, uint64, int64, float64, int64, int64, int8[:,::1], int8[:,::1], int8[:,::1],"
+    "float32[:,:,::1])"
 )
-def prepare_levels(
-    queries, n, dim, mean, metric, most, bits, width, fine_bits, fine_width, near, left, out, parameters
-):
+def prepare_levels(queries, n, dim, mean, metric, most, bits, fine_bits, coarse, rest, fine, parameters):
     """Center queries and round them for LVQ: for the first level, for what that leaves out, and for the second level.
 
     Parameters
     ----------
-    near, left : (dim,), scratch
-    out : the integers of all queries for the first level, for what they left out where it has 4 bits and there is a
-        second level, and for the second level; int16 for 8 bits, else int8
-    parameters : (as many, n, 5)
+    mean : address of float32 (dim,)
+    coarse, rest, fine : the integers (n, bytes), int16 for 8 bits, else int8; ``rest`` has no rows where what is left
+        out does not count, which is so but for 4 bits with a second level, and ``fine`` none without a second level
+    parameters : (levels, n, 5), as many as there are integers of
     """
     square = _product(mean, mean, dim)
     times = float32(2.0) if metric == 2 else float32(1.0)
     third = float32(-1.0) if metric == 2 else float32(1.0)
     limit, fine_limit = 32767.0 if bits == 8 else 127.0, 32767.0 if fine_bits == 8 else 127.0
     levels, fine_levels = float64((1 << bits) - 1), float64((1 << fine_bits) - 1)
-    twice = fine_bits > 0 and bits == 4
+    near, left, whole = np.empty(dim, np.float32), np.empty(dim, np.float32), np.empty(dim, np.int32)
     nothing = left[:0]
-    size, fine_size = width * (2 if bits == 8 else 1), fine_width * (2 if fine_bits == 8 else 1)
-    rest = out[n * size :]
-    fine = rest[n * size :] if twice else rest
-    whole = np.empty(dim, np.int32)
     for row in range(n):
         share, constant = _center_query(queries + uint64(4 * row * dim), dim, mean, square, metric, near)
         p = parameters[0, row]
-        place = out[row * size : (row + 1) * size]
-        _round_query(near, dim, limit, levels, most, times, 0.0, whole, place, p, left)
+        _round_query(near, dim, limit, levels, most, times, 0.0, whole, coarse[row], p, left)
         p[3], p[4] = third * share, float32(constant)
-        if fine_bits == 0:
-            continue
-        last = parameters[len(parameters) - 1, row]
-        if twice:
+        if len(rest) > 0:
             p = parameters[1, row]
-            place = rest[row * size : (row + 1) * size]
-            _round_query(left, dim, limit, levels, most, times, 0.0, whole, place, p, nothing)
+            _round_query(left, dim, limit, levels, most, times, 0.0, whole, rest[row], p, nothing)
             p[3], p[4] = float32(0.0), float32(0.0)
-        place = fine[row * fine_size : (row + 1) * fine_size]
-        _round_query(near, dim, fine_limit, fine_levels, most, times, 0.0, whole, place, last, nothing)
-        last[3], last[4] = third, float32(0.0)
+        if len(fine) > 0:
+            last = parameters[len(parameters) - 1, row]
+            _round_query(near, dim, fine_limit, fine_levels, most, times, 0.0, whole, fine[row], last, nothing)
+            last[3], last[4] = third, float32(0.0)
 
 
 @kernel("int64(uint64, int64, int64, int64, float32[:,::1])")
