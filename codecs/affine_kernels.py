@@ -53,6 +53,19 @@ def scan_packed(codes, stride, factors, width, bits, start, stop, tile, queries,
                 _offer(scores, rows, i, score_row(x, factors, q, width, bits, uint64(_AHEAD), parameters, i), row)
 
 
+@kernel(f"void({_SCORED}, int64[:,::1], int8[:,::1], float32[:,::1], uint64, float32[:,::1], int64[:,::1])")
+def scan_packed_spans(codes, stride, factors, width, bits, spans, queries, parameters, allow, scores, rows):
+    """Offer spans of rows to the heap of one query each; spans (m, 3): a query, start and stop."""
+    for j in range(len(spans)):
+        i = spans[j, 0]
+        q = uint64(queries.ctypes.data) + uint64(i * queries.shape[1])
+        for row in range(spans[j, 1], spans[j, 2]):
+            if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
+                continue
+            x = codes + uint64(row * stride)
+            _offer(scores, rows, i, score_row(x, factors, q, width, bits, uint64(_AHEAD), parameters, i), row)
+
+
 @kernel(f"void({_SCORED}, int8[:,::1], float32[:,::1], int64[:,::1], float32[:,::1])")
 def score_packed(codes, stride, factors, width, bits, queries, parameters, rows, out):
     """Score the listed rows of each query; a negative row scores -inf."""

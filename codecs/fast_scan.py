@@ -137,6 +137,12 @@ class FastScan:
         """Offer rows to heaps."""
         self._layout.scan(prepared, codes.arrays["blocks"], start, stop, allow, scores, rows)
 
+    def scan_spans(
+        self, prepared: BlockQueries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
+    ) -> None:
+        """Offer spans of rows to heaps."""
+        self._layout.scan_spans(prepared, codes.arrays["blocks"], spans, allow, scores, rows)
+
     def score(self, prepared: BlockQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""
         self._layout.score(prepared, codes.arrays["blocks"], rows, out)

@@ -355,6 +355,20 @@ def scan_blocks(codes, pairs, tables, parameters, plus, times, error, start, sto
                 _scan_one(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
 
 
+@kernel(f"void({_SCORED}, int64[:,::1], uint64, float32[:,::1], int64[:,::1])")
+def scan_block_spans(codes, pairs, tables, parameters, plus, times, error, spans, allow, scores, rows):
+    """Offer spans of rows to the heap of one query each; spans (m, 3): a query, start, a multiple of 32, and stop."""
+    stride = uint64(32 * pairs)
+    scratch = np.empty(32, np.float32)
+    room = uint64(scratch.ctypes.data)
+    for j in range(len(spans)):
+        i = spans[j, 0]
+        table, query = tables + uint64(i) * stride, parameters + uint64(20 * i)
+        _scan_one(
+            codes, pairs, table, query, plus, times, error, spans[j, 1], spans[j, 2], allow, room, i, scores, rows
+        )
+
+
 @inline
 def _place(row):
     """Byte of a row among the 16 of a code."""

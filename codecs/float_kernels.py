@@ -42,6 +42,24 @@ def scan_rows(vectors, kind, start, stop, queries, dim, metric, norms, biases, a
                 sift(scores, rows, q, int64(scores.shape[1]))
 
 
+@kernel("void(uint64, int64, int64[:,::1], uint64, int64, int64, float32[::1], uint64, float32[:,::1], int64[:,::1])")
+def scan_row_spans(vectors, kind, spans, queries, dim, metric, biases, allow, scores, rows):
+    """Offer spans of rows to the heap of one query each; spans (m, 3): a query, start and stop."""
+    width, none = uint64(dim * (2 if kind else 4)), uint64(0)
+    for j in range(len(spans)):
+        q = spans[j, 0]
+        query = queries + uint64(4 * q * dim)
+        for row in range(spans[j, 1], spans[j, 2]):
+            if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
+                continue
+            x = vectors + uint64(row) * width
+            s = score_float_row(x, kind, query, dim, metric, none, row) + biases[q]
+            if s > scores[q, 0]:
+                scores[q, 0] = s
+                rows[q, 0] = row
+                sift(scores, rows, q, int64(scores.shape[1]))
+
+
 @kernel("void(uint64, int64, uint64, int64, int64, uint64, float32[::1], int64[:,::1], float32[:,::1])")
 def score_candidates(vectors, kind, queries, dim, metric, norms, biases, rows, out):
     """Score the listed rows of each query; a negative row scores -inf."""

@@ -168,6 +168,12 @@ class LVQ:
         """Offer rows to heaps by their first level."""
         self._coarse.scan(prepared.coarse, codes.arrays["coarse"], start, stop, allow, scores, rows)
 
+    def scan_spans(
+        self, prepared: LVQQueries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
+    ) -> None:
+        """Offer spans of rows to heaps by their first level."""
+        self._coarse.scan_spans(prepared.coarse, codes.arrays["coarse"], spans, allow, scores, rows)
+
     def score(self, prepared: LVQQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows by their first level."""
         self._coarse.score(prepared.coarse, codes.arrays["coarse"], rows, out)

@@ -116,6 +116,18 @@ class NibbleBlocks:
             *_addresses(factors), start, stop, allow, scores, rows,
         )  # fmt: skip
 
+    def scan_spans(
+        self, prepared: BlockQueries, blocks: Array, spans: Array, allow: int, scores: Array, rows: Array,
+        *, factors: Factors | None = None,
+    ) -> None:  # fmt: skip
+        """Offer spans of rows to heaps: see :meth:`gingham.codecs.protocol.SpanCodec.scan_spans`."""
+        from gingham.codecs import fast_scan_kernels
+
+        fast_scan_kernels.scan_block_spans(
+            blocks.ctypes.data, self.pairs, prepared.tables.ctypes.data, prepared.parameters.ctypes.data,
+            *_addresses(factors), spans, allow, scores, rows,
+        )  # fmt: skip
+
     def score(
         self, prepared: BlockQueries, blocks: Array, rows: Array, out: Array, *, factors: Factors | None = None
     ) -> None:

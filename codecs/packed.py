@@ -162,6 +162,15 @@ class PackedRows:
             prepared.integers, prepared.parameters, allow, scores, rows,
         )  # fmt: skip
 
+    def scan_spans(
+        self, prepared: PackedQueries, codes: Array, spans: Array, allow: int, scores: Array, rows: Array
+    ) -> None:
+        """Offer spans of rows to heaps: see :meth:`gingham.codecs.protocol.SpanCodec.scan_spans`."""
+        _kernels()[0].scan_packed_spans(
+            codes.ctypes.data, self.stride, self.factors, self.width, self.bits, spans,
+            prepared.integers, prepared.parameters, allow, scores, rows,
+        )  # fmt: skip
+
     def score(self, prepared: PackedQueries, codes: Array, rows: Array, out: Array) -> None:
         """Score listed rows: see :meth:`gingham.codecs.protocol.Codec.score`."""
         _kernels()[0].score_packed(

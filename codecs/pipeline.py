@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from gingham.parallel import run_blocks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from gingham.codecs.protocol import Codec, Codes, Transform
+    from gingham.codecs.protocol import Codec, Codes, SpanCodec, Transform
     from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
@@ -120,6 +120,10 @@ class Pipeline:
     def scan(self, prepared: Any, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array) -> None:
         """Offer rows to heaps."""
         self.codec.scan(prepared, codes, start, stop, allow, scores, rows)
+
+    def scan_spans(self, prepared: Any, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array) -> None:
+        """Offer spans of rows to heaps, of a codec that does."""
+        cast("SpanCodec", self.codec).scan_spans(prepared, codes, spans, allow, scores, rows)
 
     def score(self, prepared: Any, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""

@@ -204,6 +204,20 @@ class Codec(Protocol):
         ...
 
 
+class SpanCodec(Codec, Protocol):
+    """A codec that scans other rows for each query, as lists do."""
+
+    def scan_spans(self, prepared: Any, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array) -> None:
+        """Offer spans of rows to the heap of one query each.
+
+        Parameters
+        ----------
+        spans : int64 (m, 3): a query, start, a multiple of :data:`BLOCK_ROWS`, and stop
+        allow, scores, rows : as of :meth:`scan`, but rows may be offered in any order
+        """
+        ...
+
+
 def join_rows(parts: Sequence[Codes]) -> Codes:
     """Join codes whose arrays all run over rows."""
     names = parts[0].arrays

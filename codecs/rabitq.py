@@ -157,6 +157,12 @@ class RaBitQ:
         """Offer rows to heaps."""
         self._layout.scan(prepared.packed, codes.arrays["rows"], start, stop, allow, scores, rows)
 
+    def scan_spans(
+        self, prepared: RaBitQQueries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
+    ) -> None:
+        """Offer spans of rows to heaps."""
+        self._layout.scan_spans(prepared.packed, codes.arrays["rows"], spans, allow, scores, rows)
+
     def score(self, prepared: RaBitQQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""
         self._layout.score(prepared.packed, codes.arrays["rows"], rows, out)

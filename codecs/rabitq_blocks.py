@@ -182,6 +182,14 @@ class RaBitQBlocks:
             prepared.blocks, codes.arrays["blocks"], start, stop, allow, scores, rows, factors=_factors(codes)
         )
 
+    def scan_spans(
+        self, prepared: RaBitQBlocksQueries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
+    ) -> None:
+        """Offer spans of rows to heaps."""
+        self._layout.scan_spans(
+            prepared.blocks, codes.arrays["blocks"], spans, allow, scores, rows, factors=_factors(codes)
+        )
+
     def score(self, prepared: RaBitQBlocksQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""
         self._layout.score(prepared.blocks, codes.arrays["blocks"], rows, out, factors=_factors(codes))

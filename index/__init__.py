@@ -10,9 +10,14 @@ if TYPE_CHECKING:
     from gingham.index.flat import FlatStats as FlatStats
     from gingham.index.hnsw import HNSW as HNSW
     from gingham.index.hnsw import HNSWStats as HNSWStats
+    from gingham.index.ivf import IVF as IVF
+    from gingham.index.ivf import IVFStats as IVFStats
 
-_PLACES = {"Flat": "flat", "FlatStats": "flat", "HNSW": "hnsw", "HNSWStats": "hnsw", "load": "files"}
-__all__ = ["HNSW", "Flat", "FlatStats", "HNSWStats", "load"]
+_PLACES = {
+    "Flat": "flat", "FlatStats": "flat", "HNSW": "hnsw", "HNSWStats": "hnsw", "IVF": "ivf", "IVFStats": "ivf",
+    "load": "files",
+}  # fmt: skip
+__all__ = ["HNSW", "IVF", "Flat", "FlatStats", "HNSWStats", "IVFStats", "load"]
 
 
 def __getattr__(name: str) -> object:

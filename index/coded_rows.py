@@ -92,12 +92,20 @@ class CodedRows:
 
     def encoded(self, rows: Array) -> tuple[Codes, Array | None]:
         """Codes of checked rows, at least one, and what is kept of them; the codec is trained with the first."""
-        kept, codec = None if self.keep is None else _kept(rows, self.keep), self.codec
-        if not codec.trained:
-            codec = codec.train(_sampled(rows, SAMPLE_ROWS, self.seed), seed=self.seed)
+        kept, codec = self.kept_of(rows), self.trained_on(rows)
         codes = encode_rows(codec, len(rows), lambda part: rows[part])
         self.codec = codec
         return codes, kept
+
+    def kept_of(self, rows: Array) -> Array | None:
+        """What is kept of checked rows."""
+        return None if self.keep is None else _kept(rows, self.keep)
+
+    def trained_on(self, rows: Array) -> Codec:
+        """The codec, trained with some rows if it is not."""
+        if self.codec.trained:
+            return self.codec
+        return self.codec.train(_sampled(rows, SAMPLE_ROWS, self.seed), seed=self.seed)
 
     def append(self, codes: Codes, kept: Array | None) -> None:
         """Append what :meth:`encoded` gave."""
@@ -147,12 +155,7 @@ class CodedRows:
 
     def checked_allow(self, allow: object) -> Array:
         """Bool (n,), C-contiguous."""
-        mask = np.asarray(allow)
-        if mask.dtype != np.bool_ or mask.shape != (len(self),):
-            raise InvalidArgument(
-                f"search(allow=) expects {len(self)} bools, one a row, found {mask.dtype} of shape {mask.shape}"
-            )
-        return np.ascontiguousarray(mask)
+        return checked_mask(allow, len(self))
 
     def rescore(self, queries: Array, rows: Array) -> Array:
         """Scores of listed rows from the vectors kept, which there are."""
@@ -198,6 +201,27 @@ def checked_k(k: object) -> int:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise InvalidArgument(f"search(k) expects an integer of at least 1, found {k!r}")
     return int(k)
+
+
+def checked_oversample(oversample: object) -> float | None:
+    """A finite number of at least 1, or None."""
+    if oversample is None:
+        return None
+    if (
+        isinstance(oversample, bool)
+        or not isinstance(oversample, (int, float, np.integer, np.floating))
+        or not 1 <= oversample < float("inf")
+    ):
+        raise InvalidArgument(f"search(oversample=) expects a number of at least 1, found {oversample!r}")
+    return float(oversample)
+
+
+def checked_mask(allow: object, n: int) -> Array:
+    """Bool (n,), C-contiguous."""
+    mask = np.asarray(allow)
+    if mask.dtype != np.bool_ or mask.shape != (n,):
+        raise InvalidArgument(f"search(allow=) expects {n} bools, one a row, found {mask.dtype} of shape {mask.shape}")
+    return np.ascontiguousarray(mask)
 
 
 def padded(scores: Array, rows: Array, k: int) -> tuple[Array, Array]:

@@ -8,14 +8,15 @@ from gingham.errors import FormatTooNew, InvalidArgument
 from gingham.index.container import load_arrays
 from gingham.index.flat import Flat
 from gingham.index.hnsw import HNSW
+from gingham.index.ivf import IVF
 
 if TYPE_CHECKING:
     import os
 
-_KINDS: dict[str, type[Flat | HNSW]] = {"Flat": Flat, "HNSW": HNSW}
+_KINDS: dict[str, type[HNSW | IVF]] = {"HNSW": HNSW, "IVF": IVF}
 
 
-def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Flat | HNSW:
+def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Flat | HNSW | IVF:
     """Map an index that ``save`` wrote, after checking its checksums.
 
     Parameters
@@ -29,11 +30,12 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Flat | HNSW:
     Corrupt, ChecksumMismatch, FormatTooNew : it cannot be read
     """
     about, arrays = load_arrays(path)
+    if about["kind"] == "Flat":
+        return Flat._loaded(about, arrays, device)
     kind = _KINDS.get(about["kind"])
     if kind is None:
-        raise FormatTooNew(f"load(path) expects an index of {sorted(_KINDS)}, found {about['kind']!r} in {path}")
-    if kind is Flat:
-        return Flat._loaded(about, arrays, device)
+        known = ["Flat", *_KINDS]
+        raise FormatTooNew(f"load(path) expects an index of {known}, found {about['kind']!r} in {path}")
     if device != "cpu":
         raise InvalidArgument(f"load(device=) expects a flat index, found {about['kind']}, which the CPU searches")
-    return HNSW._loaded(about, arrays)
+    return kind._loaded(about, arrays)

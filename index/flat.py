@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gingham.codecs.devices import find_device
 from gingham.errors import InvalidArgument, ResourceExhausted
-from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, padded
+from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, checked_oversample, padded
 from gingham.index.container import save_arrays
 from gingham.index.two_stage import search_codes
 
@@ -25,7 +25,32 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+DEVICE_QUERIES = 1024
+"""Queries that a device scans at once."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _OnDevice:
+    """Rows of codes and their copy on a device, as a :class:`gingham.index.two_stage.Scanner`."""
+
+    codec: Codec
+    codes: Codes
+    copy: CudaRows
+    queries: int = DEVICE_QUERIES
+
+    @property
+    def most(self) -> int:
+        return self.copy.most
+
+    @property
+    def exact(self) -> bool:
+        return self.copy.exact
+
+    def scan(self, queries: Array, prepared: Any, floors: Array, k: int, allow: Array | None) -> tuple[Array, Array]:
+        coded = self.codec.row_scores(prepared, self.codes)
+        assert coded is not None
+        return self.copy.scan(coded, floors, k, allow)
 
 
 @dataclass(frozen=True)
@@ -95,7 +120,7 @@ class Flat:
         self._rows = CodedRows("Flat", dim, metric, codec, keep, seed)
         self._device = find_device(device)
         self._must = device != "auto"
-        self._copy: tuple[Codes, CudaRows] | None = None
+        self._copy: _OnDevice | None = None
         if self._device is not None and not self._rows.scored_singly:
             if self._must:
                 raise InvalidArgument(
@@ -176,10 +201,6 @@ class Flat:
         InvalidArgument : an argument of another kind or out of range
         """
         prepared, k = self._rows.checked_queries(queries), checked_k(k)
-        if oversample is not None and not (
-            isinstance(oversample, (int, float)) and not isinstance(oversample, bool) and 1 <= oversample < float("inf")
-        ):
-            raise InvalidArgument(f"search(oversample=) expects a number of at least 1, found {oversample!r}")
         codes, kept = self._rows.joined()
         scores, found = search_codes(
             self._rows.codec,
@@ -187,32 +208,32 @@ class Flat:
             prepared,
             min(k, max(len(self), 1)),
             rescore=None if kept is None else self._rows.rescore,
-            oversample=oversample,
+            oversample=checked_oversample(oversample),
             bounded=bounded,
             allow=None if allow is None else self._rows.checked_allow(allow),
-            device=self._on_device(codes, prepared[:1]),
+            scanner=self._scanner(codes, prepared[:1]),
         )
         return padded(scores, found, k)
 
-    def _on_device(self, codes: Codes, query: Array) -> CudaRows | None:
+    def _scanner(self, codes: Codes, query: Array) -> _OnDevice | None:
         """The copy of the rows on the device, made anew when there are others."""
         if self._device is None or not codes.n or not len(query):
             return None
-        if self._copy is None or self._copy[0] is not codes:
+        if self._copy is None or self._copy.codes is not codes:
             from gingham.codecs.cuda_rows import CudaRows
 
-            coded = self._rows.codec.row_scores(self._rows.codec.prepare(query), codes)
+            codec = self._rows.codec
+            coded = codec.row_scores(codec.prepare(query), codes)
             assert coded is not None
             self._copy = None
             try:
-                self._copy = codes, CudaRows(coded, codes.n, self._device)
+                self._copy = _OnDevice(codec, codes, CudaRows(coded, codes.n, self._device))
             except ResourceExhausted as error:
                 if self._must:
                     raise
                 _log.warning("device='auto' takes the CPU: %s", error)
                 self._device = None
-                return None
-        return self._copy[1]
+        return self._copy
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replaced whole or not at all; :func:`load` maps it."""

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gingham.codecs.protocol import Codec, Codes
-    from gingham.codecs.row_scores import RowScores
 
     Array = np.ndarray[Any, Any]
     Rescore = Callable[[Array, Array], Array]
@@ -27,22 +26,26 @@ OVERSAMPLE, SPARE = 4, 64
 2 % of 10 neighbours with 4 k alone (bench/matrix.py, decaying spectrum); 64 more cost 2 to 10 us."""
 QUERY_BLOCK = 64
 """Queries prepared at once: their tables of a PQ of 96 bytes take 6 MiB."""
-DEVICE_QUERIES = 1024
-"""Queries that a device scans at once."""
 SLICE_BYTES = 64 << 20
 """Code bytes times queries that one kernel call reads, since nothing stops it: about 30 ms of the slowest codec."""
 THREAD_BYTES = 4 << 20
 """Code bytes times queries below which a second thread does not pay."""
 
 
-class DeviceRows(Protocol):
-    """Rows of codes on a device: see :class:`gingham.codecs.cuda_rows.CudaRows`.
+class Scanner(Protocol):
+    """What scans codes in place of :meth:`gingham.codecs.protocol.Codec.scan`: a device, or lists that are probed.
 
     Attributes
     ----------
+    queries : scanned at once
     most : rows that a scan finds for each query
-    exact : whether scores have the bits of those of the CPU
+    exact : whether scores have the bits of those of the codec
     """
+
+    @property
+    def queries(self) -> int:
+        """At once."""
+        ...
 
     @property
     def most(self) -> int:
@@ -54,8 +57,8 @@ class DeviceRows(Protocol):
         """Same bits."""
         ...
 
-    def scan(self, rows: RowScores, floors: Array, k: int, allow: Array | None) -> tuple[Array, Array]:
-        """The k best rows of each query that score above its floor."""
+    def scan(self, queries: Array, prepared: Any, floors: Array, k: int, allow: Array | None) -> tuple[Array, Array]:
+        """The k best rows of each query that score above its floor, best first; (floor, -1) pads."""
         ...
 
 
@@ -83,7 +86,7 @@ def search_codes(
     oversample: float | None = None,
     bounded: bool = False,
     allow: Array | None = None,
-    device: DeviceRows | None = None,
+    scanner: Scanner | None = None,
 ) -> tuple[Array, Array]:
     """Find the k best rows of each query.
 
@@ -97,7 +100,7 @@ def search_codes(
     oversample : candidates rescored, times k; None takes 4 k + 64
     bounded : rescore every row whose score could reach the k-th, by the codec's bound, in place of ``oversample``
     allow : bool (n,), C-contiguous; None allows all
-    device : that scans the rows in place of the CPU, unless more candidates are wanted than it can find
+    scanner : scans in place of the codec, unless more candidates are wanted than it can find
 
     Returns
     -------
@@ -111,10 +114,10 @@ def search_codes(
     rows = np.full((len(queries), k), -1, np.int64)
     k_found = min(k, codes.n)
     if k_found:
-        step = QUERY_BLOCK if device is None else DEVICE_QUERIES
+        step = QUERY_BLOCK if scanner is None else scanner.queries
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
-            search = _TwoStages(codec, codes, queries[block], rescore, allow, device)
+            search = _TwoStages(codec, codes, queries[block], rescore, allow, scanner)
             found = search.bounded(k_found) if bounded else search.fixed(k_found, oversample)
             scores[block, :k_found], rows[block, :k_found] = found
     return scores, rows
@@ -125,7 +128,7 @@ class _TwoStages:
 
     def __init__(
         self, codec: Codec, codes: Codes, queries: Array, rescore: Rescore | None, allow: Array | None,
-        device: DeviceRows | None,
+        scanner: Scanner | None,
     ) -> None:  # fmt: skip
         self.codec = codec
         self.codes = codes
@@ -133,11 +136,11 @@ class _TwoStages:
         self.prepared = codec.prepare(queries)
         self.rescore = rescore
         self.allow = allow
-        self.device = device
+        self.scanner = scanner
 
     def fixed(self, k: int, oversample: float | None) -> tuple[Array, Array]:
         """Rescore a fixed number of candidates."""
-        precise = self.rescore is not None or self.codec.levels == 2 or not (self.device is None or self.device.exact)
+        precise = self.rescore is not None or self.codec.levels == 2 or not (self.scanner is None or self.scanner.exact)
         candidates = OVERSAMPLE * k + SPARE if oversample is None else max(k, k * oversample)
         wide = int(np.ceil(min(self.codes.n, candidates))) if precise else k
         scores, rows = self._scan(self.prepared, np.full((len(self.queries), wide), -np.inf, np.float32))
@@ -180,10 +183,8 @@ class _TwoStages:
     def _scan(self, prepared: Any, scores: Array) -> tuple[Array, Array]:
         """Rows above the given scores, best first, in heaps of that width."""
         wide = scores.shape[1]
-        if self.device is not None and wide <= self.device.most:
-            coded = self.codec.row_scores(prepared, self.codes)
-            assert coded is not None
-            return self.device.scan(coded, scores[:, 0], wide, self.allow)
+        if self.scanner is not None and wide <= self.scanner.most:
+            return self.scanner.scan(self.queries, prepared, scores[:, 0], wide, self.allow)
         pieces = run_blocks(lambda span: self._scan_span(prepared, scores.copy(), *span), self._spans())
         return pieces[0] if len(pieces) == 1 else merge_topk(pieces, wide)
 

@@ -141,6 +141,26 @@ def filters_part(result: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
+def latencies_part(result: dict[str, Any]) -> list[str]:
+    """Times of single queries under filters."""
+    rows = [
+        [
+            f"{kind}, {float(share):.1%}",
+            f"{got['recall']:.3f}",
+            str(got["median us"]),
+            f"{got['over that without']:.2f}",
+        ]
+        for kind, shares in result["cells"].items()
+        for share, got in shares.items()
+    ]
+    head = ["filter", "recall", "median us", "99th percentile over that without a filter"]
+    return [
+        "",
+        f"Processor time of single queries of ours under these filters, ef_search {result['effort']}:",
+        *table(head, rows),
+    ]
+
+
 def churn_part(result: dict[str, Any]) -> list[str]:
     """Recall and speed before and after all rounds, and of a new index."""
     rows = []
@@ -261,7 +281,7 @@ def _unspread(value: Any) -> Any:
 
 
 PARTS = {
-    "duel": duel_part, "build": build_part, "filters": filters_part, "churn": churn_part, "targets": targets_part,
+    "duel": duel_part, "build": build_part, "filters": filters_part, "latencies": latencies_part, "churn": churn_part, "targets": targets_part,
     "layers": layers_part, "threads": threads_part, "collection": collection_part,
 }  # fmt: skip
 

@@ -1,0 +1,125 @@
+"""Coded rows list by list: the rows of a list are neighbours, and every list begins with a block of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gingham.codecs.protocol import BLOCK_ROWS, Codes
+from gingham.errors import Corrupt
+from gingham.index.coded_rows import under
+from gingham.index.two_stage import encode_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gingham.codecs.protocol import Codec
+
+    Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class CodeLists:
+    """Rows in places: those of a list, and after them as many as fill its last block.
+
+    Attributes
+    ----------
+    codes : of all places
+    rows : int64 (places,), the row that lies there, -1 for none
+    starts : int64 (nlist,), the first place of each list
+    sizes : int64 (nlist,), its rows
+    """
+
+    codes: Codes
+    rows: Array
+    starts: Array
+    sizes: Array
+
+    @classmethod
+    def of(cls, codec: Codec, vectors: Array, lists: Array, nlist: int, first: int = 0) -> CodeLists:
+        """Encode vectors float32 (n, dim), n at least 1, whose lists are given; their rows count from ``first``."""
+        sizes = np.bincount(lists, minlength=nlist)
+        starts = _starts(sizes)
+        order = np.argsort(lists, kind="stable")
+        rows = np.full(int((starts + _whole(sizes))[-1]), -1, np.int64)
+        within = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows[np.repeat(starts, sizes) + within] = order
+        source = np.maximum(rows, 0)
+        codes = encode_rows(codec, len(rows), lambda part: vectors[source[part]])
+        return cls(codes, np.where(rows < 0, -1, rows + first), starts, sizes)
+
+    def extended(self, codec: Codec, others: CodeLists) -> CodeLists:
+        """These and others of as many lists, whose rows follow in each list."""
+        sizes = self.sizes + others.sizes
+        starts, parts = _starts(sizes), []
+        rows = np.full(int((starts + _whole(sizes))[-1]), -1, np.int64)
+        for number, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+            for part in (self, others):
+                begin, count = part.starts[number], part.sizes[number]
+                if count:
+                    parts.append(_taken(part.codes, begin, count))
+                    rows[start : start + count] = part.rows[begin : begin + count]
+                    start += count
+            if -size % BLOCK_ROWS:
+                parts.append(_taken(self.codes, 0, -size % BLOCK_ROWS))
+        return CodeLists(codec.join(parts), rows, starts, sizes)
+
+    def spans(self, probes: Array) -> Array:
+        """What queries scan that probe these lists (n_queries, nprobe): int64 (m, 3), query, start and stop.
+
+        Notes
+        -----
+        In the order of lists, so that queries that share one follow each other and find it in the cache.
+        """
+        order = np.argsort(probes, axis=None, kind="stable")
+        lists = probes.ravel()[order]
+        spans = np.stack([order // probes.shape[1], self.starts[lists], self.starts[lists] + self.sizes[lists]], axis=1)
+        return np.ascontiguousarray(spans[self.sizes[lists] > 0])
+
+    @property
+    def imbalance(self) -> float:
+        """Rows that a query meets in a list, over those it would if all lists were equal (faiss: imbalance factor)."""
+        return float(len(self.sizes) * np.square(self.sizes, dtype=np.float64).sum() / self.sizes.sum() ** 2)
+
+    def arrays(self) -> dict[str, Array]:
+        """To be stored."""
+        named = {f"codes.{name}": array for name, array in self.codes.arrays.items()}
+        return named | {"places": self.rows, "sizes": self.sizes}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array], n: int, nlist: int) -> CodeLists:
+        """Invert :meth:`arrays`.
+
+        Raises
+        ------
+        Corrupt : arrays that do not fit each other
+        """
+        try:
+            rows, sizes = arrays["places"], arrays["sizes"]
+        except KeyError as error:
+            raise Corrupt(f"lists expect an array {error}; rebuild the index") from error
+        fit = sizes.shape == (nlist,) and (sizes >= 0).all() and sizes.sum() == n and rows.ndim == 1
+        if not fit or len(rows) != _whole(sizes).sum() or not np.array_equal(np.sort(rows[rows >= 0]), np.arange(n)):
+            raise Corrupt(f"lists expect {n} rows in {nlist} lists, found arrays that do not fit; rebuild the index")
+        return cls(Codes(len(rows), under("codes.", arrays)), rows, _starts(sizes), sizes)
+
+
+def _whole(sizes: Array) -> Array:
+    """Sizes rounded up to whole blocks."""
+    return -(-sizes // BLOCK_ROWS) * BLOCK_ROWS
+
+
+def _starts(sizes: Array) -> Array:
+    whole = _whole(sizes)
+    starts: Array = np.cumsum(whole) - whole
+    return starts
+
+
+def _taken(codes: Codes, start: int, size: int) -> Codes:
+    """Some rows from the beginning of a block on."""
+    stop = start + size
+    blocks = slice(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS))
+    arrays = {name: a[start:stop] if len(a) == codes.n else a[blocks] for name, a in codes.arrays.items()}
+    return Codes(int(size), arrays)

@@ -1,0 +1,211 @@
+"""The inverted-file index against brute force."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gingham as gg
+from gingham.errors import Corrupt, DimensionMismatch, InvalidArgument, NotReady
+from gingham.index.coarse import Coarse
+from gingham.index.code_lists import CodeLists
+from gingham.parallel import get_threads
+
+CODECS = (
+    "F32",
+    "F16",
+    "BF16",
+    "SQ8",
+    "LVQ4",
+    "LVQ8",
+    "LVQ4x8",
+    "RaBitQ1",
+    "RaBitQ3",
+    "RaBitQ8",
+    "PQ12x4fs",
+    "PCA16,LVQ8",
+)
+METRICS = ("cosine", "dot", "l2")
+DIM = 24
+
+
+def clustered(n: int, seed: int, dim: int = DIM) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = 4 * np.random.default_rng(99).standard_normal((12, dim))
+    return (centres[rng.integers(0, 12, n)] + rng.standard_normal((n, dim))).astype(np.float32)
+
+
+def exact(queries: np.ndarray, rows: np.ndarray, metric: str) -> np.ndarray:
+    """Scores (n_queries, n)."""
+    if metric == "l2":
+        return -np.square(queries[:, None] - rows[None]).sum(axis=2)
+    if metric == "cosine":
+        queries, rows = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, rows))
+    return queries @ rows.T
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("codec", CODECS)
+def test_all_lists_find_what_a_flat_index_of_the_same_codec_finds(codec: str, metric: str) -> None:
+    rows, queries = clustered(900, 1), clustered(7, 2)
+    flat = gg.index.Flat(DIM, metric=metric, codec=codec)
+    lists = gg.index.IVF(DIM, metric=metric, codec=codec, nlist=15)
+    flat.add(rows)
+    lists.add(rows)
+    expected, found = flat.search(queries, 5), lists.search(queries, 5, nprobe=15)
+    np.testing.assert_array_equal(found[0], expected[0])
+    ties = np.diff(expected[0], axis=1) == 0
+    if not ties.any():
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_more_lists_find_more_and_few_find_most_neighbours(metric: str) -> None:
+    rows, queries = clustered(3000, 3), clustered(100, 4)
+    truth = np.argsort(-exact(queries, rows, metric), axis=1, kind="stable")[:, :10]
+    index = gg.index.IVF(DIM, metric=metric, codec="F32", nlist=40)
+    index.add(rows)
+    recalls = []
+    for nprobe in (1, 4, 16, 40):
+        found = index.search(queries, 10, nprobe=nprobe)[1]
+        recalls.append(np.mean([np.isin(a, b).mean() for a, b in zip(truth, found, strict=True)]))
+    assert recalls == sorted(recalls)
+    assert recalls[1] > 0.6
+    assert recalls[-1] == 1
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_rows_that_come_in_parts_are_found_as_if_they_had_come_at_once(codec: str) -> None:
+    rows, queries = clustered(700, 5), clustered(6, 6)
+    whole = gg.index.IVF(DIM, metric="l2", codec=codec, nlist=9).train(rows)
+    parts = gg.index.IVF(DIM, metric="l2", codec=codec, nlist=9).train(rows)
+    whole.add(rows)
+    for start, stop in ((0, 1), (1, 300), (300, 300), (300, 333), (333, 700)):
+        assert parts.add(rows[start:stop]) == range(start, stop)
+    for nprobe in (1, 3, 9):
+        for a, b in zip(whole.search(queries, 8, nprobe=nprobe), parts.search(queries, 8, nprobe=nprobe), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert whole.stats() == parts.stats()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.integers(1, 40), st.integers(1, 12), st.floats(0, 1))
+def test_a_filter_finds_as_many_rows_as_there_are_and_no_other(
+    seed: int, n: int, k: int, nprobe: int, share: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows, queries = clustered(n, seed), clustered(3, seed + 1)
+    index = gg.index.IVF(DIM, metric="l2", codec="LVQ8", nlist=min(n, 12))
+    index.add(rows)
+    allow = rng.random(n) < share
+    scores, found = index.search(queries, k, nprobe=nprobe, allow=allow)
+    expected = min(k, int(allow.sum()))
+    assert ((found >= 0).sum(axis=1) == expected).all()
+    assert allow[found[:, :expected]].all()
+    assert all(len(set(line[:expected])) == expected for line in found.tolist())
+    assert (np.diff(scores[:, :expected], axis=1) <= 0).all()
+    assert np.isneginf(scores[:, expected:]).all()
+
+
+def test_results_are_the_same_for_any_number_of_threads_and_queries_a_call() -> None:
+    rows, queries = clustered(2000, 7), clustered(150, 8)
+    before = get_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            gg.set_threads(threads)
+            index = gg.index.IVF(DIM, codec="PQ12x4fs", nlist=30)
+            index.add(rows)
+            results.append(index.search(queries, 10, nprobe=5))
+            results.append(
+                tuple(np.concatenate(x) for x in zip(*(index.search(q, 10, nprobe=5) for q in queries), strict=True))
+            )
+    finally:
+        gg.set_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("codec", ["LVQ8", "RaBitQ1", "PCA16,PQ8x4fs"])
+def test_a_saved_index_finds_the_same_and_grows(codec: str, tmp_path: Path) -> None:
+    rows, queries = clustered(600, 9), clustered(5, 10)
+    index = gg.index.IVF(DIM, metric="l2", codec=codec, nlist=8)
+    index.add(rows[:500])
+    index.save(tmp_path / "index")
+    loaded = gg.index.load(tmp_path / "index")
+    assert isinstance(loaded, gg.index.IVF)
+    assert loaded.stats() == index.stats()
+    for one in (index, loaded):
+        one.add(rows[500:])
+    for a, b in zip(index.search(queries, 5), loaded.search(queries, 5), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_index_saved_before_it_has_rows_loads(tmp_path: Path) -> None:
+    for index in (gg.index.IVF(DIM), gg.index.IVF(DIM, nlist=3).train(clustered(100, 11))):
+        index.save(tmp_path / "index")
+        loaded = gg.index.load(tmp_path / "index")
+        assert len(loaded) == 0
+        assert loaded.search(clustered(1, 12), 3)[1].tolist() == [[-1, -1, -1]]
+        loaded.add(clustered(100, 11))
+        assert (loaded.search(clustered(1, 12), 3)[1] >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["places", "sizes"])
+def test_lists_that_do_not_fit_are_corrupt(name: str) -> None:
+    rows = clustered(100, 13)
+    coarse = Coarse.train(rows, 4, "l2", 0)
+    codec = gg.index.Flat(DIM, metric="l2", codec="LVQ8").train(rows).codec
+    arrays = CodeLists.of(codec, rows, coarse.assign(rows), 4).arrays()
+    assert CodeLists.from_arrays(arrays, 100, 4).imbalance >= 1
+    for damaged in (
+        arrays | {name: arrays[name] + 1},
+        arrays | {name: arrays[name][:-1]},
+        {k: v for k, v in arrays.items() if k != name},
+    ):
+        with pytest.raises(Corrupt):
+            CodeLists.from_arrays(damaged, 100, 4)
+
+
+def test_equal_rows_and_more_lists_than_rows_are_searched() -> None:
+    index = gg.index.IVF(DIM, metric="l2", nlist=50)
+    index.add(np.ones((20, DIM), np.float32))
+    assert sorted(index.search(np.ones(DIM), 20)[1][0].tolist()) == list(range(20))
+    assert index.stats().imbalance >= 1
+
+
+def test_wrong_arguments_are_typed_errors_and_lose_nothing() -> None:
+    for options in (
+        {"nlist": 0},
+        {"nlist": 1 << 17},
+        {"nlist": True},
+        {"codec": "Binary"},
+        {"codec": "PQ12x8"},
+        {"metric": "L2"},
+    ):
+        with pytest.raises(InvalidArgument):
+            gg.index.IVF(DIM, **options)
+    index = gg.index.IVF(DIM, nlist=4)
+    index.add(clustered(100, 14))
+    for wrong in (np.full((1, DIM), np.nan), "words"):
+        with pytest.raises(InvalidArgument):
+            index.add(wrong)
+    with pytest.raises(DimensionMismatch):
+        index.add(np.ones((2, DIM + 1)))
+    with pytest.raises(NotReady):
+        index.train(clustered(100, 14))
+    for options in ({"nprobe": 0}, {"nprobe": 2.5}, {"oversample": 0.5}, {"allow": [True]}, {"k": 0}):
+        with pytest.raises(InvalidArgument):
+            index.search(clustered(1, 15), **options)
+    assert len(index) == 100
+    assert (index.search(clustered(1, 15), 100)[1] >= 0).all()
+
+
+def test_no_queries_have_no_results() -> None:
+    index = gg.index.IVF(DIM, nlist=4)
+    for n in (0, 100):
+        index.add(clustered(n, 16))
+        assert [x.shape for x in index.search(np.empty((0, DIM)), 3)] == [(0, 3), (0, 3)]
