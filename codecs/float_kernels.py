@@ -70,7 +70,7 @@ def score_candidates(vectors, kind, queries, dim, metric, norms, biases, rows, o
         for i in range(m):
             if i + 2 < m and rows[q, i + 2] >= 0:
                 ahead = vectors + uint64(rows[q, i + 2]) * width
-                for line in range(0, min(int64(width), int64(512)), 64):
+                for line in range(0, min(int64(width), int64(2048)), 64):
                     prefetch(ahead + uint64(line))
             if rows[q, i] < 0:
                 out[q, i] = float32(-np.inf)
@@ -90,7 +90,7 @@ def score_chunks(vectors, norms, chunk_rows, kind, queries, dim, metric, rows, o
             if i + 2 < m and rows[q, i + 2] >= 0:
                 number = rows[q, i + 2] // chunk_rows
                 ahead = vectors[number] + uint64(rows[q, i + 2] - number * chunk_rows) * width
-                for line in range(0, min(int64(width), int64(512)), 64):
+                for line in range(0, min(int64(width), int64(2048)), 64):
                     prefetch(ahead + uint64(line))
             if rows[q, i] < 0:
                 out[q, i] = float32(-np.inf)

@@ -73,10 +73,13 @@ class CodeLists:
         -----
         In the order of lists, so that queries that share one follow each other and find it in the cache.
         """
-        order = np.argsort(probes, axis=None, kind="stable")
+        order = np.argsort(probes, axis=None, kind="stable") if len(probes) > 1 else np.arange(probes.size)
         lists = probes.ravel()[order]
-        spans = np.stack([order // probes.shape[1], self.starts[lists], self.starts[lists] + self.sizes[lists]], axis=1)
-        return np.ascontiguousarray(spans[self.sizes[lists] > 0])
+        spans = np.empty((len(order), 3), np.int64)
+        spans[:, 0] = order // probes.shape[1]
+        spans[:, 1] = self.starts[lists]
+        spans[:, 2] = spans[:, 1] + self.sizes[lists]
+        return spans
 
     @property
     def imbalance(self) -> float:

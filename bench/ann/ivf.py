@@ -1,8 +1,8 @@
 """Inverted files against faiss's: queries a second at recall@10 of 0.90 and 0.95, single and 1,000 a call, one thread.
 
 Every contestant has the same number of lists, trains its own, and scores candidates of its codes from vectors: ours from
-float16 (LVQ8: from the codes), faiss's from float32 (IndexRefineFlat), for which k_factor is tried at 4, 10 and 20. All
-run their numbers of lists in turns; between two of them the logarithm of queries a second is linear in recall.
+float16 (LVQ8: from the codes), faiss's from float32 (IndexRefineFlat); 4, 10 and 20 candidates are tried for each
+neighbour, and for ours what it takes by itself. All run their numbers of lists in turns; between two of them the logarithm of queries a second is linear in recall.
 
 Run: FAISS_SIMD_LEVEL=AVX2 python bench/ann/ivf.py --data minilm --json bench/results/ann/ivf-minilm.json
 """
@@ -31,10 +31,12 @@ NPROBES = (2, 4, 8, 16, 32, 64, 128)
 REFINED = (4, 10, 20)
 
 
-def ours(data: datasets.Dataset, nlist: int, codec: str) -> Callable[[int], Callable[[np.ndarray], np.ndarray]]:
+def ours(
+    data: datasets.Dataset, nlist: int, codec: str, oversample: float | None
+) -> Callable[[int], Callable[[np.ndarray], np.ndarray]]:
     index = gg.index.IVF(data.rows.shape[1], metric=data.metric, codec=codec, nlist=nlist)
     index.add(data.rows)
-    return lambda nprobe: lambda queries: index.search(queries, K, nprobe=nprobe)[1]
+    return lambda nprobe: lambda queries: index.search(queries, K, nprobe=nprobe, oversample=oversample)[1]
 
 
 def faiss_index(
@@ -66,9 +68,11 @@ def faiss_index(
 def contestants(data: datasets.Dataset, nlist: int) -> dict[str, Callable[[], Any]]:
     """Their makers, by name."""
     pq = f"PQ{data.rows.shape[1] // 4}x4fs"
-    out: dict[str, Callable[[], Any]] = {
-        f"gingham {codec}": lambda codec=codec: ours(data, nlist, codec) for codec in (pq, "RaBitQ1", "LVQ8")
-    }
+    out: dict[str, Callable[[], Any]] = {"gingham LVQ8": lambda: ours(data, nlist, "LVQ8", None)}
+    for codec in (pq, "RaBitQ1"):
+        out[f"gingham {codec}"] = lambda c=codec: ours(data, nlist, c, None)
+        for factor in REFINED:
+            out[f"gingham {codec}, {factor}"] = lambda c=codec, k=factor: ours(data, nlist, c, k)
     for factory in (pq, "RaBitQ", "RaBitQfs"):
         for factor in REFINED:
             out[f"faiss {factory}, k_factor {factor}"] = lambda f=factory, k=factor: faiss_index(data, nlist, f, k)
