@@ -170,13 +170,16 @@ class _TwoStages:
 
     def _best(self, rows: Array, k: int) -> tuple[Array, Array]:
         """Score listed rows precisely and keep the best."""
+        from gingham.codecs import topk_kernels
+
         rows = np.sort(rows, axis=1)
         if self.rescore is not None:
             scores = self.rescore(self.queries, rows)
         else:
             scores = np.empty(rows.shape, np.float32)
             self.codec.refine(self.prepared, self.codes, rows, scores)
-        best, chosen = merge_topk([(scores, rows)], k)
+        best, chosen = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+        topk_kernels.keep_best(scores, rows, best, chosen)
         chosen[np.isneginf(best)] = -1
         return best, chosen
 
