@@ -57,13 +57,15 @@ def scan_packed(codes, stride, factors, width, bits, start, stop, tile, queries,
 def scan_packed_spans(codes, stride, factors, width, bits, spans, queries, parameters, allow, scores, rows):
     """Offer spans of rows to the heap of one query each; spans (m, 3): a query, start and stop."""
     for j in range(len(spans)):
-        i = spans[j, 0]
+        i, start = spans[j, 0], spans[j, 1]
         q = uint64(queries.ctypes.data) + uint64(i * queries.shape[1])
-        for row in range(spans[j, 1], spans[j, 2]):
+        # The next span comes while this one is scanned: they lie anywhere.
+        ahead = uint64((spans[min(j + 1, len(spans) - 1), 1] - start) * stride)
+        for row in range(start, spans[j, 2]):
             if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
                 continue
             x = codes + uint64(row * stride)
-            _offer(scores, rows, i, score_row(x, factors, q, width, bits, uint64(_AHEAD), parameters, i), row)
+            _offer(scores, rows, i, score_row(x, factors, q, width, bits, ahead, parameters, i), row)
 
 
 @kernel(f"void({_SCORED}, int8[:,::1], float32[:,::1], int64[:,::1], float32[:,::1])")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import contextmanager
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from gingham.codecs.row_scores import PACKED
 from gingham.errors import ResourceExhausted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from gingham.codecs.devices import Device
@@ -60,7 +62,7 @@ class CudaRows:
         self._scratch: tuple[Any, ...] | None = None
         width, padded = -(-rows.stride // 4), -(-n // kernels.ROWS) * kernels.ROWS
         _check_room(4 * width * padded, device)
-        with device.active():
+        with device.active(), _told_of_memory(device):
             self._words = kernels.cuda.device_array((width, padded), np.int32)
             if padded > n:
                 self._words[:, n:] = 0
@@ -72,8 +74,8 @@ class CudaRows:
 
     @property
     def most(self) -> int:
-        """Rows per query that a scan can find: as many again may come before they are sorted."""
-        return self._capacity // 2
+        """Rows per query that a scan can find: as many again, and a block of rows, may come before they are sorted."""
+        return min(self._capacity // 2, self._capacity - int(_kernels().ROWS))
 
     @property
     def exact(self) -> bool:
@@ -100,7 +102,7 @@ class CudaRows:
         more candidates than there is room for is found out in the end, and then all is read again in passes that
         are short enough whatever the order of the rows.
         """
-        with self._busy, self._device.active():
+        with self._busy, self._device.active(), _told_of_memory(self._device):
             found = self._passes(rows, floors, k, allow, GROWTH)
             if found is None:
                 found = self._passes(rows, floors, k, allow, 0)
@@ -180,6 +182,19 @@ def _unpacked(keys: Array, counts: Array, floors: Array) -> tuple[Array, Array]:
     missing = np.arange(keys.shape[1]) >= counts[:, None]
     scores: Array = np.where(missing, floors[:, None], bits.view(np.float32))
     return scores, np.where(missing, -1, rows)
+
+
+@contextmanager
+def _told_of_memory(device: Device) -> Iterator[None]:
+    """Turn the driver's error of memory that others took meanwhile into ours."""
+    try:
+        yield
+    except Exception as error:
+        if "OUT_OF_MEMORY" not in str(error):
+            raise
+        raise ResourceExhausted(
+            f"device='cuda:{device.number}' expects more free memory than it has: {error}; use device='cpu'"
+        ) from error
 
 
 def _check_room(needed: int, device: Device) -> None:

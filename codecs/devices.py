@@ -64,7 +64,7 @@ def find_device(asked: str) -> Device | None:
 
     Notes
     -----
-    ``"auto"`` raises nothing: why there is no device is logged once.
+    ``"auto"`` raises nothing: why a device cannot be used is logged once; that numba-cuda is not installed is not.
     """
     named = re.fullmatch(r"cuda(?::(\d+))?", asked) if isinstance(asked, str) else None
     if asked == "cpu":

@@ -94,8 +94,8 @@ def _rest_of_one(block, table, done, pairs, a, b, c, d):
 
 
 @inline
-def _one_query(block, table, pairs):
-    """Sums of 32 rows in order."""
+def _one_query(block, table, pairs, ahead):
+    """Sums of 32 rows in order; bytes ``ahead`` of the block are asked for where operations are wide."""
     return _rest_of_one(block, table, 0, pairs, zero_words(), zero_words(), zero_words(), zero_words())
 
 
@@ -126,11 +126,11 @@ def _wide_gather(table, nibbles, even, odd):
 
 
 @inline
-def _wide_one_query(block, table, pairs):
+def _wide_one_query(block, table, pairs, ahead):
     a, b, c, d = zero_wide_words(), zero_wide_words(), zero_wide_words(), zero_wide_words()
     for p in range(pairs >> 1):
         o = uint64(64 * p)
-        prefetch(block + o + uint64(_AHEAD))
+        prefetch(block + o + ahead)
         codes = load_wide_bytes(block + o)
         entries = load_wide_bytes(table + o)
         a, b = _wide_gather(entries, wide_low_nibbles(codes), a, b)
@@ -267,9 +267,11 @@ def _by_scores(low, high, query, root, plus, times, error, row, room):
 _FACTORS = "uint64, uint64, uint64, uint64"
 
 
-@kernel(f"void(uint64, int64, uint64, {_FACTORS}, int64, int64, uint64, uint64, int64, float32[:,::1], int64[:,::1])")
-def _scan_one(codes, pairs, table, query, plus, times, error, start, stop, allow, room, i, scores, rows):
-    """Offer rows start to stop to heap i."""
+@kernel(
+    f"void(uint64, int64, uint64, {_FACTORS}, int64, int64, uint64, uint64, uint64, int64, float32[:,::1],int64[:,::1])"
+)
+def _scan_one(codes, pairs, table, query, plus, times, error, start, stop, ahead, allow, room, i, scores, rows):
+    """Offer rows start to stop to heap i; ``ahead`` as of :func:`_one_query`."""
     stride = uint64(32 * pairs)
     root = scores[i, 0]
     least = _least(root, load_one_f32(query), load_one_f32(query + uint64(4)))
@@ -281,7 +283,7 @@ def _scan_one(codes, pairs, table, query, plus, times, error, start, stop, allow
                 continue
         elif row + 32 > stop:
             wanted = uint32(uint32(_ALL) >> uint32(32 - (stop - row)))
-        a, b = _one(codes + uint64(row >> 5) * stride, table, pairs)
+        a, b = _one(codes + uint64(row >> 5) * stride, table, pairs, ahead)
         if times == 0:
             mask = uint32(wanted & _by_sums(a, b, query, least, room))
             if mask != 0:
@@ -352,7 +354,10 @@ def scan_blocks(codes, pairs, tables, parameters, plus, times, error, start, sto
             if i + 1 < n:
                 _scan_two(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
             else:
-                _scan_one(codes, pairs, table, query, plus, times, error, begin, end, allow, room, i, scores, rows)
+                ahead = uint64(_AHEAD)
+                _scan_one(
+                    codes, pairs, table, query, plus, times, error, begin, end, ahead, allow, room, i, scores, rows
+                )  # fmt: skip
 
 
 @kernel(f"void({_SCORED}, int64[:,::1], uint64, float32[:,::1], int64[:,::1])")
@@ -362,11 +367,13 @@ def scan_block_spans(codes, pairs, tables, parameters, plus, times, error, spans
     scratch = np.empty(32, np.float32)
     room = uint64(scratch.ctypes.data)
     for j in range(len(spans)):
-        i = spans[j, 0]
+        i, start = spans[j, 0], spans[j, 1]
         table, query = tables + uint64(i) * stride, parameters + uint64(20 * i)
+        # The next span comes while this one is scanned: they lie anywhere.
+        ahead = uint64((spans[min(j + 1, len(spans) - 1), 1] - start) >> 5) * stride
         _scan_one(
-            codes, pairs, table, query, plus, times, error, spans[j, 1], spans[j, 2], allow, room, i, scores, rows
-        )
+            codes, pairs, table, query, plus, times, error, start, spans[j, 2], ahead, allow, room, i, scores, rows
+        )  # fmt: skip
 
 
 @inline

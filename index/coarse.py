@@ -56,6 +56,8 @@ class Coarse:
     def probe(self, queries: Array, nprobe: int) -> Array:
         """The nearest lists of each query, nearest first: int64 (n_queries, nprobe), nprobe at most the lists.
 
+        Fewer where distances are beyond float32: -1 pads.
+
         Notes
         -----
         Centroids are scanned as LVQ8: a quarter of the bytes, for lists of nearly the same distance that change places.
@@ -63,8 +65,10 @@ class Coarse:
         from gingham.codecs import topk_kernels
 
         codec, codes = self._coded
+        if nprobe == codes.n:
+            return np.tile(np.arange(nprobe), (len(queries), 1))
         scores = np.full((len(queries), nprobe), -np.inf, np.float32)
-        lists = np.zeros((len(queries), nprobe), np.int64)
+        lists = np.full((len(queries), nprobe), -1, np.int64)
         codec.scan(codec.prepare(queries), codes, 0, codes.n, 0, scores, lists)
         topk_kernels.sort_heaps(scores, lists)
         return lists

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gingham import deadline
 from gingham.codecs.protocol import BLOCK_ROWS, Codes
 from gingham.errors import Corrupt
 from gingham.index.coded_rows import under
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from gingham.codecs.protocol import Codec
 
     Array = np.ndarray[Any, Any]
+
+LISTS_PER_CHECK = 256
+"""Lists joined between two looks at the deadline."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,8 @@ class CodeLists:
         starts, parts = _starts(sizes), []
         rows = np.full(int((starts + _whole(sizes))[-1]), -1, np.int64)
         for number, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+            if number % LISTS_PER_CHECK == 0:
+                deadline.check()
             for part in (self, others):
                 begin, count = part.starts[number], part.sizes[number]
                 if count:
@@ -67,14 +73,16 @@ class CodeLists:
         return CodeLists(codec.join(parts), rows, starts, sizes)
 
     def spans(self, probes: Array) -> Array:
-        """What queries scan that probe these lists (n_queries, nprobe): int64 (m, 3), query, start and stop.
+        """What queries scan that probe these lists (n_queries, nprobe), -1 for none: int64 (m, 3), query, start, stop.
 
         Notes
         -----
         In the order of lists, so that queries that share one follow each other and find it in the cache.
         """
-        order = np.argsort(probes, axis=None, kind="stable") if len(probes) > 1 else np.arange(probes.size)
+        order = np.argsort(probes, axis=None, kind="stable")
         lists = probes.ravel()[order]
+        if len(lists) and lists[0] < 0:
+            order, lists = order[lists >= 0], lists[lists >= 0]
         spans = np.empty((len(order), 3), np.int64)
         spans[:, 0] = order // probes.shape[1]
         spans[:, 1] = self.starts[lists]
@@ -106,7 +114,10 @@ class CodeLists:
         fit = sizes.shape == (nlist,) and (sizes >= 0).all() and sizes.sum() == n and rows.ndim == 1
         if not fit or len(rows) != _whole(sizes).sum() or not np.array_equal(np.sort(rows[rows >= 0]), np.arange(n)):
             raise Corrupt(f"lists expect {n} rows in {nlist} lists, found arrays that do not fit; rebuild the index")
-        return cls(Codes(len(rows), under("codes.", arrays)), rows, _starts(sizes), sizes)
+        codes = Codes(len(rows), under("codes.", arrays))
+        if not codes.arrays or any(len(a) not in (len(rows), len(rows) // BLOCK_ROWS) for a in codes.arrays.values()):
+            raise Corrupt(f"lists expect codes of {len(rows)} places, found others; rebuild the index")
+        return cls(codes, rows, _starts(sizes), sizes)
 
 
 def _whole(sizes: Array) -> Array:

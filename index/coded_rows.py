@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BYTE_DIM = 96
 """Dimensions below which a byte for each finds under 99 % of 10 neighbours: .987 of GloVe's 50 (bench/codecs.py)."""
+MOST_K = 1 << 24
+"""Rows of a query at most: 192 MiB."""
 SAMPLE_ROWS = 262_144
 """Rows that training looks at when :meth:`CodedRows.add` trains."""
 ROW_CODECS = ("F32", "F16", "BF16", "SQ8", "LVQ", "RaBitQ")
@@ -52,11 +54,13 @@ class CodedRows:
             raise InvalidArgument(f"{index}(dim) expects an integer of at least 1, found {dim!r}")
         if metric not in ("cosine", "dot", "l2"):
             raise InvalidArgument(f"{index}(metric=) expects 'cosine', 'dot' or 'l2', found {metric!r}")
-        if keep != "auto" and keep not in _KEEPS:
+        if keep is not None and not (isinstance(keep, str) and keep in ("auto", *_KEEPS)):
             raise InvalidArgument(f"{index}(keep=) expects 'f16', 'f32' or None, found {keep!r}")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
+            raise InvalidArgument(f"{index}(seed=) expects an integer from 0 to 2^64 - 1, found {seed!r}")
         self.codec: Codec = parse_codec(codec, int(dim), metric)
         self._unit = int(metric == "cosine")
-        self.seed = seed
+        self.seed = int(seed)
         self.keep: Keep = (None if _is_precise(self.codec) else "f16") if keep == "auto" else keep
         self._codes: list[Codes] = []
         self._kept: list[Array] = []
@@ -150,7 +154,10 @@ class CodedRows:
 
     def checked_queries(self, queries: object) -> Array:
         """As :meth:`checked`; one vector is one query."""
-        asked = np.asarray(queries)
+        try:
+            asked = np.asarray(queries)
+        except ValueError:
+            raise InvalidArgument("search(queries) expects rows of one width, found rows of several") from None
         return self.checked(asked[None] if asked.ndim == 1 else asked, "search(queries)")
 
     def checked_allow(self, allow: object) -> Array:
@@ -197,9 +204,9 @@ def _is_precise(codec: Codec) -> bool:
 
 
 def checked_k(k: object) -> int:
-    """An integer of at least 1."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise InvalidArgument(f"search(k) expects an integer of at least 1, found {k!r}")
+    """An integer from 1 to :data:`MOST_K`."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= MOST_K:
+        raise InvalidArgument(f"search(k) expects an integer from 1 to {MOST_K}, found {k!r}")
     return int(k)
 
 

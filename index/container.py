@@ -52,6 +52,8 @@ def save_arrays(path: str | os.PathLike[str], about: Mapping[str, Any], arrays: 
         place += _padded(array.nbytes)
     header = json.dumps({"version": VERSION, "about": dict(about), "arrays": entries}).encode()
     front = _FRONT.pack(MAGIC, len(header), xxhash.xxh3_64_intdigest(header)) + header
+    if not target.parent.is_dir():
+        raise NotFound(f"save(path) expects an existing folder, found none at {os.fspath(target.parent)!r}")
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -84,7 +86,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     try:
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise NotFound(f"load() expects a saved index, found no file at {os.fspath(path)!r}") from None
     except ValueError:
         raise Corrupt(f"{os.fspath(path)!r} is empty; load() expects a file that save() wrote") from None

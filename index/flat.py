@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gingham.codecs.devices import find_device
@@ -121,6 +122,7 @@ class Flat:
         self._device = find_device(device)
         self._must = device != "auto"
         self._copy: _OnDevice | None = None
+        self._copying = Lock()
         if self._device is not None and not self._rows.scored_singly:
             if self._must:
                 raise InvalidArgument(
@@ -219,21 +221,22 @@ class Flat:
         """The copy of the rows on the device, made anew when there are others."""
         if self._device is None or not codes.n or not len(query):
             return None
-        if self._copy is None or self._copy.codes is not codes:
-            from gingham.codecs.cuda_rows import CudaRows
+        with self._copying:
+            if self._device is not None and (self._copy is None or self._copy.codes is not codes):
+                from gingham.codecs.cuda_rows import CudaRows
 
-            codec = self._rows.codec
-            coded = codec.row_scores(codec.prepare(query), codes)
-            assert coded is not None
-            self._copy = None
-            try:
-                self._copy = _OnDevice(codec, codes, CudaRows(coded, codes.n, self._device))
-            except ResourceExhausted as error:
-                if self._must:
-                    raise
-                _log.warning("device='auto' takes the CPU: %s", error)
-                self._device = None
-        return self._copy
+                codec = self._rows.codec
+                coded = codec.row_scores(codec.prepare(query), codes)
+                assert coded is not None
+                self._copy = None
+                try:
+                    self._copy = _OnDevice(codec, codes, CudaRows(coded, codes.n, self._device))
+                except ResourceExhausted as error:
+                    if self._must:
+                        raise
+                    _log.warning("device='auto' takes the CPU: %s", error)
+                    self._device = None
+            return self._copy
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replaced whole or not at all; :func:`load` maps it."""

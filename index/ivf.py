@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
 from gingham import deadline
-from gingham.errors import InvalidArgument, NotReady
+from gingham.codecs.protocol import BLOCK_ROWS
+from gingham.errors import Corrupt, InvalidArgument, NotReady
 from gingham.index.coarse import MOST_LISTS, Coarse, list_count
 from gingham.index.code_lists import CodeLists
 from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, checked_mask, checked_oversample, padded, under
@@ -19,7 +21,7 @@ from gingham.parallel import run_blocks
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from gingham.codecs.protocol import Codec, SpanCodec
     from gingham.index.coded_rows import Keep
@@ -54,6 +56,25 @@ class IVFStats:
 
 
 @dataclass(frozen=True, eq=False)
+class _State:
+    """All that changes, replaced as a whole: a search sees the rows of one moment.
+
+    Attributes
+    ----------
+    codec, coarse : trained, or as given and None
+    lists : None without rows
+    kept : float16 or float32 (n, dim), where vectors are kept
+    n : rows
+    """
+
+    codec: Codec
+    coarse: Coarse | None = None
+    lists: CodeLists | None = None
+    kept: Array | None = None
+    n: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class _Probing:
     """Lists that queries probe, as a :class:`gingham.index.two_stage.Scanner`."""
 
@@ -74,11 +95,9 @@ class _Probing:
         spans = self.lists.spans(self.coarse.probe(queries, self.nprobe))
         scores, rows = np.repeat(floors[:, None], k, axis=1), np.full((len(queries), k), -1, np.int64)
         mask = 0 if allow is None else allow.ctypes.data
-        mean = max(1, self.lists.codes.n // len(self.lists.sizes))
-        step = max(1, SLICE_BYTES // (self.codec.code_size * mean))
-        for start in range(0, len(spans), step):
+        for part in _slices(spans, max(1, SLICE_BYTES // self.codec.code_size)):
             deadline.check()
-            self.codec.scan_spans(prepared, self.lists.codes, spans[start : start + step], mask, scores, rows)
+            self.codec.scan_spans(prepared, self.lists.codes, part, mask, scores, rows)
         topk_kernels.sort_heaps(scores, rows)
         return scores, rows
 
@@ -91,8 +110,8 @@ class IVF:
     dim : dimensions, at least 1
     metric : ``"cosine"`` (default), ``"dot"`` or ``"l2"``; a greater score is better for all, so l2 scores are negative
         squared distances
-    nlist : lists, at most 65,536; None takes 4 sqrt(n) for the n rows of the first :meth:`add`, but none of fewer
-        than 32 rows in the mean
+    nlist : lists, at most 65,536; None takes 4 sqrt(n) for the n rows of the first :meth:`add`, or of the sample of
+        :meth:`train`, but none of fewer than 32 rows in the mean
     codec : how vectors are stored for the scan: floats, SQ8, LVQ, RaBitQ of any bits or PQ x4fs, with any transforms
         in front
     keep : the vectors kept beside the codes to rescore candidates from, as of :class:`gingham.index.Flat`
@@ -105,7 +124,9 @@ class IVF:
     Notes
     -----
     Codes are of the vectors themselves, not of their residuals. Rows that come later go to the list of the nearest
-    centroid; centroids stay those of the first rows, so train with a sample where these differ from what comes.
+    centroid; centroids stay those of the first rows, so train with a sample where these differ from what comes. Many
+    threads may search while one adds. Of rows of equal scores the lower come first; which of them are found where more
+    are equal than fit depends on the lists.
 
     Examples
     --------
@@ -136,18 +157,16 @@ class IVF:
                 f"IVF(codec=) expects one of {', '.join(ROW_CODECS)} or PQ of 4 bits (PQ16x4fs), found {codec!r}; "
                 "gingham.index.Flat takes any"
             )
-        self._coarse: Coarse | None = None
-        self._lists: CodeLists | None = None
-        self._kept: list[Array] = []
-        self._n = 0
+        self._state = _State(self._rows.codec)
+        self._changing = Lock()
 
     @property
     def codec(self) -> Codec:
         """The codec, trained once there are rows."""
-        return self._rows.codec
+        return self._state.codec
 
     def __len__(self) -> int:
-        return self._n
+        return self._state.n
 
     def train(self, sample: object, *, queries: object = None) -> Self:
         """Train the codec and the centroids; :meth:`add` does it by itself with its first rows.
@@ -162,16 +181,17 @@ class IVF:
         NotReady : there are rows already
         InvalidArgument : not numbers of that shape, not finite, or too few rows for the codec
         """
-        if self._n:
-            raise NotReady(f"train() expects an empty index, found {self._n} rows; make a new IVF")
-        self._rows.train(sample, queries)
-        self._train_lists(self._rows.checked(sample, "train(sample)"))
+        rows = self._rows.checked(sample, "train(sample)")
+        with self._changing:
+            if len(self):
+                raise NotReady(f"train() expects an empty index, found {len(self)} rows; make a new IVF")
+            self._rows.train(rows, queries)
+            self._state = _State(self._rows.codec, self._trained_lists(rows))
         return self
 
-    def _train_lists(self, rows: Array) -> Coarse:
+    def _trained_lists(self, rows: Array) -> Coarse:
         nlist = list_count(len(rows)) if self._asked is None else self._asked
-        self._coarse = Coarse.train(rows, nlist, self.codec.metric, self._rows.seed)
-        return self._coarse
+        return Coarse.train(rows, nlist, self.codec.metric, self._rows.seed)
 
     def add(self, vectors: object) -> range:
         """Append rows and return the range of their numbers.
@@ -186,20 +206,24 @@ class IVF:
 
         Notes
         -----
-        Copies all codes, so many rows at once are cheaper than a few at a time.
+        Copies all codes, so many rows at once are cheaper than a few at a time. What raises adds nothing.
         """
         rows = self._rows.checked(vectors, "add(vectors)")
-        first = self._n
-        if not len(rows):
-            return range(first, first)
-        kept, codec = self._rows.kept_of(rows), self._rows.trained_on(rows)
-        coarse = self._train_lists(rows) if self._coarse is None else self._coarse
-        lists = CodeLists.of(codec, rows, coarse.assign(rows), len(coarse.centroids), first)
-        self._lists = lists if self._lists is None else self._lists.extended(codec, lists)
-        self._rows.codec, self._n = codec, first + len(rows)
-        if kept is not None:
-            self._kept = [np.concatenate([*self._kept, kept])] if self._kept else [kept]
-        return range(first, self._n)
+        with self._changing:
+            state = self._state
+            if not len(rows):
+                return range(state.n, state.n)
+            kept, codec = self._rows.kept_of(rows), state.codec
+            if state.coarse is None:
+                codec = self._rows.trained_on(rows)
+            coarse = self._trained_lists(rows) if state.coarse is None else state.coarse
+            lists = CodeLists.of(codec, rows, coarse.assign(rows), len(coarse.centroids), state.n)
+            if state.lists is not None:
+                lists = state.lists.extended(codec, lists)
+            if kept is not None and state.kept is not None:
+                kept = np.concatenate([state.kept, kept])
+            self._state = _State(codec, coarse, lists, kept, state.n + len(rows))
+            return range(state.n, state.n + len(rows))
 
     def search(
         self,
@@ -236,21 +260,20 @@ class IVF:
         Time O(n_queries (nlist dim + nprobe n / nlist code_size)).
         """
         prepared, k = self._rows.checked_queries(queries), checked_k(k)
-        nprobe = _count("search(nprobe=)", nprobe, MOST_LISTS)
-        oversample = checked_oversample(oversample)
-        mask = None if allow is None else checked_mask(allow, self._n)
-        eligible = self._n if mask is None else int(np.count_nonzero(mask))
-        if self._lists is None or not eligible:
+        nprobe, oversample = _count("search(nprobe=)", nprobe, MOST_LISTS), checked_oversample(oversample)
+        state = self._state
+        mask = None if allow is None else checked_mask(allow, state.n)
+        eligible = state.n if mask is None else int(np.count_nonzero(mask))
+        if state.lists is None or not eligible or not len(prepared):
             return padded(np.empty((len(prepared), 0), np.float32), np.empty((len(prepared), 0), np.int64), k)
-        nlist = len(self._lists.sizes)
+        nlist, places = len(state.lists.sizes), state.lists.rows
         # Of the rows near a query fewer are allowed: as many lie within a radius that grows with the root of the share.
-        wide = min(nlist, int(np.ceil(nprobe / np.sqrt(eligible / self._n))))
-        allowed = None if mask is None else mask[self._lists.rows] & (self._lists.rows >= 0)
-        blocks = [slice(start, start + QUERY_BLOCK) for start in range(0, len(prepared), QUERY_BLOCK)]
+        wide = min(nlist, int(np.ceil(nprobe / np.sqrt(eligible / state.n))))
+        allowed = None if mask is None else mask[places] & (places >= 0)
         wanted = min(k, eligible)
 
         def search(part: Array, probed: int) -> tuple[Array, Array]:
-            return self._search(part, wanted, probed, oversample, bounded, allowed)
+            return _searched(state, part, wanted, probed, oversample, bounded, allowed)
 
         def block(part: slice) -> tuple[Array, Array]:
             scores, rows = search(prepared[part], wide)
@@ -259,47 +282,36 @@ class IVF:
                 scores[lacking], rows[lacking] = search(np.ascontiguousarray(prepared[part][lacking]), nlist)
             return scores, rows
 
-        pieces = run_blocks(block, blocks) if blocks else [search(prepared, wide)]
+        blocks = [slice(start, start + QUERY_BLOCK) for start in range(0, len(prepared), QUERY_BLOCK)]
+        pieces = run_blocks(block, blocks)
         return padded(np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces]), k)
-
-    def _search(
-        self, queries: Array, k: int, nprobe: int, oversample: float | None, bounded: bool, allow: Array | None
-    ) -> tuple[Array, Array]:
-        assert self._lists is not None
-        assert self._coarse is not None
-        lists = self._lists
-        scanner = _Probing(cast("SpanCodec", self.codec), lists, self._coarse, nprobe)
-        metric: Metric = "l2" if self.codec.metric == "l2" else "dot"
-
-        def rescore(asked: Array, places: Array) -> Array:
-            rows = np.where(places < 0, -1, lists.rows[places])
-            return score_listed(asked, self._kept[0], rows, norms=np.empty(0, np.float32), metric=metric)
-
-        scores, places = search_codes(
-            self.codec, lists.codes, queries, k, rescore=rescore if self._kept else None, oversample=oversample,
-            bounded=bounded, allow=allow, scanner=scanner,
-        )  # fmt: skip
-        return scores, np.where(places < 0, -1, lists.rows[places])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replaced whole or not at all; :func:`load` maps it."""
-        about, arrays = self._rows.stored()
-        about |= {"kind": "IVF", "n": self._n, "nlist": self._asked}
-        if self._coarse is not None:
-            arrays["centroids"] = self._coarse.centroids
-        if self._lists is not None:
-            arrays |= self._lists.arrays()
-        if self._kept:
-            arrays["kept"] = self._kept[0]
+        state = self._state
+        about = {
+            "kind": "IVF", "n": state.n, "dim": state.codec.dim, "metric": state.codec.metric,
+            "codec": state.codec.spec, "keep": self._rows.keep, "trained": state.coarse is not None,
+            "seed": self._rows.seed, "nlist": self._asked,
+        }  # fmt: skip
+        arrays: dict[str, Array] = {}
+        if state.coarse is not None:
+            arrays = {f"codec.{name}": np.ascontiguousarray(a) for name, a in state.codec.arrays().items()}
+            arrays["centroids"] = state.coarse.centroids
+        if state.lists is not None:
+            arrays |= state.lists.arrays()
+        if state.kept is not None:
+            arrays["kept"] = state.kept
         save_arrays(path, about, arrays)
 
     def stats(self) -> IVFStats:
         """Rows, lists and bytes."""
-        codec, lists = self.codec, self._lists
-        nlist = 0 if self._coarse is None else len(self._coarse.centroids)
+        state = self._state
+        codec, lists = state.codec, state.lists
         return IVFStats(
-            self._n, codec.dim, nlist, codec.metric, codec.spec, 1.0 if lists is None else lists.imbalance,
-            0 if lists is None else lists.codes.nbytes, sum(int(part.nbytes) for part in self._kept),
+            state.n, codec.dim, 0 if state.coarse is None else len(state.coarse.centroids), codec.metric, codec.spec,
+            1.0 if lists is None else lists.imbalance, 0 if lists is None else lists.codes.nbytes,
+            0 if state.kept is None else int(state.kept.nbytes),
         )  # fmt: skip
 
     @classmethod
@@ -309,13 +321,59 @@ class IVF:
             seed=about["seed"],
         )  # fmt: skip
         if about["trained"]:
-            index._rows.codec = index._rows.codec.with_arrays(under("codec.", arrays))
-            index._coarse = Coarse(arrays["centroids"], about["metric"])
-        if about["n"]:
-            index._n = about["n"]
-            index._lists = CodeLists.from_arrays(arrays, about["n"], len(arrays["centroids"]))
-            index._kept = [arrays["kept"]] if "kept" in arrays else []
+            dim, centroids, n, kept = about["dim"], arrays.get("centroids"), about["n"], arrays.get("kept")
+            if centroids is None or centroids.shape[1:] != (dim,):
+                raise Corrupt(f"IVF expects centroids of {dim} dimensions, found others; rebuild the index")
+            if (kept is None) != (about["keep"] is None or not n) or (kept is not None and kept.shape != (n, dim)):
+                raise Corrupt(f"IVF expects {n} vectors to rescore from, found others; rebuild the index")
+            codec = index.codec.with_arrays(under("codec.", arrays))
+            lists = CodeLists.from_arrays(arrays, n, len(centroids)) if n else None
+            index._rows.codec = codec
+            index._state = _State(codec, Coarse(centroids, about["metric"]), lists, kept, n)
         return index
+
+
+def _searched(
+    state: _State, queries: Array, k: int, nprobe: int, oversample: float | None, bounded: bool, allow: Array | None
+) -> tuple[Array, Array]:
+    """The best rows of a block of queries among the allowed places of their lists."""
+    assert state.lists is not None
+    assert state.coarse is not None
+    lists, kept = state.lists, state.kept
+    metric: Metric = "l2" if state.codec.metric == "l2" else "dot"
+
+    def rescore(asked: Array, places: Array) -> Array:
+        assert kept is not None
+        rows = np.where(places < 0, -1, lists.rows[places])
+        return score_listed(asked, kept, rows, norms=np.empty(0, np.float32), metric=metric)
+
+    scanner = _Probing(cast("SpanCodec", state.codec), lists, state.coarse, nprobe)
+    scores, places = search_codes(
+        state.codec, lists.codes, queries, k, rescore=None if kept is None else rescore, oversample=oversample,
+        bounded=bounded, allow=allow, scanner=scanner,
+    )  # fmt: skip
+    rows = np.where(places < 0, -1, lists.rows[places])
+    if (scores[:, 1:] == scores[:, :-1]).any():
+        order = np.lexsort((np.where(rows < 0, np.iinfo(np.int64).max, rows), -scores))
+        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    return scores, rows
+
+
+def _slices(spans: Array, most: int) -> Iterator[Array]:
+    """Spans of at most so many rows together, longer ones cut at whole blocks."""
+    sizes = spans[:, 2] - spans[:, 1]
+    if sizes.sum() <= most:
+        yield spans
+        return
+    piece = max(1, most // BLOCK_ROWS) * BLOCK_ROWS
+    counts = np.maximum(1, -(-sizes // piece))
+    cut = np.repeat(spans, counts, axis=0)
+    within = np.arange(len(cut)) - np.repeat(np.cumsum(counts) - counts, counts)
+    cut[:, 1] += within * piece
+    cut[:, 2] = np.minimum(cut[:, 2], cut[:, 1] + piece)
+    ends = np.cumsum(cut[:, 2] - cut[:, 1]) // piece
+    for part in np.split(cut, np.flatnonzero(np.diff(ends)) + 1):
+        yield np.ascontiguousarray(part)
 
 
 def _count(what: str, value: object, most: int) -> int:

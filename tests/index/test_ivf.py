@@ -1,5 +1,6 @@
 """The inverted-file index against brute force."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gingham as gg
-from gingham.errors import Corrupt, DimensionMismatch, InvalidArgument, NotReady
+from gingham import deadline
+from gingham.errors import Corrupt, DeadlineExceeded, DimensionMismatch, InvalidArgument, NotReady
 from gingham.index.coarse import Coarse
 from gingham.index.code_lists import CodeLists
 from gingham.parallel import get_threads
@@ -193,15 +195,75 @@ def test_wrong_arguments_are_typed_errors_and_lose_nothing() -> None:
     for wrong in (np.full((1, DIM), np.nan), "words"):
         with pytest.raises(InvalidArgument):
             index.add(wrong)
+    with pytest.raises(InvalidArgument):
+        index.search([[1.0], [2.0, 3.0]])
     with pytest.raises(DimensionMismatch):
         index.add(np.ones((2, DIM + 1)))
     with pytest.raises(NotReady):
         index.train(clustered(100, 14))
-    for options in ({"nprobe": 0}, {"nprobe": 2.5}, {"oversample": 0.5}, {"allow": [True]}, {"k": 0}):
+    for options in ({"nprobe": 0}, {"nprobe": 2.5}, {"oversample": 0.5}, {"allow": [True]}, {"k": 0}, {"k": 10**18}):
         with pytest.raises(InvalidArgument):
             index.search(clustered(1, 15), **options)
     assert len(index) == 100
     assert (index.search(clustered(1, 15), 100)[1] >= 0).all()
+
+
+def test_ties_come_in_the_order_of_rows_alone_and_in_a_batch() -> None:
+    rng = np.random.default_rng(17)
+    rows, queries = (rng.integers(0, 3, (n, 8)).astype(np.float32) for n in (1500, 70))
+    index = gg.index.IVF(8, metric="l2", codec="F32", nlist=12)
+    index.add(rows)
+    scores, found = index.search(queries, 10, nprobe=5)
+    tied = scores[:, 1:] == scores[:, :-1]
+    assert tied.any()
+    assert (found[:, 1:] > found[:, :-1])[tied].all()
+    for i, query in enumerate(queries):
+        np.testing.assert_array_equal(index.search(query, 10, nprobe=5)[1][0], found[i])
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_no_row_is_found_twice_where_distances_are_beyond_float32() -> None:
+    rng = np.random.default_rng(18)
+    rows = rng.standard_normal((400, 16))
+    rows *= 1.8e19 / np.linalg.norm(rows, axis=1, keepdims=True)
+    index = gg.index.IVF(16, metric="l2", nlist=8, keep="f32")
+    index.add(rows)
+    for nprobe in (3, 8):
+        for line in index.search(-rows[:30], 50, nprobe=nprobe)[1].tolist():
+            there = [row for row in line if row >= 0]
+            assert len(set(there)) == len(there)
+
+
+def test_searches_see_the_rows_of_one_moment_while_threads_add() -> None:
+    rows = clustered(2000, 19)
+    index = gg.index.IVF(DIM, metric="l2", nlist=10, keep="f32")
+    index.add(rows[:200])
+    with ThreadPoolExecutor(3) as pool:
+        adding = [pool.submit(index.add, rows[200 + 100 * i : 300 + 100 * i]) for i in range(18)]
+        while not all(future.done() for future in adding):
+            scores, found = index.search(rows[:5], 3, nprobe=10)
+            assert (found >= 0).all()
+            np.testing.assert_allclose(scores[:, 0], 0, atol=1e-3)
+    taken = np.concatenate([np.arange(200), *(list(future.result()) for future in adding)])
+    assert np.array_equal(np.sort(taken), np.arange(2000))
+    for i, future in enumerate(adding):
+        part = rows[200 + 100 * i : 300 + 100 * i]
+        assert index.search(part, 1, nprobe=10)[1].ravel().tolist() == list(future.result())
+
+
+def test_a_deadline_ends_the_search_of_one_long_list_and_an_interrupted_training_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    rows = np.repeat(clustered(1, 20, 256), 60_000, axis=0)
+    index = gg.index.IVF(256, metric="l2", codec="F32", nlist=4)
+    index.add(rows)
+    with pytest.raises(DeadlineExceeded), deadline.within(0.02):
+        index.search(rows[:64], 10, nprobe=1)
+    other = gg.index.IVF(DIM, nlist=2000)
+    with pytest.raises(DeadlineExceeded), deadline.within(0.05):
+        other.train(clustered(60_000, 21))
+    other.save(tmp_path / "index")
+    assert len(gg.index.load(tmp_path / "index")) == 0
 
 
 def test_no_queries_have_no_results() -> None:
