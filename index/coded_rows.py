@@ -206,7 +206,7 @@ def _is_precise(codec: Codec) -> bool:
 def checked_k(k: object) -> int:
     """An integer from 1 to :data:`MOST_K`."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= MOST_K:
-        raise InvalidArgument(f"search(k) expects an integer from 1 to {MOST_K}, found {k!r}")
+        raise InvalidArgument(f"search(k) expects an integer of at least 1 and at most {MOST_K}, found {k!r}")
     return int(k)
 
 
