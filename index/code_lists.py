@@ -14,7 +14,7 @@ from gingham.index.coded_rows import under
 from gingham.index.two_stage import encode_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gingham.codecs.protocol import Codec
 
@@ -42,8 +42,17 @@ class CodeLists:
     sizes: Array
 
     @classmethod
-    def of(cls, codec: Codec, vectors: Array, lists: Array, nlist: int, first: int = 0) -> CodeLists:
-        """Encode vectors float32 (n, dim), n at least 1, whose lists are given; their rows count from ``first``."""
+    def of(
+        cls, codec: Codec, vectors_of: Callable[[Array], Array], lists: Array, nlist: int, first: int = 0
+    ) -> CodeLists:
+        """Encode rows whose lists are given.
+
+        Parameters
+        ----------
+        vectors_of : from positions int64 (m,), in any order, to vectors float32 (m, dim); called by several threads
+        lists : int64 (n,), the list of each row, n at least 1
+        first : number of the first row
+        """
         sizes = np.bincount(lists, minlength=nlist)
         starts = _starts(sizes)
         order = np.argsort(lists, kind="stable")
@@ -51,7 +60,7 @@ class CodeLists:
         within = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         rows[np.repeat(starts, sizes) + within] = order
         source = np.maximum(rows, 0)
-        codes = encode_rows(codec, len(rows), lambda part: vectors[source[part]])
+        codes = encode_rows(codec, len(rows), lambda part: vectors_of(source[part]))
         return cls(codes, np.where(rows < 0, -1, rows + first), starts, sizes)
 
     def extended(self, codec: Codec, others: CodeLists) -> CodeLists:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from gingham import deadline
-from gingham.codecs.protocol import BLOCK_ROWS
 from gingham.errors import Corrupt, InvalidArgument, NotReady
 from gingham.index.coarse import MOST_LISTS, Coarse, list_count
 from gingham.index.code_lists import CodeLists
 from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, checked_mask, checked_oversample, padded, under
 from gingham.index.container import save_arrays
 from gingham.index.exact import score_listed
-from gingham.index.two_stage import QUERY_BLOCK, SLICE_BYTES, search_codes
-from gingham.parallel import run_blocks
+from gingham.index.list_search import ListSearch
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from gingham.codecs.protocol import Codec, SpanCodec
+    from gingham.codecs.protocol import Codec
     from gingham.index.coded_rows import Keep
     from gingham.schema import Metric
 
@@ -72,34 +70,6 @@ class _State:
     lists: CodeLists | None = None
     kept: Array | None = None
     n: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class _Probing:
-    """Lists that queries probe, as a :class:`gingham.index.two_stage.Scanner`."""
-
-    codec: SpanCodec
-    lists: CodeLists
-    coarse: Coarse
-    nprobe: int
-    queries: int = QUERY_BLOCK
-    exact: bool = True
-
-    @property
-    def most(self) -> int:
-        return self.lists.codes.n
-
-    def scan(self, queries: Array, prepared: Any, floors: Array, k: int, allow: Array | None) -> tuple[Array, Array]:
-        from gingham.codecs import topk_kernels
-
-        spans = self.lists.spans(self.coarse.probe(queries, self.nprobe))
-        scores, rows = np.repeat(floors[:, None], k, axis=1), np.full((len(queries), k), -1, np.int64)
-        mask = 0 if allow is None else allow.ctypes.data
-        for part in _slices(spans, max(1, SLICE_BYTES // self.codec.code_size)):
-            deadline.check()
-            self.codec.scan_spans(prepared, self.lists.codes, part, mask, scores, rows)
-        topk_kernels.sort_heaps(scores, rows)
-        return scores, rows
 
 
 class IVF:
@@ -217,7 +187,7 @@ class IVF:
             if state.coarse is None:
                 codec = self._rows.trained_on(rows)
             coarse = self._trained_lists(rows) if state.coarse is None else state.coarse
-            lists = CodeLists.of(codec, rows, coarse.assign(rows), len(coarse.centroids), state.n)
+            lists = CodeLists.of(codec, rows.__getitem__, coarse.assign(rows), len(coarse.centroids), state.n)
             if state.lists is not None:
                 lists = state.lists.extended(codec, lists)
             if kept is not None and state.kept is not None:
@@ -232,7 +202,6 @@ class IVF:
         *,
         nprobe: int = NPROBE,
         oversample: float | None = None,
-        bounded: bool = False,
         allow: object = None,
     ) -> tuple[Array, Array]:
         """Find the k best rows of each query in the lists nearest to it.
@@ -242,7 +211,7 @@ class IVF:
         queries : numbers (n_queries, dim), or (dim,) for one
         k : rows per query, at least 1
         nprobe : lists scanned for each; more where ``allow`` leaves out rows, and all where these hold too few
-        oversample, bounded : as of :meth:`gingham.index.Flat.search`
+        oversample : as of :meth:`gingham.index.Flat.search`
         allow : bool (n,), the rows that may be found; None allows all
 
         Returns
@@ -266,25 +235,16 @@ class IVF:
         eligible = state.n if mask is None else int(np.count_nonzero(mask))
         if state.lists is None or not eligible or not len(prepared):
             return padded(np.empty((len(prepared), 0), np.float32), np.empty((len(prepared), 0), np.int64), k)
-        nlist, places = len(state.lists.sizes), state.lists.rows
-        # Of the rows near a query fewer are allowed: as many lie within a radius that grows with the root of the share.
-        wide = min(nlist, int(np.ceil(nprobe / np.sqrt(eligible / state.n))))
-        allowed = None if mask is None else mask[places] & (places >= 0)
-        wanted = min(k, eligible)
+        assert state.coarse is not None
+        search = ListSearch(state.codec, state.coarse, state.lists, state.n, self._rescore(state.kept))
+        found = search.run(prepared, min(k, eligible), nprobe, oversample=oversample, allow=mask)
+        return padded(*found, k)
 
-        def search(part: Array, probed: int) -> tuple[Array, Array]:
-            return _searched(state, part, wanted, probed, oversample, bounded, allowed)
-
-        def block(part: slice) -> tuple[Array, Array]:
-            scores, rows = search(prepared[part], wide)
-            lacking = np.flatnonzero(rows[:, -1] < 0)
-            if len(lacking) and wide < nlist:
-                scores[lacking], rows[lacking] = search(np.ascontiguousarray(prepared[part][lacking]), nlist)
-            return scores, rows
-
-        blocks = [slice(start, start + QUERY_BLOCK) for start in range(0, len(prepared), QUERY_BLOCK)]
-        pieces = run_blocks(block, blocks)
-        return padded(np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces]), k)
+    def _rescore(self, kept: Array | None) -> Callable[[Array, Array], Array] | None:
+        if kept is None:
+            return None
+        metric: Metric = "l2" if self.codec.metric == "l2" else "dot"
+        return partial(_scored, kept, metric)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replaced whole or not at all; :func:`load` maps it."""
@@ -333,47 +293,8 @@ class IVF:
         return index
 
 
-def _searched(
-    state: _State, queries: Array, k: int, nprobe: int, oversample: float | None, bounded: bool, allow: Array | None
-) -> tuple[Array, Array]:
-    """The best rows of a block of queries among the allowed places of their lists."""
-    assert state.lists is not None
-    assert state.coarse is not None
-    lists, kept = state.lists, state.kept
-    metric: Metric = "l2" if state.codec.metric == "l2" else "dot"
-
-    def rescore(asked: Array, places: Array) -> Array:
-        assert kept is not None
-        rows = np.where(places < 0, -1, lists.rows[places])
-        return score_listed(asked, kept, rows, norms=np.empty(0, np.float32), metric=metric)
-
-    scanner = _Probing(cast("SpanCodec", state.codec), lists, state.coarse, nprobe)
-    scores, places = search_codes(
-        state.codec, lists.codes, queries, k, rescore=None if kept is None else rescore, oversample=oversample,
-        bounded=bounded, allow=allow, scanner=scanner,
-    )  # fmt: skip
-    rows = np.where(places < 0, -1, lists.rows[places])
-    if (scores[:, 1:] == scores[:, :-1]).any():
-        order = np.lexsort((np.where(rows < 0, np.iinfo(np.int64).max, rows), -scores))
-        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-    return scores, rows
-
-
-def _slices(spans: Array, most: int) -> Iterator[Array]:
-    """Spans of at most so many rows together, longer ones cut at whole blocks."""
-    sizes = spans[:, 2] - spans[:, 1]
-    if sizes.sum() <= most:
-        yield spans
-        return
-    piece = max(1, most // BLOCK_ROWS) * BLOCK_ROWS
-    counts = np.maximum(1, -(-sizes // piece))
-    cut = np.repeat(spans, counts, axis=0)
-    within = np.arange(len(cut)) - np.repeat(np.cumsum(counts) - counts, counts)
-    cut[:, 1] += within * piece
-    cut[:, 2] = np.minimum(cut[:, 2], cut[:, 1] + piece)
-    ends = np.cumsum(cut[:, 2] - cut[:, 1]) // piece
-    for part in np.split(cut, np.flatnonzero(np.diff(ends)) + 1):
-        yield np.ascontiguousarray(part)
+def _scored(kept: Array, metric: Metric, queries: Array, rows: Array) -> Array:
+    return score_listed(queries, kept, rows, norms=np.empty(0, np.float32), metric=metric)
 
 
 def _count(what: str, value: object, most: int) -> int:

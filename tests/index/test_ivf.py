@@ -161,7 +161,7 @@ def test_lists_that_do_not_fit_are_corrupt(name: str) -> None:
     rows = clustered(100, 13)
     coarse = Coarse.train(rows, 4, "l2", 0)
     codec = gg.index.Flat(DIM, metric="l2", codec="LVQ8").train(rows).codec
-    arrays = CodeLists.of(codec, rows, coarse.assign(rows), 4).arrays()
+    arrays = CodeLists.of(codec, rows.__getitem__, coarse.assign(rows), 4).arrays()
     assert CodeLists.from_arrays(arrays, 100, 4).imbalance >= 1
     for damaged in (
         arrays | {name: arrays[name] + 1},
