@@ -5,6 +5,7 @@ from numba import float32, int64, uint8, uint64
 
 from gingham.codecs.affine_row_kernels import four_products_bytes, four_products_nibbles, score_of_product, score_row
 from gingham.codecs.intrinsics import inline, kernel, load_one_u8, prefetch
+from gingham.codecs.reservoir_kernels import gather
 from gingham.codecs.topk_kernels import sift
 
 
@@ -53,9 +54,17 @@ def scan_packed(codes, stride, factors, width, bits, start, stop, tile, queries,
                 _offer(scores, rows, i, score_row(x, factors, q, width, bits, uint64(_AHEAD), parameters, i), row)
 
 
-@kernel(f"void({_SCORED}, int64[:,::1], int8[:,::1], float32[:,::1], uint64, float32[:,::1], int64[:,::1])")
-def scan_packed_spans(codes, stride, factors, width, bits, spans, queries, parameters, allow, scores, rows):
-    """Offer spans of rows to the heap of one query each; spans (m, 3): a query, start and stop."""
+@kernel(
+    f"void({_SCORED}, int64[:,::1], int8[:,::1], float32[:,::1], uint64, float32[:,::1], int64[:,::1], int64[::1],"
+    "float32[::1], int64)"
+)
+def scan_packed_spans(
+    codes, stride, factors, width, bits, spans, queries, parameters, allow, scores, rows, counts, floors, k
+):
+    """Gather spans of rows into the line of one query each; spans (m, 3): a query, start and stop.
+
+    Lines are those of :mod:`gingham.codecs.reservoir_kernels`.
+    """
     for j in range(len(spans)):
         i, start = spans[j, 0], spans[j, 1]
         q = uint64(queries.ctypes.data) + uint64(i * queries.shape[1])
@@ -65,7 +74,8 @@ def scan_packed_spans(codes, stride, factors, width, bits, spans, queries, param
             if allow != 0 and load_one_u8(allow + uint64(row)) == 0:
                 continue
             x = codes + uint64(row * stride)
-            _offer(scores, rows, i, score_row(x, factors, q, width, bits, ahead, parameters, i), row)
+            s = score_row(x, factors, q, width, bits, ahead, parameters, i)
+            gather(s, row, i, scores, rows, counts, floors, k)
 
 
 @kernel(f"void({_SCORED}, int8[:,::1], float32[:,::1], int64[:,::1], float32[:,::1])")

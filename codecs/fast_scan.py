@@ -19,6 +19,7 @@ from gingham.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.reservoirs import Reservoirs
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -137,11 +138,9 @@ class FastScan:
         """Offer rows to heaps."""
         self._layout.scan(prepared, codes.arrays["blocks"], start, stop, allow, scores, rows)
 
-    def scan_spans(
-        self, prepared: BlockQueries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
-    ) -> None:
-        """Offer spans of rows to heaps."""
-        self._layout.scan_spans(prepared, codes.arrays["blocks"], spans, allow, scores, rows)
+    def scan_spans(self, prepared: BlockQueries, codes: Codes, spans: Array, allow: int, found: Reservoirs) -> None:
+        """Gather spans of rows."""
+        self._layout.scan_spans(prepared, codes.arrays["blocks"], spans, allow, found)
 
     def score(self, prepared: BlockQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""

@@ -48,6 +48,7 @@ from gingham.codecs.intrinsics import (
     words_right_8,
     zero_words,
 )
+from gingham.codecs.reservoir_kernels import gather_some, make_room
 from gingham.codecs.topk_kernels import sift
 from gingham.codecs.wide_intrinsics import (
     WIDE,
@@ -360,9 +361,43 @@ def scan_blocks(codes, pairs, tables, parameters, plus, times, error, start, sto
                 )  # fmt: skip
 
 
-@kernel(f"void({_SCORED}, int64[:,::1], uint64, float32[:,::1], int64[:,::1])")
-def scan_block_spans(codes, pairs, tables, parameters, plus, times, error, spans, allow, scores, rows):
-    """Offer spans of rows to the heap of one query each; spans (m, 3): a query, start, a multiple of 32, and stop."""
+_LINES = "float32[:,::1], int64[:,::1], int64[::1], float32[::1], int64"
+
+
+@kernel(f"void(uint64, int64, uint64, {_FACTORS}, int64, int64, uint64, uint64, uint64, int64, {_LINES})")
+def _gather_one(
+    codes, pairs, table, query, plus, times, error, start, stop, ahead, allow, room, i, scores, rows, counts, floors, k
+):
+    """Gather rows start to stop into line i; ``ahead`` as of :func:`_one_query`."""
+    stride = uint64(32 * pairs)
+    least = _least(floors[i], load_one_f32(query), load_one_f32(query + uint64(4)))
+    for row in range(start, stop, 32):
+        wanted = uint32(_ALL)
+        if allow != 0:
+            wanted = _allowed(allow, row, stop)
+            if wanted == 0:
+                continue
+        elif row + 32 > stop:
+            wanted = uint32(uint32(_ALL) >> uint32(32 - (stop - row)))
+        if counts[i] + 32 > scores.shape[1]:
+            make_room(scores, rows, counts, floors, i, k)
+            least = _least(floors[i], load_one_f32(query), load_one_f32(query + uint64(4)))
+        a, b = _one(codes + uint64(row >> 5) * stride, table, pairs, ahead)
+        if times == 0:
+            mask = uint32(wanted & _by_sums(a, b, query, least, room))
+        else:
+            mask = uint32(wanted & _by_scores(a, b, query, floors[i], plus, times, error, row, room))
+        gather_some(room, mask, row, i, scores, rows, counts)
+
+
+@kernel(f"void({_SCORED}, int64[:,::1], uint64, {_LINES})")
+def scan_block_spans(
+    codes, pairs, tables, parameters, plus, times, error, spans, allow, scores, rows, counts, floors, k
+):
+    """Gather spans of rows into the line of one query each; spans (m, 3): a query, start, a multiple of 32, and stop.
+
+    Lines are those of :mod:`gingham.codecs.reservoir_kernels`.
+    """
     stride = uint64(32 * pairs)
     scratch = np.empty(32, np.float32)
     room = uint64(scratch.ctypes.data)
@@ -371,8 +406,9 @@ def scan_block_spans(codes, pairs, tables, parameters, plus, times, error, spans
         table, query = tables + uint64(i) * stride, parameters + uint64(20 * i)
         # The next span comes while this one is scanned: they lie anywhere.
         ahead = uint64((spans[min(j + 1, len(spans) - 1), 1] - start) >> 5) * stride
-        _scan_one(
-            codes, pairs, table, query, plus, times, error, start, spans[j, 2], ahead, allow, room, i, scores, rows
+        _gather_one(
+            codes, pairs, table, query, plus, times, error, start, spans[j, 2], ahead, allow, room, i, scores, rows,
+            counts, floors, k,
         )  # fmt: skip
 
 

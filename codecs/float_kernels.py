@@ -20,6 +20,7 @@ from gingham.codecs.intrinsics import (
     splat,
     sub,
 )
+from gingham.codecs.reservoir_kernels import gather
 from gingham.codecs.topk_kernels import sift
 from gingham.codecs.topk_kernels import sort_heaps as sort_heaps
 
@@ -42,9 +43,15 @@ def scan_rows(vectors, kind, start, stop, queries, dim, metric, norms, biases, a
                 sift(scores, rows, q, int64(scores.shape[1]))
 
 
-@kernel("void(uint64, int64, int64[:,::1], uint64, int64, int64, float32[::1], uint64, float32[:,::1], int64[:,::1])")
-def scan_row_spans(vectors, kind, spans, queries, dim, metric, biases, allow, scores, rows):
-    """Offer spans of rows to the heap of one query each; spans (m, 3): a query, start and stop."""
+@kernel(
+    "void(uint64, int64, int64[:,::1], uint64, int64, int64, float32[::1], uint64, float32[:,::1], int64[:,::1],"
+    "int64[::1], float32[::1], int64)"
+)
+def scan_row_spans(vectors, kind, spans, queries, dim, metric, biases, allow, scores, rows, counts, floors, k):
+    """Gather spans of rows into the line of one query each; spans (m, 3): a query, start and stop.
+
+    Lines are those of :mod:`gingham.codecs.reservoir_kernels`.
+    """
     width, none = uint64(dim * (2 if kind else 4)), uint64(0)
     for j in range(len(spans)):
         q = spans[j, 0]
@@ -54,10 +61,7 @@ def scan_row_spans(vectors, kind, spans, queries, dim, metric, biases, allow, sc
                 continue
             x = vectors + uint64(row) * width
             s = score_float_row(x, kind, query, dim, metric, none, row) + biases[q]
-            if s > scores[q, 0]:
-                scores[q, 0] = s
-                rows[q, 0] = row
-                sift(scores, rows, q, int64(scores.shape[1]))
+            gather(s, row, q, scores, rows, counts, floors, k)
 
 
 @kernel("void(uint64, int64, uint64, int64, int64, uint64, float32[::1], int64[:,::1], float32[:,::1])")

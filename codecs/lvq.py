@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import ModuleType
 
+    from gingham.codecs.reservoirs import Reservoirs
     from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
@@ -168,11 +169,9 @@ class LVQ:
         """Offer rows to heaps by their first level."""
         self._coarse.scan(prepared.coarse, codes.arrays["coarse"], start, stop, allow, scores, rows)
 
-    def scan_spans(
-        self, prepared: LVQQueries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
-    ) -> None:
-        """Offer spans of rows to heaps by their first level."""
-        self._coarse.scan_spans(prepared.coarse, codes.arrays["coarse"], spans, allow, scores, rows)
+    def scan_spans(self, prepared: LVQQueries, codes: Codes, spans: Array, allow: int, found: Reservoirs) -> None:
+        """Gather spans of rows by their first level."""
+        self._coarse.scan_spans(prepared.coarse, codes.arrays["coarse"], spans, allow, found)
 
     def score(self, prepared: LVQQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows by their first level."""

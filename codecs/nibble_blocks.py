@@ -14,6 +14,8 @@ from gingham.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gingham.codecs.reservoirs import Reservoirs
+
     Array = np.ndarray[Any, Any]
 
 REPACK_ROWS = 4096
@@ -117,15 +119,15 @@ class NibbleBlocks:
         )  # fmt: skip
 
     def scan_spans(
-        self, prepared: BlockQueries, blocks: Array, spans: Array, allow: int, scores: Array, rows: Array,
+        self, prepared: BlockQueries, blocks: Array, spans: Array, allow: int, found: Reservoirs,
         *, factors: Factors | None = None,
     ) -> None:  # fmt: skip
-        """Offer spans of rows to heaps: see :meth:`gingham.codecs.protocol.SpanCodec.scan_spans`."""
+        """Gather spans of rows: see :meth:`gingham.codecs.protocol.SpanCodec.scan_spans`."""
         from gingham.codecs import fast_scan_kernels
 
         fast_scan_kernels.scan_block_spans(
             blocks.ctypes.data, self.pairs, prepared.tables.ctypes.data, prepared.parameters.ctypes.data,
-            *_addresses(factors), spans, allow, scores, rows,
+            *_addresses(factors), spans, allow, *found.lines,
         )  # fmt: skip
 
     def score(

@@ -13,6 +13,7 @@ from gingham.codecs.row_scores import PACKED, RowScores
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from gingham.codecs.reservoirs import Reservoirs
     from gingham.schema import Metric
 
 Array = np.ndarray[Any, Any]
@@ -162,13 +163,11 @@ class PackedRows:
             prepared.integers, prepared.parameters, allow, scores, rows,
         )  # fmt: skip
 
-    def scan_spans(
-        self, prepared: PackedQueries, codes: Array, spans: Array, allow: int, scores: Array, rows: Array
-    ) -> None:
-        """Offer spans of rows to heaps: see :meth:`gingham.codecs.protocol.SpanCodec.scan_spans`."""
+    def scan_spans(self, prepared: PackedQueries, codes: Array, spans: Array, allow: int, found: Reservoirs) -> None:
+        """Gather spans of rows: see :meth:`gingham.codecs.protocol.SpanCodec.scan_spans`."""
         _kernels()[0].scan_packed_spans(
             codes.ctypes.data, self.stride, self.factors, self.width, self.bits, spans,
-            prepared.integers, prepared.parameters, allow, scores, rows,
+            prepared.integers, prepared.parameters, allow, *found.lines,
         )  # fmt: skip
 
     def score(self, prepared: PackedQueries, codes: Array, rows: Array, out: Array) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from gingham.codecs.protocol import Codec, Codes, SpanCodec, Transform
+    from gingham.codecs.reservoirs import Reservoirs
     from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
@@ -121,9 +122,9 @@ class Pipeline:
         """Offer rows to heaps."""
         self.codec.scan(prepared, codes, start, stop, allow, scores, rows)
 
-    def scan_spans(self, prepared: Any, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array) -> None:
-        """Offer spans of rows to heaps, of a codec that does."""
-        cast("SpanCodec", self.codec).scan_spans(prepared, codes, spans, allow, scores, rows)
+    def scan_spans(self, prepared: Any, codes: Codes, spans: Array, allow: int, found: Reservoirs) -> None:
+        """Gather spans of rows, of a codec that does."""
+        cast("SpanCodec", self.codec).scan_spans(prepared, codes, spans, allow, found)
 
     def score(self, prepared: Any, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""

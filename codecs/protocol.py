@@ -19,6 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.reservoirs import Reservoirs
     from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
@@ -207,13 +208,14 @@ class Codec(Protocol):
 class SpanCodec(Codec, Protocol):
     """A codec that scans other rows for each query, as lists do."""
 
-    def scan_spans(self, prepared: Any, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array) -> None:
-        """Offer spans of rows to the heap of one query each.
+    def scan_spans(self, prepared: Any, codes: Codes, spans: Array, allow: int, found: Reservoirs) -> None:
+        """Gather spans of rows, each for one query.
 
         Parameters
         ----------
         spans : int64 (m, 3): a query, start, a multiple of :data:`BLOCK_ROWS`, and stop
-        allow, scores, rows : as of :meth:`scan`, but rows may be offered in any order
+        allow : as of :meth:`scan`
+        found : takes them; spans come in any order
         """
         ...
 

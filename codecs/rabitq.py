@@ -21,6 +21,7 @@ from gingham.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.reservoirs import Reservoirs
     from gingham.codecs.row_scores import RowScores
     from gingham.schema import Metric
 
@@ -157,11 +158,9 @@ class RaBitQ:
         """Offer rows to heaps."""
         self._layout.scan(prepared.packed, codes.arrays["rows"], start, stop, allow, scores, rows)
 
-    def scan_spans(
-        self, prepared: RaBitQQueries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
-    ) -> None:
-        """Offer spans of rows to heaps."""
-        self._layout.scan_spans(prepared.packed, codes.arrays["rows"], spans, allow, scores, rows)
+    def scan_spans(self, prepared: RaBitQQueries, codes: Codes, spans: Array, allow: int, found: Reservoirs) -> None:
+        """Gather spans of rows."""
+        self._layout.scan_spans(prepared.packed, codes.arrays["rows"], spans, allow, found)
 
     def score(self, prepared: RaBitQQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""

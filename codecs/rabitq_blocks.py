@@ -21,6 +21,7 @@ from gingham.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.reservoirs import Reservoirs
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -183,12 +184,10 @@ class RaBitQBlocks:
         )
 
     def scan_spans(
-        self, prepared: RaBitQBlocksQueries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
+        self, prepared: RaBitQBlocksQueries, codes: Codes, spans: Array, allow: int, found: Reservoirs
     ) -> None:
-        """Offer spans of rows to heaps."""
-        self._layout.scan_spans(
-            prepared.blocks, codes.arrays["blocks"], spans, allow, scores, rows, factors=_factors(codes)
-        )
+        """Gather spans of rows."""
+        self._layout.scan_spans(prepared.blocks, codes.arrays["blocks"], spans, allow, found, factors=_factors(codes))
 
     def score(self, prepared: RaBitQBlocksQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""

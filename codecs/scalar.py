@@ -15,6 +15,7 @@ from gingham.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.reservoirs import Reservoirs
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -126,15 +127,13 @@ class Float:
             self.dim, 2 if self.metric == "l2" else 0, 0, prepared.bias, allow, scores, rows,
         )  # fmt: skip
 
-    def scan_spans(
-        self, prepared: FloatQueries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
-    ) -> None:
-        """Offer spans of rows to heaps."""
+    def scan_spans(self, prepared: FloatQueries, codes: Codes, spans: Array, allow: int, found: Reservoirs) -> None:
+        """Gather spans of rows."""
         from gingham.codecs import float_kernels
 
         float_kernels.scan_row_spans(
             codes.arrays["vectors"].ctypes.data, _KINDS[self.kind], spans, prepared.vectors.ctypes.data,
-            self.dim, 2 if self.metric == "l2" else 0, prepared.bias, allow, scores, rows,
+            self.dim, 2 if self.metric == "l2" else 0, prepared.bias, allow, *found.lines,
         )  # fmt: skip
 
     def score(self, prepared: FloatQueries, codes: Codes, rows: Array, out: Array) -> None:
@@ -292,11 +291,9 @@ class SQ8:
         """Offer rows to heaps by their high halves."""
         self._layout.scan(prepared.high, codes.arrays["high"], start, stop, allow, scores, rows)
 
-    def scan_spans(
-        self, prepared: SQ8Queries, codes: Codes, spans: Array, allow: int, scores: Array, rows: Array
-    ) -> None:
-        """Offer spans of rows to heaps by their high halves."""
-        self._layout.scan_spans(prepared.high, codes.arrays["high"], spans, allow, scores, rows)
+    def scan_spans(self, prepared: SQ8Queries, codes: Codes, spans: Array, allow: int, found: Reservoirs) -> None:
+        """Gather spans of rows by their high halves."""
+        self._layout.scan_spans(prepared.high, codes.arrays["high"], spans, allow, found)
 
     def score(self, prepared: SQ8Queries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows by their high halves."""

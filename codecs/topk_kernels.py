@@ -51,7 +51,7 @@ def keep_best(scores, rows, best_scores, best_rows):
 
     Parameters
     ----------
-    rows : -1 for none, whose score is -inf
+    rows : -1 for none; nor are rows kept whose score is -inf
     """
     k = best_scores.shape[1]
     for q in range(scores.shape[0]):
@@ -60,7 +60,7 @@ def keep_best(scores, rows, best_scores, best_rows):
         for j in range(scores.shape[1]):
             s, r = scores[q, j], rows[q, j]
             root = best_scores[q, 0]
-            if r >= 0 and (s > root or (s == root and (r < best_rows[q, 0] or best_rows[q, 0] < 0))):
+            if r >= 0 and (s > root or (s == root and r < best_rows[q, 0])):
                 best_scores[q, 0], best_rows[q, 0] = s, r
                 sift(best_scores, best_rows, q, int64(k))
     sort_heaps(best_scores, best_rows)

@@ -6,16 +6,19 @@ Source: Jegou, Douze and Schmid, "Product quantization for nearest neighbor sear
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gingham.codecs.kmeans import assign, train_kmeans
 from gingham.codecs.lvq import LVQ
+from gingham.codecs.reservoirs import Reservoirs
+from gingham.codecs.spec import has_rows
+from gingham.index.chunked_rows import ChunkedRows
 
 if TYPE_CHECKING:
-    from gingham.codecs.protocol import Codes
+    from gingham.codecs.protocol import Codes, SpanCodec
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -27,6 +30,11 @@ ITERATIONS = 5
 """From random rows: half of the time of faiss's ten, for an objective 1.2 % worse (Fashion-MNIST, MiniLM). Rows far
 from each other to begin with took 80 % of the time of training and made the objective 0.6 % better."""
 
+RESCORED, SPARE = 2, 16
+"""Centroids scored precisely where codes choose them, for each list probed, and more."""
+TILE = 1024
+"""Centroids that stay in the cache while all queries pass over them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Coarse:
@@ -35,48 +43,90 @@ class Coarse:
     Attributes
     ----------
     centroids : float32 (nlist, dim)
-    metric : by which queries choose lists: for dot by products, else by distances. Rows take the nearest by distance
+    codec : of the rows, trained. Rows take the nearest list by distance; queries too, but under dot by product
+
+    Notes
+    -----
+    Where the codec scans blocks, centroids are coded by it and scanned with queries that are prepared anyway; twice as
+    many as are probed are scored from the centroids. Else they are scanned as LVQ8: a quarter of the bytes, for lists
+    of nearly the same distance that change places.
     """
 
     centroids: Array
-    metric: Metric
+    codec: SpanCodec
+
+    @property
+    def _metric(self) -> Metric:
+        return "dot" if self.codec.metric == "dot" else "l2"
 
     @classmethod
-    def train(cls, rows: Array, nlist: int, metric: Metric, seed: int) -> Coarse:
-        """By k-means on a sample of the rows; float32 (n, dim), of length one under cosine."""
+    def train(cls, rows: Array, nlist: int, codec: SpanCodec, seed: int) -> Coarse:
+        """By k-means on a sample of the rows; float32 (n, dim), of length one under cosine, as the centroids then are.
+
+        Source: Dhillon and Modha, "Concept decompositions for large sparse text data", Machine Learning 42, 2001, for
+        centroids of length one.
+        """
         start = None
         if len(rows) >= nlist:
             start = rows[np.sort(np.random.default_rng(seed).choice(len(rows), nlist, replace=False))]
-        return cls(train_kmeans(rows, nlist, seed=seed, iterations=ITERATIONS, start=start), metric)
+        centroids = train_kmeans(rows, nlist, seed=seed, iterations=ITERATIONS, start=start)
+        if codec.metric == "cosine":
+            lengths = np.sqrt(np.square(centroids, dtype=np.float64).sum(axis=1, keepdims=True))
+            centroids = (centroids / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+        return cls(centroids, codec)
 
     def assign(self, rows: Array) -> Array:
         """The list of each row, int64 (n,)."""
         return assign(rows, self.centroids).astype(np.int64)
 
-    def probe(self, queries: Array, nprobe: int) -> Array:
-        """The nearest lists of each query, nearest first: int64 (n_queries, nprobe), nprobe at most the lists.
+    def probe(self, queries: Array, nprobe: int, prepared: Any = None) -> Array:
+        """The nearest lists of each query, in no order: int64 (n_queries, nprobe), nprobe at most the lists.
 
         Fewer where distances are beyond float32: -1 pads.
 
-        Notes
-        -----
-        Centroids are scanned as LVQ8: a quarter of the bytes, for lists of nearly the same distance that change places.
+        Parameters
+        ----------
+        prepared : the queries as ``codec`` prepares them; None prepares them here
         """
-        from gingham.codecs import topk_kernels
+        from gingham.codecs import reservoir_kernels
 
         codec, codes = self._coded
         if nprobe == codes.n:
             return np.tile(np.arange(nprobe), (len(queries), 1))
-        scores = np.full((len(queries), nprobe), -np.inf, np.float32)
-        lists = np.full((len(queries), nprobe), -1, np.int64)
-        codec.scan(codec.prepare(queries), codes, 0, codes.n, 0, scores, lists)
-        topk_kernels.sort_heaps(scores, lists)
-        return lists
+        if codec is not self.codec or prepared is None:
+            prepared = codec.prepare(queries)
+        rescored = codec is self.codec
+        found = Reservoirs.empty(len(queries), min(codes.n, RESCORED * nprobe + SPARE) if rescored else nprobe)
+        for start in range(0, codes.n, TILE):
+            codec.scan_spans(prepared, codes, _spans(len(queries), start, min(start + TILE, codes.n)), 0, found)
+        _, lists = found.best()
+        if not rescored:
+            return lists
+        scores, best = np.empty((len(queries), nprobe), np.float32), np.empty((len(queries), nprobe), np.int64)
+        counts = np.full(len(queries), lists.shape[1], np.int64)
+        reservoir_kernels.take_best(self._vectors.score(queries, lists), lists, counts, scores, best)
+        return best
 
     @cached_property
-    def _coded(self) -> tuple[LVQ, Codes]:
-        codec = LVQ(self.centroids.shape[1], "dot" if self.metric == "dot" else "l2").train(self.centroids)
+    def _coded(self) -> tuple[SpanCodec, Codes]:
+        codec: SpanCodec = LVQ(self.centroids.shape[1], self._metric).train(self.centroids)
+        if not has_rows(self.codec.spec):
+            codec = self.codec
         return codec, codec.encode(np.ascontiguousarray(self.centroids))
+
+    @cached_property
+    def _vectors(self) -> ChunkedRows:
+        chunk = (np.ascontiguousarray(self.centroids), np.empty(0, np.float32))
+        return ChunkedRows([chunk], self._metric)
+
+
+@lru_cache(256)
+def _spans(n: int, start: int, stop: int) -> Array:
+    """The same rows for each query."""
+    spans = np.empty((n, 3), np.int64)
+    spans[:] = 0, start, stop
+    spans[:, 0] = np.arange(n)
+    return spans
 
 
 def list_count(n: int) -> int:

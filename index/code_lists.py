@@ -14,7 +14,7 @@ from gingham.index.coded_rows import under
 from gingham.index.two_stage import encode_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from gingham.codecs.protocol import Codec
 
@@ -81,22 +81,27 @@ class CodeLists:
                 parts.append(_taken(self.codes, 0, -size % BLOCK_ROWS))
         return CodeLists(codec.join(parts), rows, starts, sizes)
 
-    def spans(self, probes: Array) -> Array:
-        """What queries scan that probe these lists (n_queries, nprobe), -1 for none: int64 (m, 3), query, start, stop.
+    def spans(self, probes: Array, most: int) -> Iterable[Array]:
+        """What queries scan that probe these lists, int64 (n_queries, nprobe), -1 for none.
 
-        Notes
-        -----
-        In the order of lists, so that queries that share one follow each other and find it in the cache.
+        Yields
+        ------
+        spans int64 (m, 3), query, start, stop, of at most ``most`` rows together, about
         """
-        order = np.argsort(probes, axis=None, kind="stable")
-        lists = probes.ravel()[order]
-        if len(lists) and lists[0] < 0:
-            order, lists = order[lists >= 0], lists[lists >= 0]
-        spans = np.empty((len(order), 3), np.int64)
-        spans[:, 0] = order // probes.shape[1]
-        spans[:, 1] = self.starts[lists]
-        spans[:, 2] = spans[:, 1] + self.sizes[lists]
-        return spans
+        from gingham.index import list_kernels
+
+        spans = np.empty((probes.size, 3), np.int64)
+        if list_kernels.order_spans(probes, self.starts, self.sizes, spans) <= most:
+            return (spans,)
+        return _cut(spans, most)
+
+    def rows_at(self, places: Array) -> Array:
+        """The rows in some places int64 (n, m), -1 for none."""
+        from gingham.index import list_kernels
+
+        rows = np.empty(places.shape, np.int64)
+        list_kernels.rows_at(places, self.rows, rows)
+        return rows
 
     @property
     def imbalance(self) -> float:
@@ -146,3 +151,16 @@ def _taken(codes: Codes, start: int, size: int) -> Codes:
     blocks = slice(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS))
     arrays = {name: a[start:stop] if len(a) == codes.n else a[blocks] for name, a in codes.arrays.items()}
     return Codes(int(size), arrays)
+
+
+def _cut(spans: Array, most: int) -> Iterator[Array]:
+    """Spans of at most so many rows together, longer ones cut at whole blocks."""
+    piece = max(1, most // BLOCK_ROWS) * BLOCK_ROWS
+    counts = np.maximum(1, -(-(spans[:, 2] - spans[:, 1]) // piece))
+    cut = np.repeat(spans, counts, axis=0)
+    within = np.arange(len(cut)) - np.repeat(np.cumsum(counts) - counts, counts)
+    cut[:, 1] += within * piece
+    cut[:, 2] = np.minimum(cut[:, 2], cut[:, 1] + piece)
+    ends = np.cumsum(cut[:, 2] - cut[:, 1]) // piece
+    for part in np.split(cut, np.flatnonzero(np.diff(ends)) + 1):
+        yield np.ascontiguousarray(part)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
 from gingham.errors import Corrupt, InvalidArgument, NotReady
+from gingham.index.chunked_rows import ChunkedRows
 from gingham.index.coarse import MOST_LISTS, Coarse, list_count
 from gingham.index.code_lists import CodeLists
 from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, checked_mask, checked_oversample, padded, under
 from gingham.index.container import save_arrays
-from gingham.index.exact import score_listed
 from gingham.index.list_search import ListSearch
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from gingham.codecs.protocol import Codec
+    from gingham.codecs.protocol import Codec, SpanCodec
     from gingham.index.coded_rows import Keep
     from gingham.schema import Metric
 
@@ -70,6 +70,17 @@ class _State:
     lists: CodeLists | None = None
     kept: Array | None = None
     n: int = 0
+
+    @cached_property
+    def searched(self) -> ListSearch:
+        """How these are searched; there are rows."""
+        assert self.coarse is not None
+        assert self.lists is not None
+        rescore = None
+        if self.kept is not None:
+            chunk = (self.kept, np.empty(0, np.float32))
+            rescore = ChunkedRows([chunk], "l2" if self.codec.metric == "l2" else "dot").score
+        return ListSearch(cast("SpanCodec", self.codec), self.coarse, self.lists, self.n, rescore)
 
 
 class IVF:
@@ -156,12 +167,12 @@ class IVF:
             if len(self):
                 raise NotReady(f"train() expects an empty index, found {len(self)} rows; make a new IVF")
             self._rows.train(rows, queries)
-            self._state = _State(self._rows.codec, self._trained_lists(rows))
+            self._state = _State(self._rows.codec, self._trained_lists(rows, self._rows.codec))
         return self
 
-    def _trained_lists(self, rows: Array) -> Coarse:
+    def _trained_lists(self, rows: Array, codec: Codec) -> Coarse:
         nlist = list_count(len(rows)) if self._asked is None else self._asked
-        return Coarse.train(rows, nlist, self.codec.metric, self._rows.seed)
+        return Coarse.train(rows, nlist, cast("SpanCodec", codec), self._rows.seed)
 
     def add(self, vectors: object) -> range:
         """Append rows and return the range of their numbers.
@@ -186,7 +197,7 @@ class IVF:
             kept, codec = self._rows.kept_of(rows), state.codec
             if state.coarse is None:
                 codec = self._rows.trained_on(rows)
-            coarse = self._trained_lists(rows) if state.coarse is None else state.coarse
+            coarse = self._trained_lists(rows, codec) if state.coarse is None else state.coarse
             lists = CodeLists.of(codec, rows.__getitem__, coarse.assign(rows), len(coarse.centroids), state.n)
             if state.lists is not None:
                 lists = state.lists.extended(codec, lists)
@@ -235,16 +246,8 @@ class IVF:
         eligible = state.n if mask is None else int(np.count_nonzero(mask))
         if state.lists is None or not eligible or not len(prepared):
             return padded(np.empty((len(prepared), 0), np.float32), np.empty((len(prepared), 0), np.int64), k)
-        assert state.coarse is not None
-        search = ListSearch(state.codec, state.coarse, state.lists, state.n, self._rescore(state.kept))
-        found = search.run(prepared, min(k, eligible), nprobe, oversample=oversample, allow=mask)
+        found = state.searched.run(prepared, min(k, eligible), nprobe, oversample=oversample, allow=mask)
         return padded(*found, k)
-
-    def _rescore(self, kept: Array | None) -> Callable[[Array, Array], Array] | None:
-        if kept is None:
-            return None
-        metric: Metric = "l2" if self.codec.metric == "l2" else "dot"
-        return partial(_scored, kept, metric)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replaced whole or not at all; :func:`load` maps it."""
@@ -289,12 +292,8 @@ class IVF:
             codec = index.codec.with_arrays(under("codec.", arrays))
             lists = CodeLists.from_arrays(arrays, n, len(centroids)) if n else None
             index._rows.codec = codec
-            index._state = _State(codec, Coarse(centroids, about["metric"]), lists, kept, n)
+            index._state = _State(codec, Coarse(centroids, cast("SpanCodec", codec)), lists, kept, n)
         return index
-
-
-def _scored(kept: Array, metric: Metric, queries: Array, rows: Array) -> Array:
-    return score_listed(queries, kept, rows, norms=np.empty(0, np.float32), metric=metric)
 
 
 def _count(what: str, value: object, most: int) -> int:

@@ -3,52 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gingham import deadline
-from gingham.codecs.protocol import BLOCK_ROWS
-from gingham.index.two_stage import QUERY_BLOCK, SLICE_BYTES, search_codes
+from gingham.codecs.reservoirs import Reservoirs
+from gingham.index.two_stage import OVERSAMPLE, QUERY_BLOCK, SLICE_BYTES, SPARE
 from gingham.parallel import run_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from gingham.codecs.protocol import Codec, SpanCodec
+    from gingham.codecs.protocol import SpanCodec
     from gingham.index.coarse import Coarse
     from gingham.index.code_lists import CodeLists
 
     Array = np.ndarray[Any, Any]
     Rescore = Callable[[Array, Array], Array]
-
-
-@dataclass(frozen=True, eq=False)
-class _Probing:
-    """Lists that queries probe, as a :class:`gingham.index.two_stage.Scanner`."""
-
-    codec: SpanCodec
-    lists: CodeLists
-    coarse: Coarse
-    nprobe: int
-    queries: int = QUERY_BLOCK
-    exact: bool = True
-
-    @property
-    def most(self) -> int:
-        return self.lists.codes.n
-
-    def scan(self, queries: Array, prepared: Any, floors: Array, k: int, allow: Array | None) -> tuple[Array, Array]:
-        from gingham.codecs import topk_kernels
-
-        spans = self.lists.spans(self.coarse.probe(queries, self.nprobe))
-        scores, rows = np.repeat(floors[:, None], k, axis=1), np.full((len(queries), k), -1, np.int64)
-        mask = 0 if allow is None else allow.ctypes.data
-        for part in _slices(spans, max(1, SLICE_BYTES // self.codec.code_size)):
-            deadline.check()
-            self.codec.scan_spans(prepared, self.lists.codes, part, mask, scores, rows)
-        topk_kernels.sort_heaps(scores, rows)
-        return scores, rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +35,7 @@ class ListSearch:
         the second level of the codec where there is one, else the scores of the codes
     """
 
-    codec: Codec
+    codec: SpanCodec
     coarse: Coarse
     lists: CodeLists
     n: int
@@ -108,36 +80,23 @@ class ListSearch:
         self, queries: Array, k: int, nprobe: int, oversample: float | None, allow: Array | None
     ) -> tuple[Array, Array]:
         """The best rows of a block of queries among the allowed places of their lists."""
-        lists, precise = self.lists, self.rescore
+        from gingham.codecs import topk_kernels
 
-        def rescore(asked: Array, places: Array) -> Array:
-            assert precise is not None
-            return precise(asked, np.where(places < 0, -1, lists.rows[places]))
-
-        scanner = _Probing(cast("SpanCodec", self.codec), lists, self.coarse, nprobe)
-        scores, places = search_codes(
-            self.codec, lists.codes, queries, k, rescore=None if precise is None else rescore, oversample=oversample,
-            allow=allow, scanner=scanner,
-        )  # fmt: skip
-        rows = np.where(places < 0, -1, lists.rows[places])
-        if (scores[:, 1:] == scores[:, :-1]).any():
-            order = np.lexsort((np.where(rows < 0, np.iinfo(np.int64).max, rows), -scores))
-            scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-        return scores, rows
-
-
-def _slices(spans: Array, most: int) -> Iterator[Array]:
-    """Spans of at most so many rows together, longer ones cut at whole blocks."""
-    sizes = spans[:, 2] - spans[:, 1]
-    if sizes.sum() <= most:
-        yield spans
-        return
-    piece = max(1, most // BLOCK_ROWS) * BLOCK_ROWS
-    counts = np.maximum(1, -(-sizes // piece))
-    cut = np.repeat(spans, counts, axis=0)
-    within = np.arange(len(cut)) - np.repeat(np.cumsum(counts) - counts, counts)
-    cut[:, 1] += within * piece
-    cut[:, 2] = np.minimum(cut[:, 2], cut[:, 1] + piece)
-    ends = np.cumsum(cut[:, 2] - cut[:, 1]) // piece
-    for part in np.split(cut, np.flatnonzero(np.diff(ends)) + 1):
-        yield np.ascontiguousarray(part)
+        prepared = self.codec.prepare(queries)
+        probes = self.coarse.probe(queries, nprobe, prepared)
+        precise = self.rescore is not None or self.codec.levels == 2
+        candidates = OVERSAMPLE * k + SPARE if oversample is None else max(k, k * oversample)
+        found = Reservoirs.empty(len(queries), int(np.ceil(min(self.n, candidates))) if precise else k)
+        mask = 0 if allow is None else allow.ctypes.data
+        for spans in self.lists.spans(probes, max(1, SLICE_BYTES // self.codec.code_size)):
+            deadline.check()
+            self.codec.scan_spans(prepared, self.lists.codes, spans, mask, found)
+        scores, places = found.best()
+        rows = self.lists.rows_at(places)
+        if self.rescore is not None:
+            scores = self.rescore(queries, rows)
+        elif precise:
+            self.codec.refine(prepared, self.lists.codes, places, scores)
+        best, chosen = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        topk_kernels.keep_best(scores, rows, best, chosen)
+        return best, chosen

@@ -180,7 +180,6 @@ class _TwoStages:
             self.codec.refine(self.prepared, self.codes, rows, scores)
         best, chosen = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
         topk_kernels.keep_best(scores, rows, best, chosen)
-        chosen[np.isneginf(best)] = -1
         return best, chosen
 
     def _scan(self, prepared: Any, scores: Array) -> tuple[Array, Array]:

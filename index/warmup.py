@@ -35,6 +35,7 @@ KERNEL_MODULES = (
     "gingham.codecs.hamming_kernels",
     "gingham.codecs.projection_kernels",
     "gingham.codecs.byte_table_kernels",
+    "gingham.index.list_kernels",
     "gingham.index.graph_kernels",
     "gingham.index.graph_build_kernels",
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import gingham as gg
 from gingham import deadline
+from gingham.codecs.lvq import LVQ
 from gingham.errors import Corrupt, DeadlineExceeded, DimensionMismatch, InvalidArgument, NotReady
 from gingham.index.coarse import Coarse
 from gingham.index.code_lists import CodeLists
@@ -159,8 +160,8 @@ def test_an_index_saved_before_it_has_rows_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["places", "sizes"])
 def test_lists_that_do_not_fit_are_corrupt(name: str) -> None:
     rows = clustered(100, 13)
-    coarse = Coarse.train(rows, 4, "l2", 0)
-    codec = gg.index.Flat(DIM, metric="l2", codec="LVQ8").train(rows).codec
+    codec = LVQ(DIM, "l2").train(rows)
+    coarse = Coarse.train(rows, 4, codec, 0)
     arrays = CodeLists.of(codec, rows.__getitem__, coarse.assign(rows), 4).arrays()
     assert CodeLists.from_arrays(arrays, 100, 4).imbalance >= 1
     for damaged in (
