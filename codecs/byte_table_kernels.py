@@ -7,12 +7,14 @@ import numpy as np
 from numba import float32, float64, int64, uint8, uint64
 
 from gingham.codecs.intrinsics import (
+    add,
     inline,
     kernel,
     load_f32,
     load_one_f32,
     maximum,
     minimum,
+    mul,
     multiply_add,
     splat,
     store_as_bytes,
@@ -108,17 +110,22 @@ def sign_tables(queries, tables, parameters):
     Entry c of a code is the sum of its four numbers, number t negated where bit t of c is not set.
     """
     count = tables.shape[1]
-    scratch = np.empty(16 * count + 16, np.float32)
+    scratch, signs = np.empty(16 * count + 16, np.float32), np.empty((3, 8), np.float32)
+    for t in range(3):
+        for c in range(8):
+            signs[t, c] = float32(1) if (c >> t) & 1 else float32(-1)
+    entries, of_signs = uint64(scratch.ctypes.data), uint64(signs.ctypes.data)
+    first, second, third = load_f32(of_signs), load_f32(of_signs + uint64(32)), load_f32(of_signs + uint64(64))
     for i in range(tables.shape[0]):
         for m in range(count):
-            for c in range(16):
-                s = float32(0)
-                for t in range(4):
-                    x = queries[i, 4 * m + t]
-                    s += x if (c >> t) & 1 else -x
-                scratch[16 * m + c] = s
+            s = mul(splat(queries[i, 4 * m]), first)
+            s = multiply_add(splat(queries[i, 4 * m + 1]), second, s)
+            s = multiply_add(splat(queries[i, 4 * m + 2]), third, s)
+            fourth = splat(queries[i, 4 * m + 3])
+            store_f32(entries + uint64(64 * m), sub(s, fourth))
+            store_f32(entries + uint64(64 * m + 32), add(s, fourth))
         table = uint64(tables.ctypes.data) + uint64(16 * count) * uint64(i)
-        _rounded(uint64(scratch.ctypes.data), count, scratch, table, parameters, i)
+        _rounded(entries, count, scratch, table, parameters, i)
 
 
 @kernel("void(uint64, uint64, int64, int64, uint8[:,::1])")

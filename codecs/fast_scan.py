@@ -140,7 +140,7 @@ class FastScan:
 
     def scan_spans(self, prepared: BlockQueries, codes: Codes, spans: Array, allow: int, found: Reservoirs) -> None:
         """Gather spans of rows."""
-        self._layout.scan_spans(prepared, codes.arrays["blocks"], spans, allow, found)
+        self._layout.scan_spans(prepared, codes, spans, allow, found)
 
     def score(self, prepared: BlockQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""

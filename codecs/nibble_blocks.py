@@ -14,6 +14,7 @@ from gingham.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gingham.codecs.protocol import Codes
     from gingham.codecs.reservoirs import Reservoirs
 
     Array = np.ndarray[Any, Any]
@@ -118,16 +119,19 @@ class NibbleBlocks:
             *_addresses(factors), start, stop, allow, scores, rows,
         )  # fmt: skip
 
-    def scan_spans(
-        self, prepared: BlockQueries, blocks: Array, spans: Array, allow: int, found: Reservoirs,
-        *, factors: Factors | None = None,
-    ) -> None:  # fmt: skip
-        """Gather spans of rows: see :meth:`gingham.codecs.protocol.SpanCodec.scan_spans`."""
+    def scan_spans(self, prepared: BlockQueries, codes: Codes, spans: Array, allow: int, found: Reservoirs) -> None:
+        """Gather spans of rows: see :meth:`gingham.codecs.protocol.SpanCodec.scan_spans`.
+
+        Parameters
+        ----------
+        codes : "blocks", and "add", "mul" and "error" where there are factors
+        """
         from gingham.codecs import fast_scan_kernels
 
+        at = codes.addresses
         fast_scan_kernels.scan_block_spans(
-            blocks.ctypes.data, self.pairs, prepared.tables.ctypes.data, prepared.parameters.ctypes.data,
-            *_addresses(factors), spans, allow, *found.lines,
+            at["blocks"], self.pairs, prepared.tables, prepared.parameters, at.get("add", 0), at.get("mul", 0),
+            at.get("error", 0), spans, allow, *found.lines,
         )  # fmt: skip
 
     def score(

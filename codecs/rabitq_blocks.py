@@ -34,12 +34,35 @@ SINE_SQUARED = 1 - 2 / np.pi
 """Of the angle between a rotated vector and its signs: the cosine is E|x| / sqrt(E x^2) of a normal variable."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RaBitQBlocksQueries:
-    """Queries as tables, and float32 (n,) what the error of a row is multiplied with to bound that of its score."""
+    """Queries as tables.
+
+    Attributes
+    ----------
+    blocks : the tables
+    near : float32 (n, dim), what the tables are made of, before it was rotated
+    epsilon : the bound in standard deviations, twice for l2
+    """
 
     blocks: BlockQueries
-    bounds: Array
+    near: Array
+    epsilon: float
+
+    @cached_property
+    def bounds(self) -> Array:
+        """What the error of a row is multiplied with to bound that of its score: float32 (n,).
+
+        Notes
+        -----
+        Rounding an entry of a table errs by a twelfth of a squared step, in the mean of squares. What that adds to the
+        error of a row is counted as a longer query: both grow with |r|, and the angle of r and y is about the same in
+        all rows.
+        """
+        squares = np.square(self.near, dtype=np.float64).sum(axis=1)
+        rounding = self.blocks.tables.shape[1] * np.square(self.blocks.parameters[:, 0], dtype=np.float64) / 12
+        out: Array = (self.epsilon * np.sqrt(squares + rounding / SINE_SQUARED)).astype(np.float32)
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,26 +177,16 @@ class RaBitQBlocks:
         return Codes(sum(part.n for part in parts), arrays)
 
     def prepare(self, queries: Array, bias: Array | None = None) -> RaBitQBlocksQueries:
-        """Subtract the mean, rotate, and sum the signed numbers of every four dimensions.
-
-        Notes
-        -----
-        Rounding an entry of a table errs by a twelfth of a squared step, in the mean of squares. What that adds to the
-        error of a row is counted as a longer query: both grow with |r|, and the angle of r and y is about the same in
-        all rows.
-        """
+        """Subtract the mean, rotate, and sum the signed numbers of every four dimensions."""
         from gingham.codecs import byte_table_kernels
 
         mean, rotation = self._learned()
         near, share, constant = centered(queries, mean, self.metric)
-        squares = np.square(near, dtype=np.float64).sum(axis=1)
         blocks = self._layout.queries(len(queries))
-        byte_table_kernels.sign_tables(rotation.apply_queries(near)[0], blocks.tables, blocks.parameters)
+        byte_table_kernels.sign_tables(rotation.apply(near), blocks.tables, blocks.parameters)
         blocks.parameters[:, 4] = share
         blocks.parameters[:, 2] = constant if bias is None else constant + bias
-        rounding = self._layout.count * np.square(blocks.parameters[:, 0], dtype=np.float64) / 12
-        lengths = np.sqrt(squares + rounding / SINE_SQUARED)
-        return RaBitQBlocksQueries(blocks, (self._times * self.epsilon * lengths).astype(np.float32))
+        return RaBitQBlocksQueries(blocks, near, self._times * self.epsilon)
 
     def scan(
         self, prepared: RaBitQBlocksQueries, codes: Codes, start: int, stop: int, allow: int, scores: Array, rows: Array
@@ -187,7 +200,7 @@ class RaBitQBlocks:
         self, prepared: RaBitQBlocksQueries, codes: Codes, spans: Array, allow: int, found: Reservoirs
     ) -> None:
         """Gather spans of rows."""
-        self._layout.scan_spans(prepared.blocks, codes.arrays["blocks"], spans, allow, found, factors=_factors(codes))
+        self._layout.scan_spans(prepared.blocks, codes, spans, allow, found)
 
     def score(self, prepared: RaBitQBlocksQueries, codes: Codes, rows: Array, out: Array) -> None:
         """Score listed rows."""

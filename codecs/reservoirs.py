@@ -37,7 +37,8 @@ class Reservoirs:
     def empty(cls, n: int, k: int) -> Reservoirs:
         """For the k best rows of each of n queries."""
         room = 2 * k + SPARE
-        floors = np.full(n, -np.inf, np.float32)
+        floors = np.empty(n, np.float32)
+        floors.fill(-np.inf)
         return cls(k, np.empty((n, room), np.float32), np.empty((n, room), np.int64), np.zeros(n, np.int64), floors)
 
     @property

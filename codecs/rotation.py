@@ -7,6 +7,7 @@ SIAM J. Comput. 39(1), 2009, for signs before a Hadamard transform.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,13 +93,18 @@ class Rotate:
             raise InvalidArgument("Rotate expects to be trained before it is used; call train() first")
         return self.signs
 
+    @cached_property
+    def _steps(self) -> tuple[Array, int]:
+        """Signs and scales of the rounds, and the greatest power of two within the width."""
+        span = 1 << (self.out_dim.bit_length() - 1)
+        return _factors(self._learned(), span), span
+
     def _rotated(self, vectors: Array, *, backwards: bool) -> Array:
         from gingham.codecs import rotation_kernels
 
         width = self.out_dim
-        span = 1 << (width.bit_length() - 1)
+        factors, span = self._steps
         out = np.empty((len(vectors), width), np.float32)
-        factors = _factors(self._learned(), span)
         rows = max(1, SLICE_BYTES // (4 * width))
         for start in range(0, len(out), rows):
             deadline.check()
