@@ -21,7 +21,7 @@ from gingham.codecs.intrinsics import (
     sub,
 )
 from gingham.codecs.reservoir_kernels import gather
-from gingham.codecs.topk_kernels import sift
+from gingham.codecs.topk_kernels import offer_any, sift
 from gingham.codecs.topk_kernels import sort_heaps as sort_heaps
 
 
@@ -103,6 +103,41 @@ def score_chunks(vectors, norms, chunk_rows, kind, queries, dim, metric, rows, o
                 at = rows[q, i] - number * chunk_rows
                 x = vectors[number] + uint64(at) * width
                 out[q, i] = score_float_row(x, kind, query, dim, metric, norms[number], at)
+
+
+@kernel(
+    "void(uint64[::1], uint64[::1], int64, int64, uint64, int64, int64, int64[:,::1], int64, int64, int64[::1],"
+    "float32[:,::1], int64[:,::1])"
+)
+def nearest_in_chunks(
+    vectors, norms, chunk_rows, kind, queries, dim, metric, places, start, stop, row_at, scores, rows
+):
+    """Keep the best of listed rows: those in the columns ``start`` to ``stop`` of ``places``, -1 for none.
+
+    Columns come in turn: the first ones empty the lines of ``scores`` and ``rows``, the last ones sort them. ``row_at``
+    names the row in each place; vectors lie as in :func:`score_chunks`.
+    """
+    width, m = uint64(dim * (2 if kind else 4)), places.shape[1]
+    for q in range(places.shape[0]):
+        query = queries + uint64(4 * q * dim)
+        if start == 0:
+            for j in range(scores.shape[1]):
+                scores[q, j], rows[q, j] = float32(-np.inf), -1
+        for i in range(start, stop):
+            if i + 2 < m and places[q, i + 2] >= 0:
+                row = row_at[places[q, i + 2]]
+                number = row // chunk_rows
+                ahead = vectors[number] + uint64(row - number * chunk_rows) * width
+                for line in range(0, min(int64(width), int64(2048)), 64):
+                    prefetch(ahead + uint64(line))
+            if places[q, i] >= 0:
+                row = row_at[places[q, i]]
+                number = row // chunk_rows
+                x = vectors[number] + uint64(row - number * chunk_rows) * width
+                s = score_float_row(x, kind, query, dim, metric, norms[number], row - number * chunk_rows)
+                offer_any(s, row, scores, rows, q)
+    if stop == m:
+        sort_heaps(scores, rows)
 
 
 @kernel("float32(uint64, int64, int64)")

@@ -45,6 +45,15 @@ def sort_heaps(scores, rows):
             sift(scores, rows, q, int64(end))
 
 
+@inline
+def offer_any(s, row, scores, rows, q):
+    """Offer a row to a heap to which rows come in any order: of equal scores the lower stays, -inf is not taken."""
+    root = scores[q, 0]
+    if s > root or (s == root and row < rows[q, 0]):
+        scores[q, 0], rows[q, 0] = s, row
+        sift(scores, rows, q, int64(scores.shape[1]))
+
+
 @kernel("void(float32[:,::1], int64[:,::1], float32[:,::1], int64[:,::1])")
 def keep_best(scores, rows, best_scores, best_rows):
     """The best of each line, as many as there are columns, best first, ties by ascending row; rows come in any order.
@@ -58,9 +67,6 @@ def keep_best(scores, rows, best_scores, best_rows):
         for j in range(k):
             best_scores[q, j], best_rows[q, j] = -np.inf, -1
         for j in range(scores.shape[1]):
-            s, r = scores[q, j], rows[q, j]
-            root = best_scores[q, 0]
-            if r >= 0 and (s > root or (s == root and r < best_rows[q, 0])):
-                best_scores[q, 0], best_rows[q, 0] = s, r
-                sift(best_scores, best_rows, q, int64(k))
+            if rows[q, j] >= 0:
+                offer_any(scores[q, j], rows[q, j], best_scores, best_rows, q)
     sort_heaps(best_scores, best_rows)

@@ -63,6 +63,32 @@ class ChunkedRows:
             )  # fmt: skip
         return out
 
+    def nearest(self, queries: Array, places: Array, row_at: Array, k: int) -> tuple[Array, Array]:
+        """The k best of listed rows of each query.
+
+        Parameters
+        ----------
+        queries : of :func:`gingham.index.exact.prepare_queries`
+        places : int64 (n_queries, m), C-contiguous; -1 for none
+        row_at : int64, the row in each place
+
+        Returns
+        -------
+        tuple : scores float32 (n_queries, k), descending, and rows int64 (n_queries, k); (-inf, -1) pads
+        """
+        from gingham.codecs import float_kernels
+
+        n, m = places.shape
+        scores, rows = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+        address, step = queries.ctypes.data, max(1, self._values // max(n, 1))
+        for start in range(0, max(m, 1), step):
+            deadline.check()
+            float_kernels.nearest_in_chunks(
+                self._vectors, self._norms, self._rows, self._kind, address, self._dim, self._metric, places, start,
+                min(start + step, m), row_at, scores, rows,
+            )  # fmt: skip
+        return scores, rows
+
 
 def equal_chunks(lengths: Sequence[int]) -> bool:
     """Whether chunks of so many rows are what :class:`ChunkedRows` takes."""

@@ -88,8 +88,6 @@ class Coarse:
         ----------
         prepared : the queries as ``codec`` prepares them; None prepares them here
         """
-        from gingham.codecs import reservoir_kernels
-
         codec, codes = self._coded
         if nprobe == codes.n:
             return np.tile(np.arange(nprobe), (len(queries), 1))
@@ -102,10 +100,7 @@ class Coarse:
         _, lists = found.best()
         if not rescored:
             return lists
-        scores, best = np.empty((len(queries), nprobe), np.float32), np.empty((len(queries), nprobe), np.int64)
-        counts = np.full(len(queries), lists.shape[1], np.int64)
-        reservoir_kernels.take_best(self._vectors.score(queries, lists), lists, counts, scores, best)
-        return best
+        return self._vectors.nearest(queries, lists, self._numbers, nprobe)[1]
 
     @cached_property
     def _coded(self) -> tuple[SpanCodec, Codes]:
@@ -116,8 +111,13 @@ class Coarse:
 
     @cached_property
     def _vectors(self) -> ChunkedRows:
-        chunk = (np.ascontiguousarray(self.centroids), np.empty(0, np.float32))
-        return ChunkedRows([chunk], self._metric)
+        fit = np.abs(self.centroids).max(initial=0) < np.finfo(np.float16).max
+        vectors = np.ascontiguousarray(self.centroids, np.float16 if fit else np.float32)
+        return ChunkedRows([(vectors, np.empty(0, np.float32))], self._metric)
+
+    @cached_property
+    def _numbers(self) -> Array:
+        return np.arange(len(self.centroids))
 
 
 @lru_cache(256)

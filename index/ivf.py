@@ -76,11 +76,11 @@ class _State:
         """How these are searched; there are rows."""
         assert self.coarse is not None
         assert self.lists is not None
-        rescore = None
+        vectors = None
         if self.kept is not None:
             chunk = (self.kept, np.empty(0, np.float32))
-            rescore = ChunkedRows([chunk], "l2" if self.codec.metric == "l2" else "dot").score
-        return ListSearch(cast("SpanCodec", self.codec), self.coarse, self.lists, self.n, rescore)
+            vectors = ChunkedRows([chunk], "l2" if self.codec.metric == "l2" else "dot")
+        return ListSearch(cast("SpanCodec", self.codec), self.coarse, self.lists, self.n, vectors)
 
 
 class IVF:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,12 @@ from gingham.index.two_stage import OVERSAMPLE, QUERY_BLOCK, SLICE_BYTES, SPARE
 from gingham.parallel import run_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gingham.codecs.protocol import SpanCodec
+    from gingham.index.chunked_rows import ChunkedRows
     from gingham.index.coarse import Coarse
     from gingham.index.code_lists import CodeLists
 
     Array = np.ndarray[Any, Any]
-    Rescore = Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +30,15 @@ class ListSearch:
     ----------
     codec, coarse, lists : of the rows
     n : rows
-    rescore : from queries and their listed rows, int64 (n_queries, m) with -1 for none, to precise scores; None takes
-        the second level of the codec where there is one, else the scores of the codes
+    vectors : of all rows, to score candidates from; None takes the second level of the codec where there is one, else
+        the scores of the codes
     """
 
     codec: SpanCodec
     coarse: Coarse
     lists: CodeLists
     n: int
-    rescore: Rescore | None = None
+    vectors: ChunkedRows | None = None
 
     def run(
         self, queries: Array, k: int, nprobe: int, *, oversample: float | None = None, allow: Array | None = None
@@ -58,20 +57,23 @@ class ListSearch:
         -------
         tuple : scores float32 (n_queries, k), descending, and rows int64 (n_queries, k); (-inf, -1) pads
         """
-        eligible = self.n if allow is None else int(np.count_nonzero(allow))
-        nlist, places = len(self.lists.sizes), self.lists.rows
-        # Of the rows near a query fewer are allowed: as many lie within a radius that grows with the root of the share.
-        wide = min(nlist, int(np.ceil(nprobe / np.sqrt(eligible / self.n))))
-        allowed = None if allow is None else allow[places] & (places >= 0)
+        nlist, places, allowed = len(self.lists.sizes), self.lists.rows, None
+        if allow is not None:
+            # Of the rows near a query fewer are allowed: as many lie within a radius that grows with the root of that.
+            nprobe = int(np.ceil(nprobe / np.sqrt(np.count_nonzero(allow) / self.n)))
+            allowed = allow[places] & (places >= 0)
+        wide = min(nlist, nprobe)
 
         def block(part: slice) -> tuple[Array, Array]:
             scores, rows = self._searched(queries[part], k, wide, oversample, allowed)
-            lacking = np.flatnonzero(rows[:, -1] < 0)
-            if len(lacking) and wide < nlist:
+            if wide < nlist and rows[:, -1].min() < 0:
+                lacking = np.flatnonzero(rows[:, -1] < 0)
                 again = np.ascontiguousarray(queries[part][lacking])
                 scores[lacking], rows[lacking] = self._searched(again, k, nlist, oversample, allowed)
             return scores, rows
 
+        if len(queries) <= QUERY_BLOCK:
+            return block(slice(None))
         blocks = [slice(start, start + QUERY_BLOCK) for start in range(0, len(queries), QUERY_BLOCK)]
         pieces = run_blocks(block, blocks)
         return np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces])
@@ -84,19 +86,19 @@ class ListSearch:
 
         prepared = self.codec.prepare(queries)
         probes = self.coarse.probe(queries, nprobe, prepared)
-        precise = self.rescore is not None or self.codec.levels == 2
-        candidates = OVERSAMPLE * k + SPARE if oversample is None else max(k, k * oversample)
-        found = Reservoirs.empty(len(queries), int(np.ceil(min(self.n, candidates))) if precise else k)
+        precise = self.vectors is not None or self.codec.levels == 2
+        candidates = OVERSAMPLE * k + SPARE if oversample is None else math.ceil(max(k, k * oversample))
+        found = Reservoirs.empty(len(queries), min(self.n, candidates) if precise else k)
         mask = 0 if allow is None else allow.ctypes.data
         for spans in self.lists.spans(probes, max(1, SLICE_BYTES // self.codec.code_size)):
             deadline.check()
             self.codec.scan_spans(prepared, self.lists.codes, spans, mask, found)
         scores, places = found.best()
-        rows = self.lists.rows_at(places)
-        if self.rescore is not None:
-            scores = self.rescore(queries, rows)
-        elif precise:
+        if self.vectors is not None:
+            return self.vectors.nearest(queries, places, self.lists.rows, k)
+        if precise:
             self.codec.refine(prepared, self.lists.codes, places, scores)
+        rows = self.lists.rows_at(places)
         best, chosen = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         topk_kernels.keep_best(scores, rows, best, chosen)
         return best, chosen
