@@ -116,7 +116,14 @@ class Centroids:
 
 
 def train_kmeans(
-    sample: Array, k: int, *, seed: int, iterations: int = 25, fast: bool = False, start: Array | None = None
+    sample: Array,
+    k: int,
+    *,
+    seed: int,
+    iterations: int = 25,
+    fast: bool = False,
+    start: Array | None = None,
+    spherical: bool = False,
 ) -> Array:
     """Centroids of a sample.
 
@@ -128,6 +135,8 @@ def train_kmeans(
     iterations : of Lloyd, at most; part of them on a quarter of the rows
     fast : 8 iterations, six of them on a quarter of the rows
     start : float32 (k, d) to begin from, instead of rows far from each other
+    spherical : rows have length one, and so have centroids, after every iteration (Dhillon and Modha, "Concept
+        decompositions for large sparse text data", Machine Learning 42, 2001)
 
     Returns
     -------
@@ -141,7 +150,10 @@ def train_kmeans(
     if k < 1:
         raise InvalidArgument(f"k-means expects at least 1 centroid, found {k}")
     rng = np.random.default_rng(seed)
-    return _fit(_drawn(sample, k, rng), k, rng, _schedule(iterations, fast), run_blocks, spread=True, start=start)
+    return _fit(
+        _drawn(sample, k, rng), k, rng, _schedule(iterations, fast), run_blocks, spread=True, start=start,
+        spherical=spherical,
+    )  # fmt: skip
 
 
 def train_subspaces(
@@ -215,8 +227,9 @@ def _fit(
     *,
     spread: bool = False,
     start: Array | None = None,
+    spherical: bool = False,
 ) -> Array:
-    """Centroids of all rows of a sample, which are shifted and scaled first.
+    """Centroids of all rows of a sample, which are shifted and scaled first, unless their length is one.
 
     Parameters
     ----------
@@ -225,9 +238,9 @@ def _fit(
     """
     if len(sample) <= k:
         return np.ascontiguousarray(sample[np.arange(k) % len(sample)], np.float32)
-    shift = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+    shift = sample.mean(axis=0, dtype=np.float64).astype(np.float32) * np.float32(not spherical)
     rows = sample - shift
-    scale = _scale(rows, None)
+    scale = np.ones((1, 1)) if spherical else _scale(rows, None)
     rows *= scale.astype(np.float32)
     order = rng.permutation(len(rows))
     if start is None:
@@ -239,11 +252,13 @@ def _fit(
     for share, iterations in schedule:
         some = max(int(share * len(rows)), min(len(rows), 8 * k))
         part = rows if some == len(rows) else rows[np.sort(order[:some])]
-        centroids = _iterate(part, centroids, iterations, run)
+        centroids = _iterate(part, centroids, iterations, run, spherical=spherical)
     return np.ascontiguousarray(centroids / scale + shift, np.float32)
 
 
-def _iterate(rows: Array, centroids: Array, iterations: int, run: Callable[..., Any]) -> Array:
+def _iterate(
+    rows: Array, centroids: Array, iterations: int, run: Callable[..., Any], *, spherical: bool = False
+) -> Array:
     """Lloyd's iterations."""
     from gingham.codecs import kmeans_kernels
 
@@ -269,7 +284,8 @@ def _iterate(rows: Array, centroids: Array, iterations: int, run: Callable[..., 
             ),
             _parts(dim, COLUMNS),
         )
-        centroids = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+        weights = np.sqrt(np.square(sums).sum(axis=1)) if spherical else counts
+        centroids = (sums / np.where(weights > 0, weights, 1)[:, None]).astype(np.float32)
         empty = np.flatnonzero(counts == 0)
         if len(empty):
             centroids[empty] = rows[np.argsort(-distances, kind="stable")[: len(empty)]]
