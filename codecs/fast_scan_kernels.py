@@ -473,3 +473,15 @@ def unpack_rows(codes, pairs, first, values):
         shift = uint8(4 * ((row >> 4) & 1))
         for m in range(values.shape[1]):
             values[i, m] = (load_one_u8(byte + uint64(16 * m)) >> shift) & uint8(15)
+
+
+@kernel("void(uint64, int64, int64[::1], uint8[:,:,::1])")
+def copy_rows(codes, pairs, rows, blocks):
+    """Write the codes of listed rows, one after the other, to blocks that hold zeros."""
+    for i in range(len(rows)):
+        row = rows[i]
+        byte = codes + uint64(row >> 5) * uint64(32 * pairs) + uint64(_place(row))
+        old, new, place = uint8(4 * ((row >> 4) & 1)), uint8(4 * ((i >> 4) & 1)), _place(i)
+        for m in range(2 * pairs):
+            value = (load_one_u8(byte + uint64(16 * m)) >> old) & uint8(15)
+            blocks[i >> 5, m >> 1, 16 * (m & 1) + place] |= value << new

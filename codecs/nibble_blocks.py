@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.codecs.protocol import BLOCK_ROWS
+from gingham.codecs.protocol import BLOCK_ROWS, Codes
 from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gingham.codecs.protocol import Codes
     from gingham.codecs.reservoirs import Reservoirs
 
     Array = np.ndarray[Any, Any]
@@ -144,6 +143,28 @@ class NibbleBlocks:
             blocks.ctypes.data, self.pairs, prepared.tables.ctypes.data, prepared.parameters.ctypes.data,
             *_addresses(factors), rows, out,
         )  # fmt: skip
+
+
+def take(codes: Codes, rows: Array) -> Codes:
+    """The codes of some rows of any codec, in their order.
+
+    Parameters
+    ----------
+    codes : of whole blocks, so that arrays over rows and over blocks can be told apart
+    rows : int64 (m,)
+    """
+    from gingham.codecs import fast_scan_kernels
+
+    taken: dict[str, Array] = {}
+    for name, array in codes.arrays.items():
+        if len(array) == codes.n:
+            taken[name] = array[rows]
+        elif array.ndim == 2:
+            taken[name] = in_blocks(array.reshape(-1)[rows])
+        else:
+            taken[name] = np.zeros((-(-len(rows) // BLOCK_ROWS), *array.shape[1:]), np.uint8)
+            fast_scan_kernels.copy_rows(array.ctypes.data, array.shape[1], rows, taken[name])
+    return Codes(len(rows), taken)
 
 
 def in_blocks(values: Array) -> Array:

@@ -36,7 +36,7 @@ class Calibration:
     Attributes
     ----------
     queries : how many were searched for
-    efs : int64 (n,), candidates, ascending
+    efs : int64 (n,), candidates or lists, ascending
     recalls : float64 (3, n), mean recall of 1, 10 and 100 neighbours; NaN where there are fewer candidates or rows
     """
 
@@ -45,7 +45,11 @@ class Calibration:
     recalls: Array
 
     def ef_for(self, target: float, k: int) -> int:
-        """The fewest candidates whose recall of k neighbours is at least a target; the most tried where none is.
+        """The fewest candidates whose recall of k neighbours is at least a target, k at least."""
+        return max(self.least_for(target, k), k)
+
+    def least_for(self, target: float, k: int) -> int:
+        """The fewest of what was tried whose recall of k neighbours is at least a target; the most where none is.
 
         Notes
         -----
@@ -55,11 +59,11 @@ class Calibration:
         needed = [self._ef_of(row, target, known) for row, known in zip(self.recalls, KS, strict=True)]
         known = [(np.log(one), np.log(ef)) for one, ef in zip(KS, needed, strict=True) if ef is not None]
         if not known:
-            return int(max(self.efs[-1], k))
+            return int(self.efs[-1])
         ks, efs = zip(*known, strict=True)
         between = float(np.exp(np.interp(np.log(k), ks, efs)))
         more = max(1.0, k / float(np.exp(ks[-1])))
-        return int(max(np.ceil(between * more - ROUNDING), k))
+        return int(np.ceil(between * more - ROUNDING))
 
     def _ef_of(self, recalls: Array, target: float, k: int) -> float | None:
         usable = ~np.isnan(recalls)
@@ -106,25 +110,29 @@ class Calibration:
         return cls(int(queries[0]), efs.astype(np.int64), recalls.astype(np.float64))
 
 
-def calibrate(exact: Array, search: Callable[[int, int], Array], *, among: bool = False) -> Calibration:
-    """Measure recall of ever more candidates.
+def calibrate(
+    exact: Array, search: Callable[[int, int], Array], *, among: bool = False, tried: Sequence[int] | None = None
+) -> Calibration:
+    """Measure recall of ever more candidates, or lists.
 
     Parameters
     ----------
     exact : int64 (queries, m), the nearest rows of each query, best first, -1 for none
-    search : from k and ef to the rows found, (queries, k), best first
+    search : from k and what is tried to the rows found, (queries, k), best first
     among : rows found are candidates that will be scored exactly, ef of them in any order: a neighbour counts where it
         is among them
+    tried : lists to try, ascending; None tries :data:`EFS` candidates, of which there are k at least
     """
     efs, columns = [], []
     m = int((exact >= 0).all(axis=0).sum())
-    for ef in EFS:
-        found = search(min(ef, m), ef)
-        column = [_recall(exact[:, :k], found if among else found[:, :k]) if k <= min(ef, m) else np.nan for k in KS]
+    for ef in EFS if tried is None else tried:
+        most = min(ef, m) if tried is None else min(m, KS[-1])
+        found = search(most, ef)
+        column = [_recall(exact[:, :k], found if among else found[:, :k]) if k <= most else np.nan for k in KS]
         efs.append(ef)
         columns.append(column)
         done = [np.isnan(value) or value >= enough for value, enough in zip(column, ENOUGH, strict=True)]
-        if all(done[1:]) and ef >= min(m, KS[-1]):
+        if all(done[1:]) and (tried is not None or ef >= min(m, KS[-1])):
             break
     return Calibration(len(exact), np.array(efs, np.int64), np.array(columns).T.copy())
 

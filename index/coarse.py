@@ -32,6 +32,7 @@ from each other to begin with took 80 % of the time of training and made the obj
 
 RESCORED, SPARE = 2, 16
 """Centroids scored precisely where codes choose them, for each list probed, and more."""
+NEAR_BLOCK = 256
 TILE = 1024
 """Centroids that stay in the cache while all queries pass over them."""
 
@@ -71,6 +72,16 @@ class Coarse:
     def assign(self, rows: Array) -> Array:
         """The list of each row, int64 (n,)."""
         return assign(rows, self.centroids).astype(np.int64)
+
+    def nearest_lists(self, vectors: Array, count: int) -> Array:
+        """The lists that lie nearest to any of some vectors, ascending."""
+        count = min(count, len(self.centroids))
+        found = [np.empty(0, np.int64)]
+        for start in range(0, len(vectors), NEAR_BLOCK):
+            some = vectors[start : start + NEAR_BLOCK]
+            far = np.square(self.centroids).sum(axis=1) - 2 * some @ self.centroids.T
+            found.append(np.argpartition(far, count - 1, axis=1)[:, :count].ravel())
+        return np.unique(np.concatenate(found))
 
     def probe(self, queries: Array, nprobe: int, prepared: Any = None) -> Array:
         """The nearest lists of each query, in no order: int64 (n_queries, nprobe), nprobe at most the lists.

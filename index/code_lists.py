@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gingham import deadline
+from gingham.codecs.nibble_blocks import take
 from gingham.codecs.protocol import BLOCK_ROWS, Codes
 from gingham.errors import Corrupt
 from gingham.index.coded_rows import under
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from gingham.codecs.protocol import Codec
 
     Array = np.ndarray[Any, Any]
-
-LISTS_PER_CHECK = 256
-"""Lists joined between two looks at the deadline."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,32 +52,33 @@ class CodeLists:
         first : number of the first row
         """
         sizes = np.bincount(lists, minlength=nlist)
-        starts = _starts(sizes)
-        order = np.argsort(lists, kind="stable")
-        rows = np.full(int((starts + _whole(sizes))[-1]), -1, np.int64)
-        within = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        rows[np.repeat(starts, sizes) + within] = order
-        source = np.maximum(rows, 0)
-        codes = encode_rows(codec, len(rows), lambda part: vectors_of(source[part]))
-        return cls(codes, np.where(rows < 0, -1, rows + first), starts, sizes)
+        order = _places(lists, sizes)
+        source = np.maximum(order, 0)
+        codes = encode_rows(codec, len(order), lambda part: vectors_of(source[part]))
+        return cls(codes, np.where(order < 0, -1, order + first), _starts(sizes), sizes)
 
-    def extended(self, codec: Codec, others: CodeLists) -> CodeLists:
-        """These and others of as many lists, whose rows follow in each list."""
-        sizes = self.sizes + others.sizes
-        starts, parts = _starts(sizes), []
-        rows = np.full(int((starts + _whole(sizes))[-1]), -1, np.int64)
-        for number, (start, size) in enumerate(zip(starts, sizes, strict=True)):
-            if number % LISTS_PER_CHECK == 0:
-                deadline.check()
-            for part in (self, others):
-                begin, count = part.starts[number], part.sizes[number]
-                if count:
-                    parts.append(_taken(part.codes, begin, count))
-                    rows[start : start + count] = part.rows[begin : begin + count]
-                    start += count
-            if -size % BLOCK_ROWS:
-                parts.append(_taken(self.codes, 0, -size % BLOCK_ROWS))
-        return CodeLists(codec.join(parts), rows, starts, sizes)
+    def with_lists(self, lists: Array, nlist: int) -> CodeLists:
+        """The same codes in other lists: int64 (places,), the list of the row in each place, -1 for rows left out."""
+        kept = np.flatnonzero((self.rows >= 0) & (lists >= 0))
+        sizes = np.bincount(lists[kept], minlength=nlist)
+        order = _places(lists[kept], sizes)
+        deadline.check()
+        codes = take(self.codes, kept[np.maximum(order, 0)])
+        return CodeLists(codes, np.where(order < 0, -1, self.rows[kept][order]), _starts(sizes), sizes)
+
+    def followed_by(self, codec: Codec, others: CodeLists) -> CodeLists:
+        """These places and then others, as twice as many lists, of which the second half are those of the others."""
+        return CodeLists(
+            codec.join([self.codes, others.codes]),
+            np.concatenate([self.rows, others.rows]),
+            np.concatenate([self.starts, others.starts + len(self.rows)]),
+            np.concatenate([self.sizes, others.sizes]),
+        )
+
+    @property
+    def list_of_places(self) -> Array:
+        """The list that each place belongs to, int64 (places,)."""
+        return np.repeat(np.arange(len(self.sizes)), _whole(self.sizes))
 
     def spans(self, probes: Array, most: int) -> Iterable[Array]:
         """What queries scan that probe these lists, int64 (n_queries, nprobe), -1 for none.
@@ -125,9 +124,14 @@ class CodeLists:
             rows, sizes = arrays["places"], arrays["sizes"]
         except KeyError as error:
             raise Corrupt(f"lists expect an array {error}; rebuild the index") from error
-        fit = sizes.shape == (nlist,) and (sizes >= 0).all() and sizes.sum() == n and rows.ndim == 1
-        if not fit or len(rows) != _whole(sizes).sum() or not np.array_equal(np.sort(rows[rows >= 0]), np.arange(n)):
-            raise Corrupt(f"lists expect {n} rows in {nlist} lists, found arrays that do not fit; rebuild the index")
+        fit = sizes.shape == (nlist,) and (sizes >= 0).all() and rows.ndim == 1 and len(rows) == _whole(sizes).sum()
+        if fit:
+            found = np.sort(rows[rows >= 0])
+            fit = sizes.sum() == len(found) and (found[1:] > found[:-1]).all() and (found[-1:] < n).all()
+        if not fit:
+            raise Corrupt(
+                f"lists expect rows below {n} in {nlist} lists, found arrays that do not fit; rebuild the index"
+            )
         codes = Codes(len(rows), under("codes.", arrays))
         if not codes.arrays or any(len(a) not in (len(rows), len(rows) // BLOCK_ROWS) for a in codes.arrays.values()):
             raise Corrupt(f"lists expect codes of {len(rows)} places, found others; rebuild the index")
@@ -145,12 +149,12 @@ def _starts(sizes: Array) -> Array:
     return starts
 
 
-def _taken(codes: Codes, start: int, size: int) -> Codes:
-    """Some rows from the beginning of a block on."""
-    stop = start + size
-    blocks = slice(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS))
-    arrays = {name: a[start:stop] if len(a) == codes.n else a[blocks] for name, a in codes.arrays.items()}
-    return Codes(int(size), arrays)
+def _places(lists: Array, sizes: Array) -> Array:
+    """Positions of rows in the order of places, -1 where none lies: lists int64 (n,), and how many rows each has."""
+    starts, order = _starts(sizes), np.argsort(lists, kind="stable")
+    out = np.full(int((starts + _whole(sizes))[-1]), -1, np.int64)
+    out[np.repeat(starts, sizes) + np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)] = order
+    return out
 
 
 def _cut(spans: Array, most: int) -> Iterator[Array]:

@@ -231,6 +231,17 @@ def checked_mask(allow: object, n: int) -> Array:
     return np.ascontiguousarray(mask)
 
 
+def checked_numbers(rows: object, n: int) -> Array:
+    """Row numbers below n, int64 (m,)."""
+    numbers = np.atleast_1d(np.asarray(rows))
+    if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and len(numbers)):
+        raise InvalidArgument(f"delete(rows) expects row numbers, found {numbers.dtype} of shape {numbers.shape}")
+    bad = numbers[(numbers < 0) | (numbers >= n)]
+    if len(bad):
+        raise InvalidArgument(f"delete(rows) expects numbers from 0 to {n - 1}, found {bad[0]}")
+    return numbers.astype(np.int64)
+
+
 def padded(scores: Array, rows: Array, k: int) -> tuple[Array, Array]:
     """Results widened to k columns by (-inf, -1)."""
     if scores.shape[1] == k:

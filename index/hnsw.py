@@ -10,7 +10,7 @@ import numpy as np
 
 from gingham.errors import InvalidArgument, NotReady
 from gingham.index.calibration import HELD_OUT, KS, Calibration, calibrate
-from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, padded, under
+from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, checked_numbers, padded, under
 from gingham.index.container import save_arrays
 from gingham.index.graph import MOST_NODES, Graph
 from gingham.index.graph_build import GraphBuilder
@@ -349,15 +349,10 @@ class HNSW:
         ------
         InvalidArgument : not integers, or out of range
         """
-        numbers = np.atleast_1d(np.asarray(rows))
-        if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and len(numbers)):
-            raise InvalidArgument(f"delete(rows) expects row numbers, found {numbers.dtype} of shape {numbers.shape}")
         n = len(self._rows)
-        bad = numbers[(numbers < 0) | (numbers >= n)]
-        if len(bad):
-            raise InvalidArgument(f"delete(rows) expects numbers from 0 to {n - 1}, found {bad[0]}")
+        numbers = checked_numbers(rows, n)
         dead = np.zeros(n, np.bool_) if self._dead is None else self._dead.copy()
-        dead[numbers.astype(np.int64)] = True
+        dead[numbers] = True
         before, gone = self._counts
         self._dead, self._counts = dead, (int(np.count_nonzero(dead)), gone)
         self.__dict__.pop("_search", None)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
+from gingham.codecs.nibble_blocks import take
 from gingham.errors import Corrupt, InvalidArgument, NotReady
+from gingham.index.calibration import KS, Calibration
 from gingham.index.chunked_rows import ChunkedRows
 from gingham.index.coarse import MOST_LISTS, Coarse, list_count
 from gingham.index.code_lists import CodeLists
-from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, checked_mask, checked_oversample, padded, under
+from gingham.index.coded_rows import (
+    ROW_CODECS,
+    CodedRows,
+    checked_k,
+    checked_mask,
+    checked_numbers,
+    checked_oversample,
+    padded,
+    under,
+)
 from gingham.index.container import save_arrays
+from gingham.index.list_balance import rebalance
+from gingham.index.list_build import build_lists, held_out, measure, without
 from gingham.index.list_search import ListSearch
 
 if TYPE_CHECKING:
@@ -29,6 +42,8 @@ if TYPE_CHECKING:
 
 NPROBE = 16
 """Lists that a query scans where the caller does not say."""
+CALIBRATED_GROWTH = 1 / 8
+"""Share of the rows that come at once from which on it is measured anew what a target recall takes."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +52,14 @@ class IVFStats:
 
     Attributes
     ----------
-    n, dim, nlist : rows, dimensions and lists
+    n, dead, dim, nlist : rows, those of them that are deleted, dimensions and lists
     metric, codec : as given
     imbalance : rows that a query meets in a list, over those it would if all lists were of one size
     code_bytes, kept_bytes : of all codes, padding included, and of the vectors kept for rescoring
     """
 
     n: int
+    dead: int
     dim: int
     nlist: int
     metric: Metric
@@ -63,6 +79,8 @@ class _State:
     lists : None without rows
     kept : float16 or float32 (n, dim), where vectors are kept
     n : rows
+    dead : bool (n,), those that are deleted, or None
+    calibration : what a target recall takes, or None
     """
 
     codec: Codec
@@ -70,6 +88,13 @@ class _State:
     lists: CodeLists | None = None
     kept: Array | None = None
     n: int = 0
+    dead: Array | None = None
+    calibration: Calibration | None = None
+
+    @cached_property
+    def live(self) -> int:
+        """Rows that are not deleted."""
+        return self.n if self.dead is None else self.n - int(np.count_nonzero(self.dead))
 
     @cached_property
     def searched(self) -> ListSearch:
@@ -80,7 +105,24 @@ class _State:
         if self.kept is not None:
             chunk = (self.kept, np.empty(0, np.float32))
             vectors = ChunkedRows([chunk], "l2" if self.codec.metric == "l2" else "dot")
-        return ListSearch(cast("SpanCodec", self.codec), self.coarse, self.lists, self.n, vectors)
+        live = None if self.dead is None else ~self.dead
+        return ListSearch(cast("SpanCodec", self.codec), self.coarse, self.lists, self.n, live, vectors)
+
+    def measured(self, queries: Array | None) -> Calibration | None:
+        """A calibration with queries, or with rows that are passed over; there are rows."""
+        assert self.lists is not None
+        search, hidden = self.searched, None
+        if queries is None:
+            hidden = held_out(np.arange(self.n) if self.dead is None else np.flatnonzero(~self.dead))
+            if self.kept is not None:
+                queries = np.ascontiguousarray(self.kept[hidden], np.float32)
+            else:
+                places = np.empty(self.n, np.int64)
+                places[self.lists.rows[self.lists.rows >= 0]] = np.flatnonzero(self.lists.rows >= 0)
+                queries = self.codec.decode(take(self.lists.codes, places[hidden]))
+        k = min(KS[-1] + 1, self.live)
+        exact = search.run(queries, k, len(self.lists.sizes))[1]
+        return measure(search, queries, exact if hidden is None else without(exact, hidden), hidden)
 
 
 class IVF:
@@ -91,8 +133,8 @@ class IVF:
     dim : dimensions, at least 1
     metric : ``"cosine"`` (default), ``"dot"`` or ``"l2"``; a greater score is better for all, so l2 scores are negative
         squared distances
-    nlist : lists, at most 65,536; None takes 4 sqrt(n) for the n rows of the first :meth:`add`, or of the sample of
-        :meth:`train`, but none of fewer than 32 rows in the mean
+    nlist : lists to begin with, at most 65,536; None takes 4 sqrt(n) for n rows, but none of fewer than 32 rows in the
+        mean
     codec : how vectors are stored for the scan: floats, SQ8, LVQ, RaBitQ of any bits or PQ x4fs, with any transforms
         in front
     keep : the vectors kept beside the codes to rescore candidates from, as of :class:`gingham.index.Flat`
@@ -104,10 +146,11 @@ class IVF:
 
     Notes
     -----
-    Codes are of the vectors themselves, not of their residuals. Rows that come later go to the list of the nearest
-    centroid; centroids stay those of the first rows, so train with a sample where these differ from what comes. Many
-    threads may search while one adds. Of rows of equal scores the lower come first; which of them are found where more
-    are equal than fit depends on the lists.
+    Codes are of the vectors themselves, not of their residuals, so rows change lists without being coded again. Rows
+    that come later go to the list of the nearest centroid, and lists that grow large are split; the codec stays that of
+    the first rows, so train with a sample where these differ from what comes. Many threads may search while one adds.
+    Of rows of equal scores the lower come first; which of them are found where more are equal than fit depends on the
+    lists.
 
     Examples
     --------
@@ -167,12 +210,10 @@ class IVF:
             if len(self):
                 raise NotReady(f"train() expects an empty index, found {len(self)} rows; make a new IVF")
             self._rows.train(rows, queries)
-            self._state = _State(self._rows.codec, self._trained_lists(rows, self._rows.codec))
+            codec = cast("SpanCodec", self._rows.codec)
+            nlist = self._asked or list_count(len(rows))
+            self._state = _State(codec, Coarse.train(rows, nlist, codec, self._rows.seed))
         return self
-
-    def _trained_lists(self, rows: Array, codec: Codec) -> Coarse:
-        nlist = list_count(len(rows)) if self._asked is None else self._asked
-        return Coarse.train(rows, nlist, cast("SpanCodec", codec), self._rows.seed)
 
     def add(self, vectors: object) -> range:
         """Append rows and return the range of their numbers.
@@ -187,31 +228,110 @@ class IVF:
 
         Notes
         -----
-        Copies all codes, so many rows at once are cheaper than a few at a time. What raises adds nothing.
+        Copies all codes, so many rows at once are cheaper than a few at a time; codes of deleted rows are left out, and
+        lists that grew or shrank are split or dissolved. An eighth of the rows or more measures anew what a target
+        recall takes. What raises adds nothing.
         """
         rows = self._rows.checked(vectors, "add(vectors)")
         with self._changing:
             state = self._state
             if not len(rows):
                 return range(state.n, state.n)
-            kept, codec = self._rows.kept_of(rows), state.codec
-            if state.coarse is None:
-                codec = self._rows.trained_on(rows)
-            coarse = self._trained_lists(rows, codec) if state.coarse is None else state.coarse
-            lists = CodeLists.of(codec, rows.__getitem__, coarse.assign(rows), len(coarse.centroids), state.n)
-            if state.lists is not None:
-                lists = state.lists.extended(codec, lists)
+            kept = self._rows.kept_of(rows)
+            codec = cast("SpanCodec", self._rows.trained_on(rows) if state.coarse is None else state.codec)
+            coarse, lists = build_lists(
+                codec, len(rows), rows.__getitem__, nlist=self._asked, known=state.coarse, seed=self._rows.seed,
+                first=state.n,
+            )  # fmt: skip
+            n, dead = state.n + len(rows), None
+            if state.dead is not None:
+                dead = np.concatenate([state.dead, np.zeros(len(rows), np.bool_)])
             if kept is not None and state.kept is not None:
                 kept = np.concatenate([state.kept, kept])
-            self._state = _State(codec, coarse, lists, kept, state.n + len(rows))
-            return range(state.n, state.n + len(rows))
+            changed = _State(codec, coarse, lists, kept, n, dead, state.calibration)
+            if state.lists is not None:
+                changed = self._joined(state.lists, changed)
+            if len(rows) >= CALIBRATED_GROWTH * n:
+                changed = replace(changed, calibration=changed.measured(None))
+            self._state = changed
+            return range(state.n, n)
+
+    def _joined(self, before: CodeLists, state: _State) -> _State:
+        """The lists before and those of a state as one, without deleted rows, and balanced."""
+        assert state.coarse is not None
+        assert state.lists is not None
+        codec, nlist = cast("SpanCodec", state.codec), len(state.coarse.centroids)
+        both = before.followed_by(codec, state.lists)
+        lists = both.list_of_places % nlist
+        lists[both.rows < 0] = -1
+        if state.dead is not None:
+            lists[(both.rows >= 0) & state.dead[both.rows]] = -1
+        places = np.flatnonzero(lists >= 0)
+
+        def vectors_of(positions: Array) -> Array:
+            if state.kept is not None:
+                return np.ascontiguousarray(state.kept[both.rows[places[positions]]], np.float32)
+            return codec.decode(take(both.codes, places[positions]))
+
+        coarse, wanted = state.coarse, self._asked or list_count(len(places))
+        balanced = rebalance(coarse, lists[places], vectors_of, wanted, self._rows.seed) if len(places) else None
+        if balanced is not None:
+            coarse, lists[places] = balanced
+        return replace(state, coarse=coarse, lists=both.with_lists(lists, len(coarse.centroids)))
+
+    def delete(self, rows: object) -> int:
+        """Delete rows, which keep their numbers; the next :meth:`add` leaves out their codes.
+
+        Parameters
+        ----------
+        rows : int (m,), numbers that :meth:`add` returned; those deleted before are ignored
+
+        Returns
+        -------
+        int : how many were deleted
+
+        Raises
+        ------
+        InvalidArgument : not integers, or out of range
+        """
+        with self._changing:
+            state = self._state
+            numbers = checked_numbers(rows, state.n)
+            dead = np.zeros(state.n, np.bool_) if state.dead is None else state.dead.copy()
+            dead[numbers] = True
+            self._state = replace(state, dead=dead)
+            return state.live - self._state.live
+
+    def calibrate(self, queries: object = None) -> None:
+        """Measure how many lists a target recall takes.
+
+        Parameters
+        ----------
+        queries : numbers (m, dim), queries such as those to come, some hundreds; None takes rows of the index, each of
+            which is passed over while it is searched for
+
+        Notes
+        -----
+        :meth:`add` does so with rows where it adds an eighth of them or more. Real queries may be harder than rows.
+
+        Raises
+        ------
+        NotReady : there are no rows
+        DimensionMismatch, InvalidArgument : not queries
+        """
+        asked = None if queries is None else self._rows.checked_queries(queries)
+        with self._changing:
+            if not self._state.live:
+                raise NotReady("calibrate() expects rows in the index, found none; add some first")
+            self._state = replace(self._state, calibration=self._state.measured(asked))
 
     def search(
         self,
         queries: object,
         k: int = 10,
         *,
-        nprobe: int = NPROBE,
+        nprobe: int | None = None,
+        target_recall: float | None = None,
         oversample: float | None = None,
         allow: object = None,
     ) -> tuple[Array, Array]:
@@ -221,7 +341,9 @@ class IVF:
         ----------
         queries : numbers (n_queries, dim), or (dim,) for one
         k : rows per query, at least 1
-        nprobe : lists scanned for each; more where ``allow`` leaves out rows, and all where these hold too few
+        nprobe : lists scanned for each, 16 where nothing is said; more where ``allow`` leaves out rows, and all where
+            these hold too few
+        target_recall : above 0 and below 1: as many lists as reached it, in place of ``nprobe``
         oversample : as of :meth:`gingham.index.Flat.search`
         allow : bool (n,), the rows that may be found; None allows all
 
@@ -233,18 +355,20 @@ class IVF:
         Raises
         ------
         DimensionMismatch : queries of another width
-        InvalidArgument : an argument of another kind or out of range
+        InvalidArgument : an argument of another kind or out of range, or both ``nprobe`` and ``target_recall``
 
         Notes
         -----
         Time O(n_queries (nlist dim + nprobe n / nlist code_size)).
         """
         prepared, k = self._rows.checked_queries(queries), checked_k(k)
-        nprobe, oversample = _count("search(nprobe=)", nprobe, MOST_LISTS), checked_oversample(oversample)
-        state = self._state
+        oversample, state = checked_oversample(oversample), self._state
+        nprobe = _nprobe(state, k, nprobe, target_recall)
         mask = None if allow is None else checked_mask(allow, state.n)
-        eligible = state.n if mask is None else int(np.count_nonzero(mask))
-        if state.lists is None or not eligible or not len(prepared):
+        if mask is not None and state.dead is not None:
+            mask &= ~state.dead
+        eligible = state.live if mask is None else int(np.count_nonzero(mask))
+        if not eligible or not len(prepared):
             return padded(np.empty((len(prepared), 0), np.float32), np.empty((len(prepared), 0), np.int64), k)
         found = state.searched.run(prepared, min(k, eligible), nprobe, oversample=oversample, allow=mask)
         return padded(*found, k)
@@ -265,14 +389,19 @@ class IVF:
             arrays |= state.lists.arrays()
         if state.kept is not None:
             arrays["kept"] = state.kept
+        if state.dead is not None:
+            arrays["dead"] = state.dead.astype(np.uint8)
+        if state.calibration is not None:
+            arrays |= {f"calibration.{name}": array for name, array in state.calibration.arrays().items()}
         save_arrays(path, about, arrays)
 
     def stats(self) -> IVFStats:
         """Rows, lists and bytes."""
         state = self._state
         codec, lists = state.codec, state.lists
+        nlist = 0 if state.coarse is None else len(state.coarse.centroids)
         return IVFStats(
-            state.n, codec.dim, 0 if state.coarse is None else len(state.coarse.centroids), codec.metric, codec.spec,
+            state.n, state.n - state.live, codec.dim, nlist, codec.metric, codec.spec,
             1.0 if lists is None else lists.imbalance, 0 if lists is None else lists.codes.nbytes,
             0 if state.kept is None else int(state.kept.nbytes),
         )  # fmt: skip
@@ -291,9 +420,25 @@ class IVF:
                 raise Corrupt(f"IVF expects {n} vectors to rescore from, found others; rebuild the index")
             codec = index.codec.with_arrays(under("codec.", arrays))
             lists = CodeLists.from_arrays(arrays, n, len(centroids)) if n else None
-            index._rows.codec = codec
-            index._state = _State(codec, Coarse(centroids, cast("SpanCodec", codec)), lists, kept, n)
+            index._rows.codec, dead = codec, arrays.get("dead")
+            if dead is not None and dead.shape != (n,):
+                raise Corrupt(f"IVF expects a mark of each of {n} rows, found {dead.shape}; rebuild the index")
+            known = under("calibration.", arrays)
+            index._state = _State(
+                codec, Coarse(centroids, cast("SpanCodec", codec)), lists, kept, n,
+                None if dead is None else dead.astype(np.bool_), Calibration.from_arrays(known) if known else None,
+            )  # fmt: skip
         return index
+
+
+def _nprobe(state: _State, k: int, nprobe: int | None, target: float | None) -> int:
+    if target is None:
+        return NPROBE if nprobe is None else _count("search(nprobe=)", nprobe, MOST_LISTS)
+    if nprobe is not None:
+        raise InvalidArgument("search() expects nprobe= or target_recall=, found both; leave one out")
+    if isinstance(target, bool) or not isinstance(target, (float, np.floating)) or not 0 < target < 1:
+        raise InvalidArgument(f"search(target_recall=) expects a number above 0 and below 1, found {target!r}")
+    return NPROBE if state.calibration is None else state.calibration.least_for(float(target), k)
 
 
 def _count(what: str, value: object, most: int) -> int:

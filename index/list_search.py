@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class ListSearch:
     ----------
     codec, coarse, lists : of the rows
     n : rows
+    live : bool (n,), those that may be found; None for all
     vectors : of all rows, to score candidates from; None takes the second level of the codec where there is one, else
         the scores of the codes
     """
@@ -38,6 +40,7 @@ class ListSearch:
     coarse: Coarse
     lists: CodeLists
     n: int
+    live: Array | None = None
     vectors: ChunkedRows | None = None
 
     def run(
@@ -51,17 +54,17 @@ class ListSearch:
         k : at least 1, at most the rows that are allowed
         nprobe : lists scanned for each; more where ``allow`` leaves out rows, and all where these hold too few
         oversample : candidates rescored, times k; None takes 4 k + 64
-        allow : bool (n,); None allows all
+        allow : bool (n,), of live rows only; None allows all of these
 
         Returns
         -------
         tuple : scores float32 (n_queries, k), descending, and rows int64 (n_queries, k); (-inf, -1) pads
         """
-        nlist, places, allowed = len(self.lists.sizes), self.lists.rows, None
+        nlist, allowed = len(self.lists.sizes), self._live_places
         if allow is not None:
             # Of the rows near a query fewer are allowed: as many lie within a radius that grows with the root of that.
-            nprobe = int(np.ceil(nprobe / np.sqrt(np.count_nonzero(allow) / self.n)))
-            allowed = allow[places] & (places >= 0)
+            nprobe = math.ceil(nprobe / np.sqrt(np.count_nonzero(allow) / self.n))
+            allowed = self._places(allow)
         wide = min(nlist, nprobe)
 
         def block(part: slice) -> tuple[Array, Array]:
@@ -77,6 +80,15 @@ class ListSearch:
         blocks = [slice(start, start + QUERY_BLOCK) for start in range(0, len(queries), QUERY_BLOCK)]
         pieces = run_blocks(block, blocks)
         return np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces])
+
+    def _places(self, allow: Array) -> Array:
+        places = self.lists.rows
+        allowed: Array = allow[places] & (places >= 0)
+        return allowed
+
+    @cached_property
+    def _live_places(self) -> Array | None:
+        return None if self.live is None else self._places(self.live)
 
     def _searched(
         self, queries: Array, k: int, nprobe: int, oversample: float | None, allow: Array | None

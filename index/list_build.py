@@ -1,0 +1,98 @@
+"""Making lists of coded rows, and measuring how many of them a recall takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gingham import deadline
+from gingham.index.calibration import HELD_OUT, KS, calibrate
+from gingham.index.coarse import Coarse, list_count
+from gingham.index.code_lists import CodeLists
+from gingham.index.list_balance import rebalance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gingham.codecs.protocol import SpanCodec
+    from gingham.index.calibration import Calibration
+    from gingham.index.list_search import ListSearch
+
+    Array = np.ndarray[Any, Any]
+
+NPROBES = tuple(sorted({round(2 ** (step / 2)) for step in range(33)}))
+"""Numbers of lists that are tried: 1, 2, 3, 4, 6, 8, 11, 16 and so on to 65,536."""
+SAMPLE_ROWS, BLOCK_ROWS = 262_144, 16_384
+"""Rows that centroids are trained on at most, and rows that choose their lists at once."""
+
+
+def build_lists(
+    codec: SpanCodec,
+    rows: int,
+    vectors_of: Callable[[Array], Array],
+    *,
+    nlist: int | None = None,
+    known: Coarse | None = None,
+    seed: int = 0,
+    first: int = 0,
+) -> tuple[Coarse, CodeLists]:
+    """Lists of rows.
+
+    Parameters
+    ----------
+    codec : trained
+    rows : at least 1
+    vectors_of : from positions int64 (m,), in any order, to vectors float32 (m, dim), of length one under cosine;
+        called by several threads
+    nlist : lists; None takes :func:`gingham.index.coarse.list_count`
+    known : centroids to go on with in place of others trained
+    first : number of the first row
+
+    Notes
+    -----
+    The same bytes for any number of threads. Memory: the sample that centroids are trained on, and the codes twice.
+    """
+    if known is None:
+        positions = np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype(np.int64)
+        known = Coarse.train(vectors_of(positions), nlist or list_count(rows), codec, seed)
+    lists = np.empty(rows, np.int64)
+    for start in range(0, rows, BLOCK_ROWS):
+        deadline.check()
+        part = slice(start, min(start + BLOCK_ROWS, rows))
+        lists[part] = known.assign(vectors_of(np.arange(part.start, part.stop)))
+    balanced = rebalance(known, lists, vectors_of, nlist or list_count(rows), seed)
+    if balanced is not None:
+        known, lists = balanced
+    return known, CodeLists.of(codec, vectors_of, lists, len(known.centroids), first)
+
+
+def measure(search: ListSearch, queries: Array, exact: Array, hidden: Array | None) -> Calibration | None:
+    """How many lists a recall takes.
+
+    Parameters
+    ----------
+    queries : as of :meth:`gingham.index.list_search.ListSearch.run`
+    exact : int64 (n_queries, m), the nearest rows of each, best first, -1 for none
+    hidden : int64 (n_queries,), a row of each query that is no neighbour of itself, or None
+    """
+    nlist, k = len(search.lists.sizes), min(KS[-1], int((exact >= 0).all(axis=0).sum()))
+    if k < 1:
+        return None
+
+    def found(k: int, nprobe: int) -> Array:
+        rows = search.run(queries, k + (hidden is not None), nprobe)[1]
+        return rows if hidden is None else without(rows, hidden)
+
+    return calibrate(exact[:, :k], found, tried=[*(n for n in NPROBES if n < nlist), nlist])
+
+
+def without(rows: Array, hidden: Array) -> Array:
+    """Rows (n, m) less one in each line, the last where it is not among them: (n, m - 1)."""
+    others = np.argsort(rows == hidden[:, None], axis=1, kind="stable")[:, :-1]
+    return np.take_along_axis(rows, others, axis=1)
+
+
+def held_out(live: Array) -> Array:
+    """Rows to measure with, of ascending ones."""
+    return np.unique(live[np.linspace(0, len(live) - 1, min(HELD_OUT, len(live))).astype(np.int64)])
