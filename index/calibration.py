@@ -121,14 +121,19 @@ def calibrate(
     search : from k and what is tried to the rows found, (queries, k), best first
     among : rows found are candidates that will be scored exactly, ef of them in any order: a neighbour counts where it
         is among them
-    tried : lists to try, ascending; None tries :data:`EFS` candidates, of which there are k at least
+    tried : lists to try, ascending, with a search of its own for every k; None tries :data:`EFS` candidates, of which
+        there are k at least
     """
     efs, columns = [], []
     m = int((exact >= 0).all(axis=0).sum())
     for ef in EFS if tried is None else tried:
-        most = min(ef, m) if tried is None else min(m, KS[-1])
-        found = search(most, ef)
-        column = [_recall(exact[:, :k], found if among else found[:, :k]) if k <= most else np.nan for k in KS]
+        most = min(ef, m) if tried is None else m
+        if tried is None:
+            found = search(most, ef)
+            rows = [found if among else found[:, :k] for k in KS]
+        else:
+            rows = [search(k, ef) if k <= most else exact for k in KS]
+        column = [_recall(exact[:, :k], one) if k <= most else np.nan for k, one in zip(KS, rows, strict=True)]
         efs.append(ef)
         columns.append(column)
         done = [np.isnan(value) or value >= enough for value, enough in zip(column, ENOUGH, strict=True)]

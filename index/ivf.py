@@ -240,8 +240,8 @@ class IVF:
             kept = self._rows.kept_of(rows)
             codec = cast("SpanCodec", self._rows.trained_on(rows) if state.coarse is None else state.codec)
             coarse, lists = build_lists(
-                codec, len(rows), rows.__getitem__, nlist=self._asked, known=state.coarse, seed=self._rows.seed,
-                first=state.n,
+                codec, len(rows), rows.__getitem__, nlist=self._asked, known=state.coarse,
+                balance=state.lists is None, seed=self._rows.seed, first=state.n,
             )  # fmt: skip
             n, dead = state.n + len(rows), None
             if state.dead is not None:

@@ -34,6 +34,7 @@ def build_lists(
     *,
     nlist: int | None = None,
     known: Coarse | None = None,
+    balance: bool = True,
     seed: int = 0,
     first: int = 0,
 ) -> tuple[Coarse, CodeLists]:
@@ -47,6 +48,7 @@ def build_lists(
         called by several threads
     nlist : lists; None takes :func:`gingham.index.coarse.list_count`
     known : centroids to go on with in place of others trained
+    balance : split lists that are large and dissolve those that are small
     first : number of the first row
 
     Notes
@@ -61,7 +63,7 @@ def build_lists(
         deadline.check()
         part = slice(start, min(start + BLOCK_ROWS, rows))
         lists[part] = known.assign(vectors_of(np.arange(part.start, part.stop)))
-    balanced = rebalance(known, lists, vectors_of, nlist or list_count(rows), seed)
+    balanced = rebalance(known, lists, vectors_of, nlist or list_count(rows), seed) if balance else None
     if balanced is not None:
         known, lists = balanced
     return known, CodeLists.of(codec, vectors_of, lists, len(known.centroids), first)
@@ -81,7 +83,7 @@ def measure(search: ListSearch, queries: Array, exact: Array, hidden: Array | No
         return None
 
     def found(k: int, nprobe: int) -> Array:
-        rows = search.run(queries, k + (hidden is not None), nprobe)[1]
+        rows = search.run(queries, k + (hidden is not None), nprobe, fill=False)[1]
         return rows if hidden is None else without(rows, hidden)
 
     return calibrate(exact[:, :k], found, tried=[*(n for n in NPROBES if n < nlist), nlist])

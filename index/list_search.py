@@ -44,7 +44,14 @@ class ListSearch:
     vectors: ChunkedRows | None = None
 
     def run(
-        self, queries: Array, k: int, nprobe: int, *, oversample: float | None = None, allow: Array | None = None
+        self,
+        queries: Array,
+        k: int,
+        nprobe: int,
+        *,
+        oversample: float | None = None,
+        allow: Array | None = None,
+        fill: bool = True,
     ) -> tuple[Array, Array]:
         """Find the k best rows of each query.
 
@@ -52,9 +59,10 @@ class ListSearch:
         ----------
         queries : float32 (n_queries, dim), C-contiguous and finite, of length one under cosine; at least one
         k : at least 1, at most the rows that are allowed
-        nprobe : lists scanned for each; more where ``allow`` leaves out rows, and all where these hold too few
+        nprobe : lists scanned for each; more where ``allow`` leaves out rows
         oversample : candidates rescored, times k; None takes 4 k + 64
         allow : bool (n,), of live rows only; None allows all of these
+        fill : scan all lists where those hold too few
 
         Returns
         -------
@@ -69,7 +77,7 @@ class ListSearch:
 
         def block(part: slice) -> tuple[Array, Array]:
             scores, rows = self._searched(queries[part], k, wide, oversample, allowed)
-            if wide < nlist and rows[:, -1].min() < 0:
+            if fill and wide < nlist and rows[:, -1].min() < 0:
                 lacking = np.flatnonzero(rows[:, -1] < 0)
                 again = np.ascontiguousarray(queries[part][lacking])
                 scores[lacking], rows[lacking] = self._searched(again, k, nlist, oversample, allowed)
