@@ -27,7 +27,7 @@ from gingham.index.coded_rows import (
 )
 from gingham.index.container import save_arrays
 from gingham.index.list_balance import rebalance
-from gingham.index.list_build import build_lists, held_out, measure, without
+from gingham.index.list_build import choose_lists, held_out, measure, without
 from gingham.index.list_search import ListSearch
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ NPROBE = 16
 """Lists that a query scans where the caller does not say."""
 CALIBRATED_GROWTH = 1 / 8
 """Share of the rows that come at once from which on it is measured anew what a target recall takes."""
+RETRAINED_CHANGES = 0.3
+"""Rows that came or went since centroids were trained, over those that live, from which on they are trained anew."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class _State:
     n : rows
     dead : bool (n,), those that are deleted, or None
     calibration : what a target recall takes, or None
+    changes : rows that came or went since centroids were trained; negative where they were trained with more than came
     """
 
     codec: Codec
@@ -90,6 +93,7 @@ class _State:
     n: int = 0
     dead: Array | None = None
     calibration: Calibration | None = None
+    changes: int = 0
 
     @cached_property
     def live(self) -> int:
@@ -212,7 +216,7 @@ class IVF:
             self._rows.train(rows, queries)
             codec = cast("SpanCodec", self._rows.codec)
             nlist = self._asked or list_count(len(rows))
-            self._state = _State(codec, Coarse.train(rows, nlist, codec, self._rows.seed))
+            self._state = _State(codec, Coarse.train(rows, nlist, codec, self._rows.seed), changes=-len(rows))
         return self
 
     def add(self, vectors: object) -> range:
@@ -229,8 +233,9 @@ class IVF:
         Notes
         -----
         Copies all codes, so many rows at once are cheaper than a few at a time; codes of deleted rows are left out, and
-        lists that grew or shrank are split or dissolved. An eighth of the rows or more measures anew what a target
-        recall takes. What raises adds nothing.
+        lists that grew or shrank are split or dissolved. Where three tenths of the rows came or went, centroids are
+        trained anew; an eighth of the rows or more at once measures anew what a target recall takes. What raises adds
+        nothing.
         """
         rows = self._rows.checked(vectors, "add(vectors)")
         with self._changing:
@@ -239,45 +244,52 @@ class IVF:
                 return range(state.n, state.n)
             kept = self._rows.kept_of(rows)
             codec = cast("SpanCodec", self._rows.trained_on(rows) if state.coarse is None else state.codec)
-            coarse, lists = build_lists(
+            coarse, lists = choose_lists(
                 codec, len(rows), rows.__getitem__, nlist=self._asked, known=state.coarse,
-                balance=state.lists is None, seed=self._rows.seed, first=state.n,
+                balance=state.lists is None, seed=self._rows.seed,
             )  # fmt: skip
+            made = CodeLists.of(codec, rows.__getitem__, lists, len(coarse.centroids), state.n)
             n, dead = state.n + len(rows), None
             if state.dead is not None:
                 dead = np.concatenate([state.dead, np.zeros(len(rows), np.bool_)])
             if kept is not None and state.kept is not None:
                 kept = np.concatenate([state.kept, kept])
-            changed = _State(codec, coarse, lists, kept, n, dead, state.calibration)
-            if state.lists is not None:
-                changed = self._joined(state.lists, changed)
+            changes = state.changes + len(rows)
+            if state.lists is None:
+                changed = _State(codec, coarse, made, kept, n, dead, changes=min(changes, 0))
+            else:
+                both = state.lists.followed_by(codec, made)
+                changed = self._joined(_State(codec, coarse, both, kept, n, dead, state.calibration, changes))
             if len(rows) >= CALIBRATED_GROWTH * n:
                 changed = replace(changed, calibration=changed.measured(None))
             self._state = changed
             return range(state.n, n)
 
-    def _joined(self, before: CodeLists, state: _State) -> _State:
-        """The lists before and those of a state as one, without deleted rows, and balanced."""
+    def _joined(self, state: _State) -> _State:
+        """A state of twice as many lists as centroids with as many, without deleted rows, and balanced."""
         assert state.coarse is not None
         assert state.lists is not None
-        codec, nlist = cast("SpanCodec", state.codec), len(state.coarse.centroids)
-        both = before.followed_by(codec, state.lists)
-        lists = both.list_of_places % nlist
+        codec, coarse, both = cast("SpanCodec", state.codec), state.coarse, state.lists
+        lists = both.list_of_places % len(coarse.centroids)
         lists[both.rows < 0] = -1
         if state.dead is not None:
             lists[(both.rows >= 0) & state.dead[both.rows]] = -1
-        places = np.flatnonzero(lists >= 0)
+        places, seed, changes = np.flatnonzero(lists >= 0), self._rows.seed, state.changes
 
         def vectors_of(positions: Array) -> Array:
             if state.kept is not None:
                 return np.ascontiguousarray(state.kept[both.rows[places[positions]]], np.float32)
             return codec.decode(take(both.codes, places[positions]))
 
-        coarse, wanted = state.coarse, self._asked or list_count(len(places))
-        balanced = rebalance(coarse, lists[places], vectors_of, wanted, self._rows.seed) if len(places) else None
-        if balanced is not None:
-            coarse, lists[places] = balanced
-        return replace(state, coarse=coarse, lists=both.with_lists(lists, len(coarse.centroids)))
+        if changes >= RETRAINED_CHANGES * len(places):
+            coarse, lists[places] = choose_lists(codec, len(places), vectors_of, nlist=self._asked, seed=seed)
+            changes = 0
+        else:
+            wanted = self._asked or list_count(len(places))
+            balanced = rebalance(coarse, lists[places], vectors_of, wanted, seed)
+            if balanced is not None:
+                coarse, lists[places] = balanced
+        return replace(state, coarse=coarse, lists=both.with_lists(lists, len(coarse.centroids)), changes=changes)
 
     def delete(self, rows: object) -> int:
         """Delete rows, which keep their numbers; the next :meth:`add` leaves out their codes.
@@ -299,8 +311,9 @@ class IVF:
             numbers = checked_numbers(rows, state.n)
             dead = np.zeros(state.n, np.bool_) if state.dead is None else state.dead.copy()
             dead[numbers] = True
-            self._state = replace(state, dead=dead)
-            return state.live - self._state.live
+            gone = int(np.count_nonzero(dead)) - (state.n - state.live)
+            self._state = replace(state, dead=dead, changes=state.changes + gone)
+            return gone
 
     def calibrate(self, queries: object = None) -> None:
         """Measure how many lists a target recall takes.
@@ -379,7 +392,7 @@ class IVF:
         about = {
             "kind": "IVF", "n": state.n, "dim": state.codec.dim, "metric": state.codec.metric,
             "codec": state.codec.spec, "keep": self._rows.keep, "trained": state.coarse is not None,
-            "seed": self._rows.seed, "nlist": self._asked,
+            "seed": self._rows.seed, "nlist": self._asked, "changes": state.changes,
         }  # fmt: skip
         arrays: dict[str, Array] = {}
         if state.coarse is not None:
@@ -427,6 +440,7 @@ class IVF:
             index._state = _State(
                 codec, Coarse(centroids, cast("SpanCodec", codec)), lists, kept, n,
                 None if dead is None else dead.astype(np.bool_), Calibration.from_arrays(known) if known else None,
+                about["changes"],
             )  # fmt: skip
         return index
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 GREATEST, LEAST = 3.0, 1 / 8
-"""Sizes at which a list is split and dissolved, in those that lists would have if all were alike. After k-means 1 % of
-the lists of Fashion-MNIST and none of MiniLM are larger."""
+"""Sizes at which a list is split and dissolved, in those that lists would have if all were alike."""
 NEAR = 32
 """Lists around a centroid that is new whose rows look for a nearer one."""
 FEWEST, SPLIT_ROWS = 16, 128
@@ -57,7 +56,6 @@ def rebalance(
         return None
     sizes, alike = np.bincount(lists, minlength=known), len(lists) / nlist
     large, small = np.flatnonzero(sizes > max(GREATEST * alike, SPLIT_ROWS)), np.flatnonzero(sizes < LEAST * alike)
-    small = small[: max(0, known - nlist + len(large))]
     large = large[: max(0, MOST_LISTS - known)]
     if not len(large) and not len(small):
         return None

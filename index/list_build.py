@@ -9,7 +9,6 @@ import numpy as np
 from gingham import deadline
 from gingham.index.calibration import HELD_OUT, KS, calibrate
 from gingham.index.coarse import Coarse, list_count
-from gingham.index.code_lists import CodeLists
 from gingham.index.list_balance import rebalance
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ SAMPLE_ROWS, BLOCK_ROWS = 262_144, 16_384
 """Rows that centroids are trained on at most, and rows that choose their lists at once."""
 
 
-def build_lists(
+def choose_lists(
     codec: SpanCodec,
     rows: int,
     vectors_of: Callable[[Array], Array],
@@ -36,9 +35,8 @@ def build_lists(
     known: Coarse | None = None,
     balance: bool = True,
     seed: int = 0,
-    first: int = 0,
-) -> tuple[Coarse, CodeLists]:
-    """Lists of rows.
+) -> tuple[Coarse, Array]:
+    """Centroids and the list of each row, int64 (rows,).
 
     Parameters
     ----------
@@ -49,24 +47,21 @@ def build_lists(
     nlist : lists; None takes :func:`gingham.index.coarse.list_count`
     known : centroids to go on with in place of others trained
     balance : split lists that are large and dissolve those that are small
-    first : number of the first row
 
     Notes
     -----
-    The same bytes for any number of threads. Memory: the sample that centroids are trained on, and the codes twice.
+    The same bytes for any number of threads. Memory: the sample that centroids are trained on.
     """
+    wanted = nlist or list_count(rows)
     if known is None:
         positions = np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype(np.int64)
-        known = Coarse.train(vectors_of(positions), nlist or list_count(rows), codec, seed)
+        known = Coarse.train(vectors_of(positions), wanted, codec, seed)
     lists = np.empty(rows, np.int64)
     for start in range(0, rows, BLOCK_ROWS):
         deadline.check()
         part = slice(start, min(start + BLOCK_ROWS, rows))
         lists[part] = known.assign(vectors_of(np.arange(part.start, part.stop)))
-    balanced = rebalance(known, lists, vectors_of, nlist or list_count(rows), seed) if balance else None
-    if balanced is not None:
-        known, lists = balanced
-    return known, CodeLists.of(codec, vectors_of, lists, len(known.centroids), first)
+    return (balance and rebalance(known, lists, vectors_of, wanted, seed)) or (known, lists)
 
 
 def measure(search: ListSearch, queries: Array, exact: Array, hidden: Array | None) -> Calibration | None:
