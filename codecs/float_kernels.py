@@ -4,7 +4,7 @@ Addresses are raw: the caller has checked shapes, types and contiguity.
 """
 
 import numpy as np
-from numba import float32, int64, uint32, uint64
+from numba import float32, int32, int64, uint32, uint64
 
 from gingham.codecs.float_row_kernels import score_float_row
 from gingham.codecs.intrinsics import (
@@ -14,6 +14,7 @@ from gingham.codecs.intrinsics import (
     load_f32,
     load_one_f32,
     load_one_u8,
+    load_one_u32,
     lowest_bit,
     mul,
     prefetch,
@@ -106,7 +107,7 @@ def score_chunks(vectors, norms, chunk_rows, kind, queries, dim, metric, rows, o
 
 
 @kernel(
-    "void(uint64[::1], uint64[::1], int64, int64, uint64, int64, int64, int64[:,::1], int64, int64, int64[::1],"
+    "void(uint64[::1], uint64[::1], int64, int64, uint64, int64, int64, int64[:,::1], int64, int64, uint64,"
     "float32[:,::1], int64[:,::1])"
 )
 def nearest_in_chunks(
@@ -115,7 +116,7 @@ def nearest_in_chunks(
     """Keep the best of listed rows: those in the columns ``start`` to ``stop`` of ``places``, -1 for none.
 
     Columns come in turn: the first ones empty the lines of ``scores`` and ``rows``, the last ones sort them. ``row_at``
-    names the row in each place; vectors lie as in :func:`score_chunks`.
+    holds int32, the row in each place; vectors lie as in :func:`score_chunks`.
     """
     width, m = uint64(dim * (2 if kind else 4)), places.shape[1]
     for q in range(places.shape[0]):
@@ -125,13 +126,13 @@ def nearest_in_chunks(
                 scores[q, j], rows[q, j] = float32(-np.inf), -1
         for i in range(start, stop):
             if i + 2 < m and places[q, i + 2] >= 0:
-                row = row_at[places[q, i + 2]]
+                row = int64(int32(load_one_u32(row_at + uint64(4 * places[q, i + 2]))))
                 number = row // chunk_rows
                 ahead = vectors[number] + uint64(row - number * chunk_rows) * width
                 for line in range(0, min(int64(width), int64(2048)), 64):
                     prefetch(ahead + uint64(line))
             if places[q, i] >= 0:
-                row = row_at[places[q, i]]
+                row = int64(int32(load_one_u32(row_at + uint64(4 * places[q, i]))))
                 number = row // chunk_rows
                 x = vectors[number] + uint64(row - number * chunk_rows) * width
                 s = score_float_row(x, kind, query, dim, metric, norms[number], row - number * chunk_rows)

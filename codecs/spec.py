@@ -46,6 +46,7 @@ class _Name:
     arguments : what the class takes, from where the part stands
     keeps_length : of a transform, whether vectors and queries of length one stay so
     rows : of a codec, whether :meth:`gingham.codecs.protocol.Codec.row_scores` gives something
+    spans : of a codec without, whether it is a :class:`gingham.codecs.protocol.SpanCodec`
     """
 
     name: str
@@ -56,6 +57,7 @@ class _Name:
     arguments: Callable[[_Place], tuple[Any, ...]]
     keeps_length: bool = False
     rows: bool = False
+    spans: bool = False
 
     def make(self, place: _Place) -> Any:
         return getattr(import_module(f"gingham.codecs.{self.module}"), self.kind)(*self.arguments(place))
@@ -99,11 +101,11 @@ _CODECS = (
     _Name("BF", "BF16", "BF16", "scalar", "Float", _kind, rows=True),
     _Name("SQ", "SQ8", "SQ8", "scalar", "SQ8", _plain, rows=True),
     _Name("LVQ", "LVQ4, LVQ8, LVQ4x4, LVQ4x8, LVQ8x4, LVQ8x8", "LVQ([48])(?:x([48]))?", "lvq", "LVQ", _lvq, rows=True),
-    _Name("RaBitQ", "RaBitQ1", "RaBitQ1", "rabitq_blocks", "RaBitQBlocks", _plain),
+    _Name("RaBitQ", "RaBitQ1", "RaBitQ1", "rabitq_blocks", "RaBitQBlocks", _plain, spans=True),
     _Name("RaBitQ", "RaBitQ2 to RaBitQ8", "RaBitQ([2-8])", "rabitq", "RaBitQ", _numbered, rows=True),
     _Name("Binary", "Binary", "Binary", "binary", "Binary", _plain),
     _Name("ITQ", "ITQ, ITQ{bits}", f"ITQ{_N}?", "binary", "Binary", _itq),
-    _Name("PQ", "PQ{M}x4fs", f"PQ{_N}x4fs", "fast_scan", "FastScan", _numbered),
+    _Name("PQ", "PQ{M}x4fs", f"PQ{_N}x4fs", "fast_scan", "FastScan", _numbered, spans=True),
     _Name("PQ", "PQ{M}x8, PQ{M}x12, PQ{M}x16", f"PQ{_N}x(8|12|16)", "product", "ProductQuantizer", _pq),
     _Name("PQ", "PQ{M}x8n, PQ{M}x12n, PQ{M}x16n", f"PQ{_N}x(8|12|16)n", "norm_split", "NormSplit", _pq),
     _Name("RQ", "RQ{M}x8", f"RQ{_N}x8", "residual", "ResidualQuantizer", _numbered),
@@ -170,6 +172,12 @@ def has_rows(spec: str) -> bool:
     """
     found, _ = _found(_CODECS, spec.rpartition(",")[2].strip())
     return found is not None and found.rows
+
+
+def scans_lists(spec: str) -> bool:
+    """Whether the codec of a spec, which :func:`parse_codec` takes, scans spans of rows, as lists are."""
+    found, _ = _found(_CODECS, spec.rpartition(",")[2].strip())
+    return found is not None and (found.rows or found.spans)
 
 
 def _found(names: tuple[_Name, ...], part: str) -> tuple[_Name | None, re.Match[str] | None]:

@@ -98,6 +98,7 @@ class AsyncCollectionView(Twin):
         exact: bool = False,
         oversample: float | None = None,
         ef_search: int | None = None,
+        nprobe: int | None = None,
         target_recall: float | None = None,
         timeout: float | None = None,
     ) -> Any: ...
@@ -119,6 +120,7 @@ class AsyncCollectionView(Twin):
         queries: Any = None,
         oversample: float | None = None,
         ef_search: int | None = None,
+        nprobe: int | None = None,
         target_recall: float | None = None,
         timeout: float | None = None,
     ) -> RecallReport: ...

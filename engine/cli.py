@@ -182,13 +182,14 @@ def search(
     ef_search: Annotated[
         int | None, typer.Option(help="Candidates of a graph scored from the vectors; 64 by default.")
     ] = None,
+    nprobe: Annotated[int | None, typer.Option(help="Lists read of each segment; 16 by default.")] = None,
     target_recall: Annotated[
-        float | None, typer.Option(help="In its place, the share of the nearest rows that graphs should lead to.")
+        float | None, typer.Option(help="In their place, the share of the nearest rows that should be found.")
     ] = None,
     oversample: Annotated[
         float | None, typer.Option(help="Candidates of codes scored from the vectors, times -k.")
     ] = None,
-    exact: Annotated[bool, typer.Option(help="Scan the vectors even where they have codes or a graph.")] = False,
+    exact: Annotated[bool, typer.Option(help="Scan the vectors even where they have codes or an index.")] = False,
     explain: Annotated[bool, typer.Option(help="Also print how the search went.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -201,7 +202,7 @@ def search(
     with open_database(db, mode="r") as database:
         hits: Hits = database[collection].search(
             query, k=k, where=where, using=using, exact=exact, oversample=oversample, ef_search=ef_search,
-            target_recall=target_recall,
+            nprobe=nprobe, target_recall=target_recall,
         )  # fmt: skip
     if as_json:
         _print_json([{"id": h.id, "score": h.score, **h.fields} for h in hits])
@@ -224,7 +225,8 @@ def recall(
     where: Annotated[str | None, typer.Option(help="Filter of all searches.")] = None,
     using: Annotated[str | None, typer.Option(help="Dense vector field, where there are several.")] = None,
     ef_search: Annotated[int | None, typer.Option(help="Candidates of a graph; 64 by default.")] = None,
-    target_recall: Annotated[float | None, typer.Option(help="In its place, the share to be found.")] = None,
+    nprobe: Annotated[int | None, typer.Option(help="Lists read of each segment; 16 by default.")] = None,
+    target_recall: Annotated[float | None, typer.Option(help="In their place, the share to be found.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what searches find now of what exact ones find."""
@@ -232,7 +234,7 @@ def recall(
 
     with open_database(db, mode="r") as database:
         found = database[collection].recall(
-            k=k, n=n, where=where, using=using, ef_search=ef_search, target_recall=target_recall
+            k=k, n=n, where=where, using=using, ef_search=ef_search, nprobe=nprobe, target_recall=target_recall
         )
     text = f"recall@{found.k} {found.recall:.4f}, with 95 % confidence {found.low:.4f} to {found.high:.4f}, of "
     text += f"{found.queries} queries in {found.seconds:.3f} s, exact ones in {found.exact_seconds:.3f} s"

@@ -212,8 +212,8 @@ class Collection(CollectionView):
         Parameters
         ----------
         name : dense vector field
-        index : such as ``"HNSW16"``; None goes back to scanning, ``"keep"`` (default) leaves it as it is
-        codec : of the rows of the graph, as in :meth:`recode`; ``"keep"`` (default) leaves it as it is
+        index : such as ``"HNSW16"`` or ``"IVF"``; None goes back to scanning, ``"keep"`` (default) leaves it as it is
+        codec : of the rows of the index, as in :meth:`recode`; ``"keep"`` (default) leaves it as it is
         min_recall : as in :meth:`recode`
 
         Returns
@@ -228,7 +228,7 @@ class Collection(CollectionView):
         Notes
         -----
         Runs in the calling thread while others read and write; one commit switches all segments. Codes that stay are
-        not made again, and neither are graphs where only the codec changes.
+        not made again, but where they leave lists, and neither are graphs where only the codec changes.
         """
         given = {key: value for key, value in {"index": index, "codec": codec}.items() if value != "keep"}
         if not given:
@@ -243,33 +243,33 @@ class Collection(CollectionView):
         return recode(self._store, self._cid, name, given, min_recall)
 
     def calibrate(self, queries: Any, *, using: str | None = None) -> int:
-        """Measure what ``target_recall`` takes of each graph, with queries such as those to come.
+        """Measure what ``target_recall`` takes of each index, with queries such as those to come.
 
-        Without it graphs are measured with rows of their own, which real queries may be harder than.
+        Without it graphs and lists are measured with rows of their own, which real queries may be harder than.
 
         Parameters
         ----------
         queries : vectors (m, dim), or texts where there is an embedder, some hundreds; up to 512 are kept with each
-            graph, and those that are built of its rows later are measured with them
+            index, and those that are built of its rows later are measured with them
         using : dense vector field; may be left out where there is one
 
         Returns
         -------
-        int : graphs measured
+        int : indexes measured
 
         Raises
         ------
         InvalidArgument : no queries, or fewer than one
         SchemaMismatch : there is no such field
         """
-        from gingham.storage.recode import measure_graphs
+        from gingham.storage.recode import measure_indexes
 
         with self._reader.session() as session:
             name, dense = session.collection_by_id(self._cid).schema.vector(using)
         asked = self._vectors(queries, dense)
         if not len(asked):
             raise InvalidArgument("calibrate(queries) expects at least one query, found none")
-        return measure_graphs(self._store, self._cid, name, asked)
+        return measure_indexes(self._store, self._cid, name, asked)
 
     def maintain(self, *, wait: bool = True, timeout: float | None = None) -> bool:
         """Seal and merge what is due; nobody has to call this. False where it took longer than ``timeout`` s."""

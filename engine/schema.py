@@ -28,7 +28,8 @@ NIBBLE_DIM = 96
 """Dimensions below which codes of four bits misjudge neighbours so often that those of eight find as many sooner."""
 MOST_M = 512
 _DEFAULT_M = 16
-_INDEX = re.compile(r"HNSW([1-9][0-9]{0,5})?\Z", re.IGNORECASE | re.ASCII)
+MOST_LISTS = 1 << 16
+_INDEX = re.compile(r"(HNSW|IVF)([1-9][0-9]{0,5})?\Z", re.IGNORECASE | re.ASCII)
 _MAX_K1 = 1e6
 RESERVED_NAMES = frozenset({"id", "score"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
@@ -187,10 +188,13 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     codec : codes that searches scan in place of the vectors, such as ``"LVQ8"`` or ``"RaBitQ4"``; the table of all
         stands in the README. The best rows by code are scored again from the vectors. Each segment trains its own:
         where that takes long (OPQ, RQ, PQ of 12 bits and more) fill the collection without and recode it then. None
-        (default) scans the vectors, and under an index takes ``"LVQ4x8"``, or ``"LVQ8"`` below 96 dimensions
+        (default) scans the vectors; under HNSW it takes ``"LVQ4x8"``, or ``"LVQ8"`` below 96 dimensions, and under
+        IVF ``"LVQ8"``
     index : ``"HNSW16"``: each large segment gets a graph, whose rows have up to 2 * 16 links, over its codes; from 2
         to 512, 16 where no number is given. The codec has to score rows one by one: F32, F16, BF16, SQ8, LVQ and
-        RaBitQ of 2 to 8 bits do. None (default) scans
+        RaBitQ of 2 to 8 bits do. ``"IVF"``: each gets its rows in lists around 4 sqrt(n) centroids, of which searches
+        read the nearest; ``"IVF4096"`` has up to as many, but none of fewer than 32 rows in the mean. The codec may
+        also be RaBitQ1 or PQ of 4 bits. None (default) scans
     source : text field, or several, that the collection's embedder makes this vector from; None means all text
         fields that there are when the embedder comes, where this is the only dense vector
 
@@ -208,8 +212,19 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
 
     @property
     def m(self) -> int:
-        """Links of a node of the index in the layers above, half of those in the layer of all rows; 0 without one."""
-        return 0 if self.index is None else _links(self.index)
+        """Links of a node of a graph in the layers above, half of those in the layer of all rows; 0 without one."""
+        kind, number = _parsed(self.index)
+        return (number or _DEFAULT_M) if kind == "HNSW" else 0
+
+    @property
+    def in_lists(self) -> bool:
+        """Whether the index is one of lists."""
+        return _parsed(self.index)[0] == "IVF"
+
+    @property
+    def nlist(self) -> int | None:
+        """Lists of a segment at most; None for as many as its rows suggest."""
+        return _parsed(self.index)[1] if self.in_lists else None
 
     def __post_init__(self) -> None:
         if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
@@ -221,9 +236,12 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
         if not isinstance(self.codec, (str, type(None))):
             raise InvalidArgument(f"Dense(codec=) expects a name such as 'LVQ8', found {self.codec!r:.60}")
         if self.index is not None:
-            msgspec.structs.force_setattr(self, "index", f"HNSW{_links(self.index)}")
+            kind, number = _parsed(self.index)
+            if kind == "HNSW":
+                number = number or _DEFAULT_M
+            msgspec.structs.force_setattr(self, "index", f"{kind}{number or ''}")
             if self.codec is None:
-                default = "LVQ8" if self.dim < NIBBLE_DIM else "LVQ4x8"
+                default = "LVQ8" if self.dim < NIBBLE_DIM or kind == "IVF" else "LVQ4x8"
                 msgspec.structs.force_setattr(self, "codec", default)
         names = (self.source,) if isinstance(self.source, (str, type(None))) else self.source
         if not isinstance(names, tuple) or not all(isinstance(name, (str, type(None))) for name in names):
@@ -232,13 +250,19 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
             )
 
 
-def _links(index: object) -> int:
-    """The m of an index such as HNSW16."""
+def _parsed(index: object) -> tuple[str | None, int | None]:
+    """Kind and number of an index such as HNSW16."""
+    if index is None:
+        return None, None
     found = _INDEX.match(index) if isinstance(index, str) else None
-    m = int(found[1] or _DEFAULT_M) if found else 0
-    if not 2 <= m <= MOST_M:
-        raise InvalidArgument(f"Dense(index=) expects 'HNSW2' to 'HNSW{MOST_M}', or None, found {index!r:.60}")
-    return m
+    if found is not None:
+        kind, number = found[1].upper(), int(found[2]) if found[2] else None
+        if number is None or (2 <= number <= MOST_M if kind == "HNSW" else number <= MOST_LISTS):
+            return kind, number
+    raise InvalidArgument(
+        f"Dense(index=) expects 'HNSW2' to 'HNSW{MOST_M}', 'IVF', 'IVF1' to 'IVF{MOST_LISTS}', or None, found "
+        f"{index!r:.60}"
+    )
 
 
 class Sparse(msgspec.Struct, frozen=True, tag="sparse"):

@@ -279,6 +279,7 @@ class CollectionView:
         exact: bool = False,
         oversample: float | None = None,
         ef_search: int | None = None,
+        nprobe: int | None = None,
         target_recall: float | None = None,
         timeout: float | None = None,
     ) -> Any:
@@ -298,9 +299,10 @@ class CollectionView:
         oversample : candidates of the codes that are scored from the vectors, times k; more finds more, None takes
             4 k + 64
         ef_search : candidates of a graph that are scored from the vectors, at least k; more finds more, None takes 64
-        target_recall : in place of ``ef_search``, the share of the k nearest rows that graphs should lead to on
-            average, above 0 and below 1; each graph was measured with rows of its segment, and with real queries where
-            :meth:`gingham.Collection.calibrate` was called
+        nprobe : lists that are read of each segment; more finds more, None takes 16
+        target_recall : in place of ``ef_search`` and ``nprobe``, the share of the k nearest rows that graphs and lists
+            should lead to on average, above 0 and below 1; each was measured with rows of its segment, and with real
+            queries where :meth:`gingham.Collection.calibrate` was called
         timeout : seconds after which the search gives up; None waits
 
         Returns
@@ -318,7 +320,9 @@ class CollectionView:
             raise InvalidArgument("search() expects k= or radius=, found neither")
         k = None if k is None else whole("search(k=)", k)
         radius = None if radius is None else least_score("search(radius=)", radius)
-        effort = Effort(exact=exact, oversample=oversample, ef_search=ef_search, target_recall=target_recall)
+        effort = Effort(
+            exact=exact, oversample=oversample, ef_search=ef_search, nprobe=nprobe, target_recall=target_recall
+        )
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             name, kind, queries, single = self._query_of(record, query, using)
@@ -428,6 +432,7 @@ class CollectionView:
         queries: Any = None,
         oversample: float | None = None,
         ef_search: int | None = None,
+        nprobe: int | None = None,
         target_recall: float | None = None,
         timeout: float | None = None,
     ) -> RecallReport:
@@ -441,7 +446,7 @@ class CollectionView:
         where : filter of all searches
         using : dense vector field; may be left out where there is one
         queries : vectors (m, dim), or texts where there is an embedder, in place of rows
-        oversample, ef_search, target_recall : as of :meth:`search`
+        oversample, ef_search, nprobe, target_recall : as of :meth:`search`
         timeout : seconds after which the call gives up
 
         Returns
@@ -453,7 +458,7 @@ class CollectionView:
         InvalidArgument : there are neither rows nor queries, or an argument is out of range
         """
         k, n = whole("recall(k=)", k), whole("recall(n=)", n)
-        effort = Effort(oversample=oversample, ef_search=ef_search, target_recall=target_recall)
+        effort = Effort(oversample=oversample, ef_search=ef_search, nprobe=nprobe, target_recall=target_recall)
         with within(timeout), self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             name, dense = record.schema.vector(using)

@@ -128,11 +128,8 @@ def calibrate(
     m = int((exact >= 0).all(axis=0).sum())
     for ef in EFS if tried is None else tried:
         most = min(ef, m) if tried is None else m
-        if tried is None:
-            found = search(most, ef)
-            rows = [found if among else found[:, :k] for k in KS]
-        else:
-            rows = [search(k, ef) if k <= most else exact for k in KS]
+        rows = [search(most, ef)] * len(KS) if tried is None else [search(k, ef) if k <= most else exact for k in KS]
+        rows = rows if among else [one[:, :k] for one, k in zip(rows, KS, strict=True)]
         column = [_recall(exact[:, :k], one) if k <= most else np.nan for k, one in zip(KS, rows, strict=True)]
         efs.append(ef)
         columns.append(column)
@@ -140,6 +137,12 @@ def calibrate(
         if all(done[1:]) and (tried is not None or ef >= min(m, KS[-1])):
             break
     return Calibration(len(exact), np.array(efs, np.int64), np.array(columns).T.copy())
+
+
+def without(rows: Array, hidden: Array) -> Array:
+    """Rows (n, m) less one in each line, the last where it is not among them: (n, m - 1)."""
+    others = np.argsort(rows == hidden[:, None], axis=1, kind="stable")[:, :-1]
+    return np.take_along_axis(rows, others, axis=1)
 
 
 def _recall(exact: Array, found: Array) -> float:

@@ -70,7 +70,7 @@ class ChunkedRows:
         ----------
         queries : of :func:`gingham.index.exact.prepare_queries`
         places : int64 (n_queries, m), C-contiguous; -1 for none
-        row_at : int64, the row in each place
+        row_at : int32, C-contiguous, the row in each place
 
         Returns
         -------
@@ -85,7 +85,7 @@ class ChunkedRows:
             deadline.check()
             float_kernels.nearest_in_chunks(
                 self._vectors, self._norms, self._rows, self._kind, address, self._dim, self._metric, places, start,
-                min(start + step, m), row_at, scores, rows,
+                min(start + step, m), row_at.ctypes.data, scores, rows,
             )  # fmt: skip
         return scores, rows
 

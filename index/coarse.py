@@ -16,6 +16,7 @@ from gingham.codecs.lvq import LVQ
 from gingham.codecs.reservoirs import Reservoirs
 from gingham.codecs.spec import has_rows
 from gingham.index.chunked_rows import ChunkedRows
+from gingham.schema import MOST_LISTS
 
 if TYPE_CHECKING:
     from gingham.codecs.protocol import Codes, SpanCodec
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-MOST_LISTS = 1 << 16
 LISTS_PER_ROOT, ROWS_PER_LIST = 4, 32
 """Lists where the caller does not say: 4 sqrt(n), but none of fewer than 32 rows in the mean."""
 ITERATIONS = 8
@@ -121,7 +121,7 @@ class Coarse:
 
     @cached_property
     def _numbers(self) -> Array:
-        return np.arange(len(self.centroids))
+        return np.arange(len(self.centroids), dtype=np.int32)
 
 
 @lru_cache(256)

@@ -29,7 +29,7 @@ class CodeLists:
     Attributes
     ----------
     codes : of all places
-    rows : int64 (places,), the row that lies there, -1 for none
+    rows : int32 (places,), C-contiguous, the row that lies there, -1 for none
     starts : int64 (nlist,), the first place of each list
     sizes : int64 (nlist,), its rows
     """
@@ -55,7 +55,7 @@ class CodeLists:
         order = _places(lists, sizes)
         source = np.maximum(order, 0)
         codes = encode_rows(codec, len(order), lambda part: vectors_of(source[part]))
-        return cls(codes, np.where(order < 0, -1, order + first), _starts(sizes), sizes)
+        return cls(codes, np.where(order < 0, -1, order + first).astype(np.int32), _starts(sizes), sizes)
 
     def with_lists(self, lists: Array, nlist: int) -> CodeLists:
         """The same codes in other lists: int64 (places,), the list of the row in each place, -1 for rows left out."""
@@ -64,7 +64,8 @@ class CodeLists:
         order = _places(lists[kept], sizes)
         deadline.check()
         codes = take(self.codes, kept[np.maximum(order, 0)])
-        return CodeLists(codes, np.where(order < 0, -1, self.rows[kept][order]), _starts(sizes), sizes)
+        rows = np.where(order < 0, -1, self.rows[kept][order]).astype(np.int32)
+        return CodeLists(codes, rows, _starts(sizes), sizes)
 
     def followed_by(self, codec: Codec, others: CodeLists) -> CodeLists:
         """These places and then others, as twice as many lists, of which the second half are those of the others."""
@@ -99,7 +100,7 @@ class CodeLists:
         from gingham.index import list_kernels
 
         rows = np.empty(places.shape, np.int64)
-        list_kernels.rows_at(places, self.rows, rows)
+        list_kernels.rows_at(places, self.rows.ctypes.data, rows)
         return rows
 
     @property
@@ -124,10 +125,15 @@ class CodeLists:
             rows, sizes = arrays["places"], arrays["sizes"]
         except KeyError as error:
             raise Corrupt(f"lists expect an array {error}; rebuild the index") from error
-        fit = sizes.shape == (nlist,) and (sizes >= 0).all() and rows.ndim == 1 and len(rows) == _whole(sizes).sum()
+        sizes = np.array(sizes)
+        fit = sizes.shape == (nlist,) and sizes.dtype == np.int64 and (sizes >= 0).all()
+        fit = fit and rows.ndim == 1 and rows.dtype == np.int32 and len(rows) == _whole(sizes).sum()
         if fit:
-            found = np.sort(rows[rows >= 0])
-            fit = sizes.sum() == len(found) and (found[1:] > found[:-1]).all() and (found[-1:] < n).all()
+            listed = rows[rows >= 0]
+            seen = np.zeros(n, np.bool_)
+            if fit := (listed < n).all():
+                seen[listed] = True
+                fit = sizes.sum() == len(listed) == np.count_nonzero(seen)
         if not fit:
             raise Corrupt(
                 f"lists expect rows below {n} in {nlist} lists, found arrays that do not fit; rebuild the index"

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 import numpy as np
 
 from gingham.codecs.nibble_blocks import take
+from gingham.codecs.spec import scans_lists
 from gingham.errors import Corrupt, InvalidArgument, NotReady
-from gingham.index.calibration import KS, Calibration
+from gingham.index.calibration import KS, Calibration, without
 from gingham.index.chunked_rows import ChunkedRows
-from gingham.index.coarse import MOST_LISTS, Coarse, list_count
+from gingham.index.coarse import Coarse, list_count
 from gingham.index.code_lists import CodeLists
 from gingham.index.coded_rows import (
     ROW_CODECS,
@@ -27,8 +28,9 @@ from gingham.index.coded_rows import (
 )
 from gingham.index.container import save_arrays
 from gingham.index.list_balance import rebalance
-from gingham.index.list_build import choose_lists, held_out, measure, without
+from gingham.index.list_build import RETRAINED_CHANGES, choose_lists, held_out, measure
 from gingham.index.list_search import ListSearch
+from gingham.schema import MOST_LISTS
 
 if TYPE_CHECKING:
     import os
@@ -44,8 +46,6 @@ NPROBE = 16
 """Lists that a query scans where the caller does not say."""
 CALIBRATED_GROWTH = 1 / 8
 """Share of the rows that come at once from which on it is measured anew what a target recall takes."""
-RETRAINED_CHANGES = 0.3
-"""Rows that came or went since centroids were trained, over those that live, from which on they are trained anew."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,7 @@ class IVF:
     ) -> None:
         self._rows = CodedRows("IVF", dim, metric, codec, keep, seed)
         self._asked = None if nlist is None else _count("IVF(nlist=)", nlist, MOST_LISTS)
-        kind = self._rows.codec.spec.rpartition(",")[2]
-        if not (kind.startswith(ROW_CODECS) or kind.endswith("x4fs")):
+        if not scans_lists(self._rows.codec.spec):
             raise InvalidArgument(
                 f"IVF(codec=) expects one of {', '.join(ROW_CODECS)} or PQ of 4 bits (PQ16x4fs), found {codec!r}; "
                 "gingham.index.Flat takes any"

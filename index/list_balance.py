@@ -12,7 +12,7 @@ import numpy as np
 
 from gingham import deadline
 from gingham.codecs.kmeans import ROWS_PER_CENTROID, train_kmeans
-from gingham.index.coarse import MOST_LISTS
+from gingham.schema import MOST_LISTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gingham import deadline
-from gingham.index.calibration import HELD_OUT, KS, calibrate
+from gingham.index.calibration import HELD_OUT, KS, calibrate, without
 from gingham.index.coarse import Coarse, list_count
 from gingham.index.list_balance import rebalance
+from gingham.index.two_stage import OVERSAMPLE, SPARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 NPROBES = tuple(sorted({round(2 ** (step / 2)) for step in range(33)}))
 """Numbers of lists that are tried: 1, 2, 3, 4, 6, 8, 11, 16 and so on to 65,536."""
+RETRAINED_CHANGES = 0.3
+"""Rows that came or went since centroids were trained, over those that live, from which on they are trained anew: after
+half of the rows went, from one side to the other, recall is then that of a rebuild (bench/ann/list_churn.py)."""
 SAMPLE_ROWS, BLOCK_ROWS = 262_144, 16_384
 """Rows that centroids are trained on at most, and rows that choose their lists at once."""
 
@@ -64,7 +68,9 @@ def choose_lists(
     return (balance and rebalance(known, lists, vectors_of, wanted, seed)) or (known, lists)
 
 
-def measure(search: ListSearch, queries: Array, exact: Array, hidden: Array | None) -> Calibration | None:
+def measure(
+    search: ListSearch, queries: Array, exact: Array, hidden: Array | None, *, among: bool = False
+) -> Calibration | None:
     """How many lists a recall takes.
 
     Parameters
@@ -72,22 +78,20 @@ def measure(search: ListSearch, queries: Array, exact: Array, hidden: Array | No
     queries : as of :meth:`gingham.index.list_search.ListSearch.run`
     exact : int64 (n_queries, m), the nearest rows of each, best first, -1 for none
     hidden : int64 (n_queries,), a row of each query that is no neighbour of itself, or None
+    among : what the codes find will be scored from vectors, so that a neighbour counts where it is among them
     """
     nlist, k = len(search.lists.sizes), min(KS[-1], int((exact >= 0).all(axis=0).sum()))
     if k < 1:
         return None
 
     def found(k: int, nprobe: int) -> Array:
-        rows = search.run(queries, k + (hidden is not None), nprobe, fill=False)[1]
+        wanted = min(OVERSAMPLE * k + SPARE if among else k, search.n - (hidden is not None))
+        rows = search.run(
+            queries, wanted + (hidden is not None), nprobe, oversample=1.0 if among else None, fill=False
+        )[1]
         return rows if hidden is None else without(rows, hidden)
 
-    return calibrate(exact[:, :k], found, tried=[*(n for n in NPROBES if n < nlist), nlist])
-
-
-def without(rows: Array, hidden: Array) -> Array:
-    """Rows (n, m) less one in each line, the last where it is not among them: (n, m - 1)."""
-    others = np.argsort(rows == hidden[:, None], axis=1, kind="stable")[:, :-1]
-    return np.take_along_axis(rows, others, axis=1)
+    return calibrate(exact[:, :k], found, among=among, tried=[*(n for n in NPROBES if n < nlist), nlist])
 
 
 def held_out(live: Array) -> Array:

@@ -1,9 +1,9 @@
 """Which rows of lists queries scan, and which rows were found."""
 
 import numpy as np
-from numba import int64
+from numba import int32, int64, uint64
 
-from gingham.codecs.intrinsics import inline, kernel
+from gingham.codecs.intrinsics import inline, kernel, load_one_u32
 
 
 @inline
@@ -48,9 +48,9 @@ def order_spans(probes, starts, sizes, spans):
     return total
 
 
-@kernel("void(int64[:,::1], int64[::1], int64[:,::1])")
+@kernel("void(int64[:,::1], uint64, int64[:,::1])")
 def rows_at(places, rows, out):
-    """The rows that lie in some places, -1 for none."""
+    """The rows int32 that lie in some places, -1 for none."""
     for i in range(places.shape[0]):
         for j in range(places.shape[1]):
-            out[i, j] = rows[places[i, j]] if places[i, j] >= 0 else -1
+            out[i, j] = int32(load_one_u32(rows + uint64(4 * places[i, j]))) if places[i, j] >= 0 else -1

@@ -168,7 +168,7 @@ def test_more_candidates_find_more(db: gg.Database) -> None:
     assert "ef_search 90" in detail(docs, ef_search=20, oversample=9)
 
 
-@pytest.mark.parametrize("bad", ["HNSW1", "HNSW513", "HNSW08", "IVF16", "", 16, "HNSW16,LVQ8"])
+@pytest.mark.parametrize("bad", ["HNSW1", "HNSW513", "HNSW08", "IVF0", "IVF65537", "", 16, "HNSW16,LVQ8"])
 def test_an_index_that_does_not_parse_is_refused_at_the_door(bad: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"Dense\(index=\) expects 'HNSW2' to 'HNSW512'"):
         gg.Dense(8, index=bad)
@@ -383,7 +383,7 @@ def test_reindexing_switches_compares_and_goes_back(db: gg.Database) -> None:
     with pytest.raises(InvalidArgument, match="found neither"):
         docs.reindex("v")
     with pytest.raises(InvalidArgument, match="HNSW2"):
-        docs.reindex("v", index="IVF")
+        docs.reindex("v", index="IVF-8")
 
 
 def test_reindexing_goes_on_beside_writers_and_maintenance(db: gg.Database) -> None:

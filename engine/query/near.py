@@ -1,6 +1,6 @@
 """Search of a dense vector field over the parts of a collection, merged once.
 
-A part is searched by its graph, by its codes, or exactly; scores are those of the vectors always.
+A part is searched by its graph, by its lists, by its codes, or exactly; scores are those of the vectors always.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gingham.query.effort import Effort
     from gingham.query.select import Candidates
     from gingham.schema import Dense
-    from gingham.storage.part import Chunk, Coded, IndexedGraph
+    from gingham.storage.part import Chunk, Coded, IndexedGraph, IndexedLists
 
     Array = np.ndarray[Any, Any]
 
@@ -32,6 +32,8 @@ MANY_VALUES = 1 << 27
 """Values that NumPy scans in the time that kernels take to load, half a second: for more the first search waits."""
 EF_SEARCH = 64
 """Candidates of a graph that are scored from the vectors where the caller does not say."""
+NPROBE = 16
+"""Lists that are read of a segment where the caller does not say."""
 UNMEASURED = 256
 """Those of a graph whose recall was never measured, since it was built before there were calibrations."""
 
@@ -138,6 +140,10 @@ class NearSearch:
         """Scores of vectors, and offsets in the part, of the best rows that codes lead to."""
         if way.graph is not None:
             scores, rows = way.graph.run(queries, k, way.ef, allow=way.allow)
+        elif coded.lists is not None:
+            scores, rows = coded.lists.search.run(
+                queries, k, way.nprobe, oversample=self._effort.oversample, allow=way.allow
+            )
         else:
             scores, rows = search_codes(
                 coded.codec, coded.codes, queries, k,
@@ -178,6 +184,7 @@ class _Way:
     allow : bool (rows,) of those that may be found and have a vector, or None for all
     graph : over the codes, or None where these are scanned
     ef : candidates of the walk that are scored from the vectors
+    nprobe : lists that are read
     """
 
     detail: str
@@ -188,6 +195,7 @@ class _Way:
     allow: Array | None = None
     graph: GraphSearch | None = None
     ef: int = 0
+    nprobe: int = 0
 
 
 _EXACT = "exact"
@@ -198,7 +206,7 @@ def _exact(candidate: Candidates, name: str) -> _Way:
 
 
 def _choose(candidate: Candidates, name: str, dense: Dense, k: int, effort: Effort) -> _Way:
-    """The graph where a walk scores fewer rows than a scan, else codes where they take fewer bytes than the vectors."""
+    """The index where it reads less than a scan, else codes where they take fewer bytes than the vectors."""
     coded = candidate.part.coded(name)
     if coded is None:
         return _exact(candidate, name)
@@ -208,19 +216,27 @@ def _choose(candidate: Candidates, name: str, dense: Dense, k: int, effort: Effo
         eligible = int(np.count_nonzero(allow))
     if k >= eligible:
         return _exact(candidate, name)
-    row_ids = candidate.part.row_ids
+    row_ids, bytes_of_vectors = candidate.part.row_ids, eligible * dense.dim * np.dtype(dense.dtype).itemsize
+    wide = "4 k + 64" if effort.oversample is None else f"{effort.oversample:g} k"
+    if coded.lists is not None:
+        nprobe = _lists_of(coded.lists, k, effort)
+        lists = coded.lists.search.lists
+        if min(1.0, nprobe / len(lists.sizes)) * len(lists.rows) * coded.codec.code_size >= bytes_of_vectors:
+            return _exact(candidate, name)
+        detail = f"lists {coded.lists.index} of {coded.codec.spec}, nprobe {nprobe} of {len(lists.sizes)}"
+        detail += _wanted(effort) + (f", {eligible / rows:.2%} of rows allowed" if eligible < rows else "")
+        detail += f", {wide} candidates scored from vectors,"
+        return _Way(detail, row_ids, eligible, (), coded, candidate.allow, nprobe=nprobe)
     if coded.graph is not None:
         ef = min(rows, max(k, _candidates_of(coded.graph, k, effort)))
         plan = plan_search(rows, eligible, k, ef)
         if plan.pays(rows):
-            target = "" if effort.target_recall is None else f" for a recall of {effort.target_recall:g}"
-            what = f"{coded.graph.index} of {coded.codec.spec}, ef_search {ef}{target}"
+            what = f"{coded.graph.index} of {coded.codec.spec}, ef_search {ef}{_wanted(effort)}"
             detail = _graph_detail(what, plan, rows, eligible)
             graph = GraphSearch(coded.graph.graph, coded.codec, coded.codes, coded.vectors.score)
             return _Way(detail, row_ids, candidate.eligible, (), coded, allow, graph, ef)
-    if rows * coded.codec.code_size >= eligible * dense.dim * np.dtype(dense.dtype).itemsize:
+    if rows * coded.codec.code_size >= bytes_of_vectors:
         return _exact(candidate, name)
-    wide = "4 k + 64" if effort.oversample is None else f"{effort.oversample:g} k"
     detail = f"codes {coded.codec.spec}, {wide} candidates scored from vectors,"
     return _Way(detail, row_ids, candidate.eligible, (), coded, allow)
 
@@ -230,6 +246,18 @@ def _candidates_of(graph: IndexedGraph, k: int, effort: Effort) -> int:
     if effort.target_recall is not None:
         return UNMEASURED if graph.calibration is None else graph.calibration.ef_for(effort.target_recall, k)
     return max(effort.ef_search or EF_SEARCH, math.ceil(min(len(graph.graph), k * (effort.oversample or 1))))
+
+
+def _lists_of(lists: IndexedLists, k: int, effort: Effort) -> int:
+    """The nprobe of an effort, at most all lists."""
+    nlist = len(lists.search.lists.sizes)
+    if effort.target_recall is None:
+        return min(nlist, effort.nprobe or NPROBE)
+    return NPROBE if lists.calibration is None else min(nlist, lists.calibration.least_for(effort.target_recall, k))
+
+
+def _wanted(effort: Effort) -> str:
+    return "" if effort.target_recall is None else f" for a recall of {effort.target_recall:g}"
 
 
 def _is_full(rows: Array) -> bool:

@@ -240,6 +240,7 @@ def near(
     exact: bool = False,
     oversample: float | None = None,
     ef_search: int | None = None,
+    nprobe: int | None = None,
     target_recall: float | None = None,
 ) -> Near:
     """Rows whose vector is near a query.
@@ -253,9 +254,10 @@ def near(
     exact : scan the vectors even where they have codes
     oversample : candidates of the codes that are scored from the vectors, times k; None takes 4 k + 64
     ef_search : candidates of a graph that are scored from the vectors, at least k; None takes 64
-    target_recall : in place of it, the share of the nearest rows that graphs should lead to
+    nprobe : lists that are read of each segment; None takes 16
+    target_recall : in place of both, the share of the nearest rows that graphs and lists should lead to
     """
-    effort = Effort(exact=exact, oversample=oversample, ef_search=ef_search, target_recall=target_recall)
+    effort = Effort(exact=exact, oversample=oversample, ef_search=ef_search, nprobe=nprobe, target_recall=target_recall)
     bound = None if radius is None else least_score("near(radius=)", radius)
     return Near(field, query, _count("near(k=)", k), bound, effort)
 

@@ -22,11 +22,12 @@ class VectorStats:
     Attributes
     ----------
     index, codec : as the schema has them
-    indexed_rows, coded_rows : rows of segments with a graph, and with codes
-    unindexed_rows : other rows than those with a graph: of the tail, of segments of fewer than 4,096 rows, of those
-        that maintenance has not come to or whose graph does not fit ``memory_budget`` while it is built
+    indexed_rows, coded_rows : rows of segments with a graph or lists, and with codes
+    unindexed_rows : other rows than those with an index: of the tail, of segments of fewer than 4,096 rows, of those
+        that maintenance has not come to or whose index does not fit ``memory_budget`` while it is built
     unreachable : indexed rows that no walk can come to
-    vector_bytes, code_bytes, link_bytes : bytes of a row in all segments that have some
+    vector_bytes, code_bytes, link_bytes : bytes of a row in all segments that have some; those of lists, their
+        centroids included, are links
     """
 
     index: str | None
@@ -51,7 +52,7 @@ class CollectionStats:
     segments : immutable segments
     tail_rows : rows not yet sealed into a segment
     tail_batches : batches they lie in
-    unindexed_rows : rows outside of graphs, of the dense vector that has the most; all of them while there is no index
+    unindexed_rows : rows outside of indexes, of the dense vector that has the most; all of them while there is no index
     nbytes : bytes of the segments and the tail
     version : commit that changed the collection last
     vectors : per dense vector field
@@ -89,19 +90,19 @@ def collection_stats(session: Session, record: CollectionRecord) -> CollectionSt
 
 def _vector_stats(name: str, dense: Dense, segments: list[SegmentRecord], tail: int) -> VectorStats:
     coded = [(one.rows, one.coded[name]) for one in segments if name in one.coded]
-    graphs = [(rows, one.graph) for rows, one in coded if one.graph is not None]
+    indexes = [(rows, one.searched_by) for rows, one in coded if one.searched_by is not None]
     chunks = [chunk for one in segments for chunk in one.vectors.get(name, ())]
-    indexed = sum(rows for rows, _ in graphs)
+    indexed = sum(rows for rows, _ in indexes)
     coded_rows = sum(rows for rows, _ in coded)
     codes = [array.blob for _, one in coded for array in one.codes.values()]
-    links = [array.blob for _, graph in graphs for array in graph.arrays.values()]
+    links = [array.blob for _, index in indexes for array in index.arrays.values()]
     return VectorStats(
         index=dense.index,
         codec=dense.codec,
         indexed_rows=indexed,
         coded_rows=coded_rows,
         unindexed_rows=sum(one.rows for one in segments) + tail - indexed,
-        unreachable=sum(graph.unreachable for _, graph in graphs),
+        unreachable=sum(one.graph.unreachable for _, one in coded if one.graph is not None),
         vector_bytes=_bytes_each((chunk.vectors for chunk in chunks), sum(chunk.rows for chunk in chunks)),
         code_bytes=_bytes_each(codes, coded_rows),
         link_bytes=_bytes_each(links, indexed),

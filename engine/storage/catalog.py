@@ -144,24 +144,48 @@ class GraphRecord(msgspec.Struct, array_like=True, frozen=True):
     calibration: CalibrationRecord | None = None
 
 
+class ListsRecord(msgspec.Struct, array_like=True, frozen=True):
+    """The lists that the coded rows of a vector column lie in.
+
+    Attributes
+    ----------
+    index : what it is
+    arrays : of the lists, ``centroids``, and ``queries``, sample queries where some were given
+    calibration : lists that a target recall needs, or None
+    changes : rows that came or went since the centroids were trained
+    """
+
+    index: str
+    arrays: dict[str, ArrayRecord]
+    calibration: CalibrationRecord | None = None
+    changes: int = 0
+
+
 class CodedRecord(msgspec.Struct, array_like=True, frozen=True):
     """What searches of a vector column read in place of its vectors.
 
     Attributes
     ----------
     spec : of the codec
-    learned, codes : arrays of the codec, and of all rows
+    learned, codes : arrays of the codec, and of all rows, or of all places of the lists
     graph : over the codes, or None
+    lists : that the codes are in the order of, or None
     """
 
     spec: str
     learned: dict[str, ArrayRecord]
     codes: dict[str, ArrayRecord]
     graph: GraphRecord | None = None
+    lists: ListsRecord | None = None
+
+    @property
+    def searched_by(self) -> GraphRecord | ListsRecord | None:
+        """What there is over the codes."""
+        return self.graph or self.lists
 
     def blobs(self) -> list[BlobRef]:
         """Every blob of it."""
-        groups = [self.learned, self.codes, {} if self.graph is None else self.graph.arrays]
+        groups = [self.learned, self.codes, {} if self.searched_by is None else self.searched_by.arrays]
         return [array.blob for group in groups for array in group.values() if array.blob is not None]
 
 

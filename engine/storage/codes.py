@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.codecs.spec import has_rows, parse_codec
+from gingham.codecs.spec import has_rows, parse_codec, scans_lists
 from gingham.errors import Corrupt, InvalidArgument
 from gingham.index.two_stage import encode_rows
 from gingham.storage.blobs import array_of, rebased
@@ -45,7 +45,12 @@ def check_codec(dense: Dense) -> None:
     if dense.codec is None:
         return
     parse_codec(dense.codec, dense.dim, dense.metric)
-    if dense.index is not None and not has_rows(dense.codec):
+    if dense.in_lists and not scans_lists(dense.codec):
+        raise InvalidArgument(
+            f"an index {dense.index!r} expects a codec that scans lists, such as 'LVQ8', 'RaBitQ1' or 'PQ16x4fs', "
+            f"found {dense.codec!r}; choose another, or leave index= out"
+        )
+    if dense.m and not has_rows(dense.codec):
         raise InvalidArgument(
             f"an index {dense.index!r} expects a codec that scores rows one by one, such as 'LVQ4x8', 'SQ8' or "
             f"'RaBitQ4', found {dense.codec!r}; choose another, or leave index= out"
@@ -97,26 +102,26 @@ class Encoding:
     """
 
     def __init__(self, codec: Codec, dense: Dense) -> None:
-        self._codec = codec
+        self.codec = codec
         self._dense = dense
         self._parts: list[Codes] = []
 
     def add(self, vectors: Array, norms: Array) -> None:
         """Encode the next rows."""
         coded = partial(as_coded, self._dense)
-        part = encode_rows(self._codec, len(vectors), lambda rows: coded(vectors[rows], norms[rows]))
+        part = encode_rows(self.codec, len(vectors), lambda rows: coded(vectors[rows], norms[rows]))
         self._parts.append(part)
 
     def codes(self) -> Codes:
         """Codes of all rows; they are in memory twice while they are joined."""
         if len(self._parts) > 1:
-            self._parts = [self._codec.join(self._parts)]
+            self._parts = [self.codec.join(self._parts)]
         return self._parts[0]
 
     def write(self, sink: BlobSink) -> CodedRecord:
         """Store the codec and the codes of all rows."""
-        learned = write_arrays(sink, self._codec.arrays())
-        return CodedRecord(self._codec.spec, learned, write_arrays(sink, self.codes().arrays))
+        learned = write_arrays(sink, self.codec.arrays())
+        return CodedRecord(self.codec.spec, learned, write_arrays(sink, self.codes().arrays))
 
 
 def write_arrays(sink: BlobSink, arrays: Mapping[str, Array]) -> dict[str, ArrayRecord]:

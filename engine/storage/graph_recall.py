@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.index.calibration import HELD_OUT, KS, Calibration, calibrate
+from gingham.index.calibration import HELD_OUT, KS, Calibration, calibrate, without
 from gingham.index.exact import merge_topk, search_exact
 from gingham.index.graph_search import GraphSearch
 from gingham.storage.codes import as_coded
@@ -81,10 +81,9 @@ class GraphRecall:
 
     def _measured(self, graph: Graph, queries: Array, absent: Array, hidden: Array | None) -> Calibration | None:
         """A calibration on queries, those hidden being rows, which are no neighbours of themselves."""
-        exact = self._exact(queries, KS[-1] + (hidden is not None), absent)
+        exact = nearest_rows(self._dense, self._rows, self._vectors_of, queries, KS[-1] + (hidden is not None), absent)
         if hidden is not None:
-            others = np.argsort(exact == hidden[:, None], axis=1, kind="stable")[:, :-1]
-            exact = np.take_along_axis(exact, others, axis=1)
+            exact = without(exact, hidden)
         if not len(queries) or not (exact[:, 0] >= 0).all():
             return None
         search = GraphSearch(graph, self._codec, self._codes)
@@ -93,15 +92,31 @@ class GraphRecall:
             exact, lambda _, ef: search.run(queries, min(ef, most), min(ef, most), hidden=hidden)[1], among=True
         )
 
-    def _exact(self, queries: Array, k: int, absent: Array) -> Array:
-        """Offsets int64 (n_queries, k) of the nearest rows that have a vector and are not absent, -1 for none."""
-        best = [(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))]
-        for start in range(0, self._rows, BLOCK_ROWS):
-            vectors, norms = self._vectors_of(slice(start, start + BLOCK_ROWS))
-            allow = ~np.isnan(norms) & ~absent[start : start + BLOCK_ROWS]
-            if allow.any():
-                found = search_exact(
-                    queries, np.ascontiguousarray(vectors), norms, k, metric=self._dense.metric, allow=allow, base=start
-                )
-                best = [merge_topk([*best, found], k)]
-        return best[0][1]
+
+def nearest_rows(
+    dense: Dense,
+    rows: int,
+    vectors_of: Callable[[Any], tuple[Array, Array]],
+    queries: Array,
+    k: int,
+    absent: Array | None = None,
+) -> Array:
+    """Offsets int64 (n_queries, k) of the nearest rows that have a vector and are not absent, -1 for none.
+
+    Parameters
+    ----------
+    vectors_of : from a slice of the rows to their vectors and norms
+    absent : bool (rows,), or None
+    """
+    best = [(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))]
+    for start in range(0, rows, BLOCK_ROWS):
+        vectors, norms = vectors_of(slice(start, start + BLOCK_ROWS))
+        allow = ~np.isnan(norms)
+        if absent is not None:
+            allow &= ~absent[start : start + BLOCK_ROWS]
+        if allow.any():
+            found = search_exact(
+                queries, np.ascontiguousarray(vectors), norms, k, metric=dense.metric, allow=allow, base=start
+            )
+            best = [merge_topk([*best, found], k)]
+    return best[0][1]

@@ -31,35 +31,44 @@ EF_CONSTRUCTION = 128
 """Candidates that the links of a row are chosen from, as of :class:`gingham.index.HNSW`."""
 MEAN_ROWS = 65_536
 QUERIES = "queries"
-_LINK_BYTES = 4
+_LINK_BYTES, _PLACE_BYTES = 4, 4
 
 
 def blob_row_bytes(dense: Dense) -> int:
-    """Bytes of a row in the largest blob of its codes and its graph, about; 0 where there are none."""
+    """Bytes of a row in the largest blob of its codes and its index, about; 0 where there are none."""
     if dense.codec is None:
         return 0
-    return max(parse_codec(dense.codec, dense.dim, dense.metric).code_size, 2 * dense.m * _LINK_BYTES)
+    return max(parse_codec(dense.codec, dense.dim, dense.metric).code_size, 2 * dense.m * _LINK_BYTES, _PLACE_BYTES)
 
 
 def stored_row_bytes(dense: Dense) -> int:
-    """Bytes of a row's codes and links in the file, about: the layers take a seventh more at 2 * 16 links."""
+    """Bytes of a row's codes and links in the file, about: the layers take a seventh more at 2 * 16 links.
+
+    Notes
+    -----
+    In lists, of 64 rows in the mean, half a block of 32 places is left over.
+    """
     if dense.codec is None:
         return 0
     codec = parse_codec(dense.codec, dense.dim, dense.metric)
+    if dense.in_lists:
+        return int(1.25 * (codec.code_size + _PLACE_BYTES)) + dense.dim // 8
     return int(codec.code_size + 2 * dense.m * _LINK_BYTES * (1 + 1 / max(dense.m - 1, 1)))
 
 
 def memory_row_bytes(dense: Dense) -> int:
-    """Bytes of memory for each row while its codes and then its graph are made, about.
+    """Bytes of memory for each row while its codes and then its index are made, about.
 
     Notes
     -----
     Codes are there twice, and once beside the graph, which is built on a byte a dimension, with spare room for links,
-    and then copied without.
+    and then copied without. Centroids of lists are trained on float32 rows, all where there are few.
     """
     if dense.codec is None:
         return 0
     codes = parse_codec(dense.codec, dense.dim, dense.metric).code_size
+    if dense.in_lists:
+        return 2 * codes + 4 * _PLACE_BYTES + 4 * dense.dim
     if not dense.m:
         return 2 * codes
     width = HEADER + -(-dense.dim // 32) * 32

@@ -12,6 +12,7 @@ from gingham.index.graph_build import REBUILD_GROWTH
 from gingham.storage.codes import train_codec
 from gingham.storage.columns import join
 from gingham.storage.graphs import build_graph
+from gingham.storage.lists import KnownLists, build_lists
 from gingham.storage.part import Part, sample_queries, take_norms, take_vectors
 from gingham.storage.segment import CHUNK_BYTES, write_segment
 from gingham.text.postings import merge_postings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gingham.storage.blobs import BlobSink
     from gingham.storage.catalog import CollectionRecord, SegmentRecord
     from gingham.storage.graphs import BuiltGraph
+    from gingham.storage.lists import BuiltLists
     from gingham.text.postings import Postings
 
 
@@ -101,23 +103,42 @@ class LiveRows:
                 out[name] = (codec, dense)
         return out
 
-    def _graph(self, name: str, codec: Codec, codes: Codes) -> BuiltGraph:
-        """The graph of a vector column, which goes on with that of the part that most rows come from."""
+    def _index(self, name: str, codec: Codec, codes: Codes) -> BuiltGraph | BuiltLists:
+        """The index of a vector column, which goes on with that of the part that most rows come from."""
         dense = self._record.schema.dense[name]
         queries = next((found for part in self._parts if (found := sample_queries(part, name)) is not None), None)
         vectors_of = partial(self._some_vectors, name)
+        if dense.in_lists:
+            norms = np.empty(len(self), np.float32)
+            for part, at, where in self._spread(slice(None)):
+                norms[where] = take_norms(part, name, at)
+            return build_lists(dense, norms, vectors_of, (codec, codes), self._known_lists(name), queries)
         return build_graph(dense, len(self), vectors_of, (codec, codes), self._known_graph(name), queries)
 
     def _known_graph(self, name: str) -> tuple[Graph, np.ndarray[Any, Any]] | None:
         """The graph of the largest part with the new number of each row, -1 for dead ones, if it is of use."""
-        number = int(np.argmax([len(at) for at in self._live]))
-        part, live = self._parts[number], len(self._live[number])
+        number, part, live = self._largest
         coded = part.coded(name)
         if coded is None or coded.graph is None or coded.graph.index != self._record.schema.dense[name].index:
             return None
         if live < ALIVE_SHARE * part.rows or len(self) >= REBUILD_GROWTH * live:
             return None
         return coded.graph.graph, self._new_numbers()[number]
+
+    def _known_lists(self, name: str) -> KnownLists | None:
+        """The centroids of the largest part."""
+        _, part, live = self._largest
+        coded = part.coded(name)
+        if coded is None or coded.lists is None or coded.lists.index != self._record.schema.dense[name].index:
+            return None
+        changes = coded.lists.changes + (part.rows - live) + (len(self) - live)
+        return KnownLists(coded.lists.search.coarse.centroids, changes)
+
+    @property
+    def _largest(self) -> tuple[int, Part, int]:
+        """Number of the part that most rows come from, the part, and these."""
+        number = int(np.argmax([len(at) for at in self._live]))
+        return number, self._parts[number], len(self._live[number])
 
     def _new_numbers(self) -> list[np.ndarray[Any, Any]]:
         """Per part the output row of each of its rows, -1 for dead ones."""
@@ -139,16 +160,16 @@ class LiveRows:
                 sources.append((postings, new[start : start + postings.index.n_rows]))
         return merge_postings(kind, sources, len(self))
 
-    def write(self, sink: BlobSink, piece_bytes: int = CHUNK_BYTES, *, graphs: bool = False) -> SegmentRecord:
+    def write(self, sink: BlobSink, piece_bytes: int = CHUNK_BYTES, *, indexes: bool = False) -> SegmentRecord:
         """Write the rows as a segment.
 
         Parameters
         ----------
         piece_bytes : bytes of vectors copied at once
-        graphs : build the graphs of indexed vectors too, which takes most of the time there
+        indexes : build the indexes of vectors too, which takes most of the time there
         """
         schema, codecs = self._record.schema, self._codecs()
-        indexed = [name for name, (_, dense) in codecs.items() if dense.index is not None and graphs]
+        indexed = [name for name, (_, dense) in codecs.items() if dense.index is not None and indexes]
         return write_segment(
             sink,
             row_ids=self.row_ids,
@@ -157,5 +178,5 @@ class LiveRows:
             fields=((name, self.field(name)) for name in schema.columns),
             inverted=((name, self._postings(name, kind)) for name, kind in schema.inverted.items()),
             codecs=codecs,
-            graphs={name: partial(self._graph, name) for name in indexed},
+            indexes={name: partial(self._index, name) for name in indexed},
         )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gingham.index.calibration import Calibration
     from gingham.index.chunked_rows import ChunkedRows
     from gingham.index.graph import Graph
+    from gingham.index.list_search import ListSearch
     from gingham.schema import Column, Dense, Schema, Sparse, Text
     from gingham.text.postings import Postings
 
@@ -59,13 +60,34 @@ class IndexedGraph:
 
 
 @dataclass(frozen=True)
+class IndexedLists:
+    """The lists of a segment.
+
+    Attributes
+    ----------
+    index : what it is, such as ``IVF``
+    search : of them
+    calibration : lists that a target recall needs, or None
+    queries : sample queries that were given, float32 (m, dim), or None
+    changes : rows that came or went since the centroids were trained
+    """
+
+    index: str
+    search: ListSearch
+    calibration: Calibration | None
+    queries: np.ndarray[Any, Any] | None
+    changes: int
+
+
+@dataclass(frozen=True)
 class Coded:
     """What is searched in place of the vectors of a part.
 
     Attributes
     ----------
-    codec, codes : of all rows
+    codec, codes : of all rows, or of all places of the lists
     graph : over the codes, or None
+    lists : that the codes lie in, without rows that have no vector, or None
     vectors : what the candidates of codes are scored from
     present : bool (rows,), which rows have a vector, since codes do not tell; None where all have one
     """
@@ -73,6 +95,7 @@ class Coded:
     codec: Codec
     codes: Codes
     graph: IndexedGraph | None
+    lists: IndexedLists | None
     vectors: ChunkedRows
     present: np.ndarray[Any, Any] | None
 
@@ -172,7 +195,8 @@ def take_fields(part: Part, schema: Schema, names: Sequence[str], offsets: np.nd
 
 
 def sample_queries(part: Part, name: str) -> np.ndarray[Any, Any] | None:
-    """A copy of the sample queries kept with the graph of a part, or None."""
+    """A copy of the sample queries kept with the index of a part, or None."""
     coded = part.coded(name)
-    queries = None if coded is None or coded.graph is None else coded.graph.queries
+    index = None if coded is None else coded.graph or coded.lists
+    queries = None if index is None else index.queries
     return None if queries is None else np.array(queries)

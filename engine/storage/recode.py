@@ -6,6 +6,8 @@ another codec or index.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +27,7 @@ from gingham.storage.graphs import (
     stored_row_bytes,
     write_graph,
 )
+from gingham.storage.lists import build_lists, measure_lists, write_lists
 from gingham.storage.part import sample_queries, take_norms, take_vectors
 from gingham.storage.records import blob_key
 from gingham.storage.schema_moves import store_segment
@@ -33,6 +36,7 @@ from gingham.storage.staging import StagedBlobs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gingham.index.calibration import Calibration
     from gingham.schema import Dense
     from gingham.storage.blobs import BlobSink
     from gingham.storage.catalog import CodedRecord, CollectionRecord, SegmentRecord
@@ -60,32 +64,42 @@ def is_due(part: SegmentPart, name: str, dense: Dense, memory: int) -> bool:
         return True
     if (None if known is None else known.spec) != dense.codec:
         return True
-    return known is not None and (None if known.graph is None else known.graph.index) != dense.index
+    return known is not None and (None if known.searched_by is None else known.searched_by.index) != dense.index
 
 
 def make_coded(sink: BlobSink, part: SegmentPart, name: str, dense: Dense) -> CodedRecord | None:
-    """Codes and graph of a column as its type says, or None where it has none; what is there and fits is kept."""
-
-    def vectors_of(rows: Any) -> tuple[Array, Array]:
-        return _rows_of(part, name, dense, rows)
-
-    known, kinds = part.record.coded.get(name), part.damaged_kinds(name)
-    if known is not None and known.spec == dense.codec and "codes" not in kinds:
-        made, rows = msgspec.structs.replace(known, graph=None), None
-    else:
-        codec = train_codec(dense, part.rows, vectors_of)
+    """Codes and index of a column as its type says, or None where it has none; what is there and fits is kept."""
+    known = part.record.coded.get(name)
+    damaged = "codes" in part.damaged_kinds(name)
+    if known is not None and known.lists is not None and known.lists.index != dense.index:
+        known = None  # codes in the order of lists are of no use to anything else
+    if known is not None and (damaged or known.spec != dense.codec):
+        known = msgspec.structs.replace(known, spec="")
+    encoding = None
+    if known is None or not known.spec:
+        codec = train_codec(dense, part.rows, partial(_rows_of, part, name, dense))
         if codec is None:
             part.remember_uncoded(name, dense)
             return None
         encoding = Encoding(codec, dense)
         for chunk in part.chunks(name):
             encoding.add(chunk.vectors, chunk.norms)
-        made = encoding.write(sink)
-        rows = codec, encoding.codes()
+    return (_listed if dense.in_lists else _graphed)(sink, part, name, dense, known, encoding)
+
+
+def _graphed(
+    sink: BlobSink, part: SegmentPart, name: str, dense: Dense, known: CodedRecord | None, encoding: Encoding | None
+) -> CodedRecord:
+    """Codes, those encoded or those known, and their graph if there is to be one."""
+    if encoding is not None:
+        made, rows = encoding.write(sink), (encoding.codec, encoding.codes())
+    else:
+        assert known is not None
+        made, rows = msgspec.structs.replace(known, graph=None), None
     if dense.index is None:
         return made
-    coded, queries = part.coded(name), sample_queries(part, name)
-    graph = None if known is None or "graph" in kinds else known.graph
+    coded, queries, vectors_of = part.coded(name), sample_queries(part, name), partial(_rows_of, part, name, dense)
+    graph = None if known is None or "graph" in part.damaged_kinds(name) else known.graph
     if graph is None or graph.index != dense.index:
         if rows is None:
             if coded is None:
@@ -98,6 +112,23 @@ def make_coded(sink: BlobSink, part: SegmentPart, name: str, dense: Dense) -> Co
         calibration = calibration_record(recall.found, asked=queries is not None)
         graph = msgspec.structs.replace(graph, calibration=calibration)
     return msgspec.structs.replace(made, graph=graph)
+
+
+def _listed(
+    sink: BlobSink, part: SegmentPart, name: str, dense: Dense, known: CodedRecord | None, encoding: Encoding | None
+) -> CodedRecord:
+    """Codes, those encoded or those known, in lists."""
+    if encoding is not None:
+        rows = encoding.codec, encoding.codes()
+    else:
+        assert known is not None
+        coded = part.coded(name)
+        if coded is None or known.lists is not None:
+            return known
+        rows = coded.codec, coded.codes
+    norms = take_norms(part, name, np.arange(part.rows))
+    vectors_of = partial(_rows_of, part, name, dense)
+    return write_lists(sink, dense, build_lists(dense, norms, vectors_of, rows, queries=sample_queries(part, name)))
 
 
 def _rows_of(part: SegmentPart, name: str, dense: Dense, rows: Any) -> tuple[Array, Array]:
@@ -163,8 +194,8 @@ def code_segment(store: Store, cid: int, sid: int, names: list[str], sink: Stage
     return done
 
 
-def measure_graphs(store: Store, cid: int, name: str, queries: Array) -> int:
-    """Measure the graphs of a vector with sample queries, float32 (m, dim), and keep these; returns how many there are.
+def measure_indexes(store: Store, cid: int, name: str, queries: Array) -> int:
+    """Measure the indexes of a vector with sample queries, float32 (m, dim), and keep these; returns how many they are.
 
     Notes
     -----
@@ -172,38 +203,40 @@ def measure_graphs(store: Store, cid: int, name: str, queries: Array) -> int:
     """
     with store.read() as session:
         sids = [ref.sid for ref in session.collection_by_id(cid).segments]
-    return sum(_measure_graph(store, cid, sid, name, queries) for sid in sids)
+    return sum(_measure_index(store, cid, sid, name, queries) for sid in sids)
 
 
-def _measure_graph(store: Store, cid: int, sid: int, name: str, queries: Array) -> bool:
-    """Measure the graph of a segment; False where it has none, or is gone."""
+def _measure_index(store: Store, cid: int, sid: int, name: str, queries: Array) -> bool:
+    """Measure the index of a segment; False where it has none, or is gone."""
     sink = StagedBlobs(store)
     with store.read() as session:
         record = session.collection_by_id(cid)
         epoch, dense = record.schema_epoch, record.schema.dense[name]
         part = next((part for part in session.segments(record) if part.ref.sid == sid), None)
         coded = None if part is None else part.coded(name)
-        if part is None or coded is None or coded.graph is None:
+        if part is None or coded is None:
             return False
-        asked = prepare_queries(queries[:MOST_QUERIES], dense.metric)
-        recall = GraphRecall(
-            dense, part.rows, lambda rows: _rows_of(part, name, dense, rows), coded.codec, coded.codes, asked
-        )
-        recall.finish(coded.graph.graph)
-        known = part.record.coded[name]
-        assert known.graph is not None
-        graph = msgspec.structs.replace(
-            known.graph, arrays={**known.graph.arrays, **write_arrays(sink, {QUERIES: asked})},
-            calibration=calibration_record(recall.found, asked=True),
-        )  # fmt: skip
-        made = msgspec.structs.replace(known, graph=graph)
+        vectors_of = partial(_rows_of, part, name, dense)
+        asked, known = prepare_queries(queries[:MOST_QUERIES], dense.metric), part.record.coded[name]
+        if coded.graph is not None:
+            recall = GraphRecall(dense, part.rows, vectors_of, coded.codec, coded.codes, asked)
+            recall.finish(coded.graph.graph)
+            made = {"graph": _measured(sink, known.graph, asked, recall.found)}
+        elif coded.lists is not None:
+            norms = take_norms(part, name, np.arange(part.rows))
+            search = replace(coded.lists.search, vectors=None)
+            made = {
+                "lists": _measured(sink, known.lists, asked, measure_lists(dense, norms, vectors_of, search, asked))
+            }
+        else:
+            return False
     sink.flush()
 
     def switch(session: WriteSession) -> bool:
         record = session.touch(cid)
         if record.schema_epoch != epoch or all(ref.sid != sid for ref in record.segments):
             return False
-        _name(session, record, {sid: {name: made}})
+        _name(session, record, {sid: {name: msgspec.structs.replace(known, **made)}})
         record.schema_epoch += 1
         sink.adopt(session)
         return True
@@ -212,6 +245,12 @@ def _measure_graph(store: Store, cid: int, sid: int, name: str, queries: Array) 
     if not done:
         sink.discard()
     return done
+
+
+def _measured(sink: BlobSink, record: Any, queries: Array, found: Calibration | None) -> Any:
+    """The record of an index with what was measured with sample queries."""
+    arrays = {**record.arrays, **write_arrays(sink, {QUERIES: queries})}
+    return msgspec.structs.replace(record, arrays=arrays, calibration=calibration_record(found, asked=True))
 
 
 def _name(

@@ -214,14 +214,14 @@ def merge(store: Store, cid: int, sids: list[int], sink: StagedBlobs, *, quiet: 
 
     Parameters
     ----------
-    quiet : build graphs too; otherwise only where one of the segments has some, whose rows stay indexed then
+    quiet : build indexes too; otherwise only where one of the segments has some, whose rows stay indexed then
     """
     with store.read() as session:
         record = session.collection_by_id(cid)
         parts = [part for part in session.segments(record) if part.ref.sid in sids]
         live = LiveRows(record, parts)
-        graphs = quiet or any(coded.graph for part in parts for coded in part.record.coded.values())
-        segment = live.write(sink, _piece_bytes(store), graphs=graphs) if len(live) else None
+        indexes = quiet or any(coded.searched_by for part in parts for coded in part.record.coded.values())
+        segment = live.write(sink, _piece_bytes(store), indexes=indexes) if len(live) else None
         epoch = record.schema_epoch
     sink.flush()
     crash.point("merge before switch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -27,6 +27,7 @@ from gingham.storage.catalog import (
 from gingham.storage.codes import Encoding, moved_arrays, read_arrays, read_codec
 from gingham.storage.columns import pack_column, plain, unpack_column
 from gingham.storage.graphs import BuiltGraph, read_graph, write_graph
+from gingham.storage.lists import BuiltLists, read_lists, write_lists
 from gingham.storage.part import Chunk, Coded, IndexedGraph
 from gingham.storage.tombstones import read_dead
 from gingham.text.postings import Postings, make_postings, no_postings
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WORDS, _WORD_KEYS = "words", "word_keys"
-_NO_GRAPHS: Mapping[str, Callable[[Codec, Codes], BuiltGraph]] = {}
+_NO_INDEXES: Mapping[str, Callable[[Codec, Codes], BuiltGraph | BuiltLists]] = {}
 _NO_WORDS = pa.array([], pa.large_string())
 
 CHUNK_BYTES = 128 << 20
@@ -57,7 +58,7 @@ def write_segment(
     fields: Iterable[tuple[str, pa.Array]],
     inverted: Iterable[tuple[str, Postings]],
     codecs: Mapping[str, tuple[Codec, Dense]],
-    graphs: Mapping[str, Callable[[Codec, Codes], BuiltGraph]] = _NO_GRAPHS,
+    indexes: Mapping[str, Callable[[Codec, Codes], BuiltGraph | BuiltLists]] = _NO_INDEXES,
 ) -> SegmentRecord:
     """Encode columns into blobs, one after the other, and describe them.
 
@@ -70,7 +71,7 @@ def write_segment(
     fields : per name the Arrow column
     inverted : per name the postings of a column
     codecs : trained, with their vector types, for the vectors that get codes
-    graphs : per name of some of these what builds the graph over its codes
+    indexes : per name of some of these what builds the graph over its codes, or the lists of them
 
     Returns
     -------
@@ -81,10 +82,7 @@ def write_segment(
         encoding = Encoding(*codecs[name]) if name in codecs else None
         columns[name] = tuple(_write_chunks(sink, pieces, encoding))
         if encoding is not None:
-            coded[name] = encoding.write(sink)
-            if name in graphs:
-                graph = write_graph(sink, codecs[name][1], graphs[name](codecs[name][0], encoding.codes()))
-                coded[name] = msgspec.structs.replace(coded[name], graph=graph)
+            coded[name] = write_coded(sink, *codecs[name], encoding, indexes.get(name))
     return SegmentRecord(
         sid=0,
         rows=len(row_ids),
@@ -95,6 +93,23 @@ def write_segment(
         inverted={name: write_postings(sink, postings) for name, postings in inverted},
         coded=coded,
     )
+
+
+def write_coded(
+    sink: BlobSink,
+    codec: Codec,
+    dense: Dense,
+    encoding: Encoding,
+    build: Callable[[Codec, Codes], BuiltGraph | BuiltLists] | None,
+) -> CodedRecord:
+    """Store codes and what is built over them; codes are written before a graph is built, so that they can leave."""
+    if build is None:
+        return encoding.write(sink)
+    if dense.in_lists:
+        return write_lists(sink, dense, cast("BuiltLists", build(codec, encoding.codes())))
+    record = encoding.write(sink)
+    graph = write_graph(sink, dense, cast("BuiltGraph", build(codec, encoding.codes())))
+    return msgspec.structs.replace(record, graph=graph)
 
 
 def write_postings(sink: BlobSink, postings: Postings) -> InvertedRecord:
@@ -148,7 +163,8 @@ def move_record(record: SegmentRecord, *, sid: int, base: int) -> SegmentRecord:
 
     def moved_coded(one: CodedRecord) -> CodedRecord:
         graph = one.graph and msgspec.structs.replace(one.graph, arrays=moved_arrays(one.graph.arrays, base))
-        return CodedRecord(one.spec, moved_arrays(one.learned, base), moved_arrays(one.codes, base), graph)
+        lists = one.lists and msgspec.structs.replace(one.lists, arrays=moved_arrays(one.lists.arrays, base))
+        return CodedRecord(one.spec, moved_arrays(one.learned, base), moved_arrays(one.codes, base), graph, lists)
 
     return msgspec.structs.replace(
         record,
@@ -274,17 +290,20 @@ class SegmentPart:
         """What a record says of a vector column, which need not be that of the segment."""
         if record is None or ("codes", self.ref.sid, name) in self._session.env.damaged:
             return None
-        dense = self._session.vector_of(self._cid, name)
+        dense, chunks = self._session.vector_of(self._cid, name), self.chunks(name)
+        vectors = ChunkedRows([(chunk.vectors, chunk.norms) for chunk in chunks], dense.metric)
         try:
+            if record.lists is not None:
+                lists = read_lists(self._session, record, dense, self.rows, vectors, self.ref.sid)
+                found = lists.search
+                return Coded(found.codec, found.lists.codes, None, lists, vectors, self._present(name, chunks))
             codec = read_codec(self._session, record, dense)
             codes = Codes(self.rows, read_arrays(self._session, record.codes))
         except Corrupt as error:
             logger.warning("%s; the vectors are searched without codes", error)
             self._session.env.damaged.add(("codes", self.ref.sid, name))
             return None
-        chunks = self.chunks(name)
-        vectors = ChunkedRows([(chunk.vectors, chunk.norms) for chunk in chunks], dense.metric)
-        return Coded(codec, codes, self._read_graph(name, record.graph), vectors, self._present(name, chunks))
+        return Coded(codec, codes, self._read_graph(name, record.graph), None, vectors, self._present(name, chunks))
 
     def _present(self, name: str, chunks: list[Chunk]) -> np.ndarray[Any, Any] | None:
         def find() -> np.ndarray[Any, Any]:
