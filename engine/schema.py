@@ -26,10 +26,12 @@ MAX_DIM = 65_535
 
 NIBBLE_DIM = 96
 """Dimensions below which codes of four bits misjudge neighbours so often that those of eight find as many sooner."""
+BIT_DIM = 256
+"""Dimensions below which codes of one bit lead to too few neighbours among 4 k + 64 candidates."""
 MOST_M = 512
 _DEFAULT_M = 16
 MOST_LISTS = 1 << 16
-_INDEX = re.compile(r"(HNSW|IVF)([1-9][0-9]{0,5})?\Z", re.IGNORECASE | re.ASCII)
+_INDEX = re.compile(r"(HNSW|IVF)([1-9][0-9]{0,5})?\Z|(Flat)\Z", re.IGNORECASE | re.ASCII)
 _MAX_K1 = 1e6
 RESERVED_NAMES = frozenset({"id", "score"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
@@ -188,13 +190,15 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     codec : codes that searches scan in place of the vectors, such as ``"LVQ8"`` or ``"RaBitQ4"``; the table of all
         stands in the README. The best rows by code are scored again from the vectors. Each segment trains its own:
         where that takes long (OPQ, RQ, PQ of 12 bits and more) fill the collection without and recode it then. None
-        (default) scans the vectors; under HNSW it takes ``"LVQ4x8"``, or ``"LVQ8"`` below 96 dimensions, and under
-        IVF ``"LVQ8"``
+        (default) has none; under HNSW it takes ``"LVQ4x8"``, or ``"LVQ8"`` below 96 dimensions, and under IVF
+        ``"RaBitQ1"``, or ``"LVQ8"`` below 256
     index : ``"HNSW16"``: each large segment gets a graph, whose rows have up to 2 * 16 links, over its codes; from 2
         to 512, 16 where no number is given. The codec has to score rows one by one: F32, F16, BF16, SQ8, LVQ and
         RaBitQ of 2 to 8 bits do. ``"IVF"``: each gets its rows in lists around 4 sqrt(n) centroids, of which searches
         read the nearest; ``"IVF4096"`` has up to as many, but none of fewer than 32 rows in the mean. The codec may
-        also be RaBitQ1 or PQ of 4 bits. None (default) scans
+        also be RaBitQ1 or PQ of 4 bits. ``"Flat"`` scans. None (default) scans codes where a codec is given; else
+        segments of more than 32 MiB of vectors get HNSW16, or IVF where that cannot be built within ``memory_budget``,
+        and searches that say nothing else look for a recall of 0.98
     source : text field, or several, that the collection's embedder makes this vector from; None means all text
         fields that there are when the embedder comes, where this is the only dense vector
 
@@ -215,6 +219,16 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
         """Links of a node of a graph in the layers above, half of those in the layer of all rows; 0 without one."""
         kind, number = _parsed(self.index)
         return (number or _DEFAULT_M) if kind == "HNSW" else 0
+
+    @property
+    def by_size(self) -> bool:
+        """Whether codes and index are chosen by the size of each segment."""
+        return self.index is None and self.codec is None
+
+    @property
+    def indexed(self) -> bool:
+        """Whether an index is named."""
+        return _parsed(self.index)[0] in ("HNSW", "IVF")
 
     @property
     def in_lists(self) -> bool:
@@ -240,9 +254,9 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
             if kind == "HNSW":
                 number = number or _DEFAULT_M
             msgspec.structs.force_setattr(self, "index", f"{kind}{number or ''}")
-            if self.codec is None:
-                default = "LVQ8" if self.dim < NIBBLE_DIM or kind == "IVF" else "LVQ4x8"
-                msgspec.structs.force_setattr(self, "codec", default)
+            if self.codec is None and self.indexed:
+                least, codec = (NIBBLE_DIM, "LVQ4x8") if kind == "HNSW" else (BIT_DIM, "RaBitQ1")
+                msgspec.structs.force_setattr(self, "codec", "LVQ8" if self.dim < least else codec)
         names = (self.source,) if isinstance(self.source, (str, type(None))) else self.source
         if not isinstance(names, tuple) or not all(isinstance(name, (str, type(None))) for name in names):
             raise InvalidArgument(
@@ -255,13 +269,15 @@ def _parsed(index: object) -> tuple[str | None, int | None]:
     if index is None:
         return None, None
     found = _INDEX.match(index) if isinstance(index, str) else None
+    if found is not None and found[3]:
+        return "Flat", None
     if found is not None:
         kind, number = found[1].upper(), int(found[2]) if found[2] else None
         if number is None or (2 <= number <= MOST_M if kind == "HNSW" else number <= MOST_LISTS):
             return kind, number
     raise InvalidArgument(
-        f"Dense(index=) expects 'HNSW2' to 'HNSW{MOST_M}', 'IVF', 'IVF1' to 'IVF{MOST_LISTS}', or None, found "
-        f"{index!r:.60}"
+        f"Dense(index=) expects 'HNSW2' to 'HNSW{MOST_M}', 'IVF', 'IVF1' to 'IVF{MOST_LISTS}', 'Flat' or None, "
+        f"found {index!r:.60}"
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gingham import deadline
 from gingham.index.calibration import HELD_OUT, KS, calibrate, without
-from gingham.index.coarse import Coarse, list_count
+from gingham.index.coarse import Coarse, list_count, sample_positions
 from gingham.index.list_balance import rebalance
 from gingham.index.two_stage import OVERSAMPLE, SPARE
 
@@ -26,8 +26,8 @@ NPROBES = tuple(sorted({round(2 ** (step / 2)) for step in range(33)}))
 RETRAINED_CHANGES = 0.3
 """Rows that came or went since centroids were trained, over those that live, from which on they are trained anew: after
 half of the rows went, from one side to the other, recall is then that of a rebuild (bench/ann/list_churn.py)."""
-SAMPLE_ROWS, BLOCK_ROWS = 262_144, 16_384
-"""Rows that centroids are trained on at most, and rows that choose their lists at once."""
+BLOCK_ROWS = 4096
+"""Rows that choose their lists at once."""
 
 
 def choose_lists(
@@ -58,8 +58,7 @@ def choose_lists(
     """
     wanted = nlist or list_count(rows)
     if known is None:
-        positions = np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype(np.int64)
-        known = Coarse.train(vectors_of(positions), wanted, codec, seed)
+        known = Coarse.train(vectors_of(sample_positions(rows, wanted)), wanted, codec, seed)
     lists = np.empty(rows, np.int64)
     for start in range(0, rows, BLOCK_ROWS):
         deadline.check()

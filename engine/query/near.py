@@ -17,11 +17,11 @@ from gingham.index.exact import merge_topk, prepare_queries, range_exact, search
 from gingham.index.graph_search import GraphSearch, Plan, plan_search
 from gingham.index.two_stage import search_codes
 from gingham.index.warmup import all_ready, load_cached
+from gingham.query.effort import DEFAULT_EFFORT, Effort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gingham.query.effort import Effort
     from gingham.query.select import Candidates
     from gingham.schema import Dense
     from gingham.storage.part import Chunk, Coded, IndexedGraph, IndexedLists
@@ -32,6 +32,8 @@ MANY_VALUES = 1 << 27
 """Values that NumPy scans in the time that kernels take to load, half a second: for more the first search waits."""
 EF_SEARCH = 64
 """Candidates of a graph that are scored from the vectors where the caller does not say."""
+_RECALLING = Effort(target_recall=0.98)
+"""What is looked for where the index was chosen by size and nothing else is said."""
 NPROBE = 16
 """Lists that are read of a segment where the caller does not say."""
 UNMEASURED = 256
@@ -75,10 +77,12 @@ class NearSearch:
         ranged = k is None or (radius is not None and k >= sum(one.eligible for one in candidates))
         self._k = None if ranged else k
         self._radius = radius
-        self._effort = effort
+        self._effort = _filled(effort, dense)
         values = sum(one.part.rows for one in candidates) * dense.dim
         scanned = self._k is None or effort.exact or not (all_ready() or (values >= MANY_VALUES and load_cached()))
-        self._ways = [_exact(one, name) if scanned else _choose(one, name, dense, k or 0, effort) for one in candidates]
+        self._ways = [
+            _exact(one, name) if scanned else _choose(one, name, dense, k or 0, self._effort) for one in candidates
+        ]
 
     def run(self, queries: Array) -> list[tuple[Array, Array]]:
         """Find the nearest rows of each query.
@@ -201,15 +205,20 @@ class _Way:
 _EXACT = "exact"
 
 
-def _exact(candidate: Candidates, name: str) -> _Way:
-    return _Way(_EXACT, candidate.part.row_ids, candidate.eligible, list(_chunks(candidate, name)))
+def _filled(effort: Effort, dense: Dense) -> Effort:
+    """An effort with what is looked for where neither the index nor how hard to look was said."""
+    return _RECALLING if dense.by_size and effort == DEFAULT_EFFORT else effort
+
+
+def _exact(candidate: Candidates, name: str, why: str = "") -> _Way:
+    return _Way(_EXACT + why, candidate.part.row_ids, candidate.eligible, list(_chunks(candidate, name)))
 
 
 def _choose(candidate: Candidates, name: str, dense: Dense, k: int, effort: Effort) -> _Way:
     """The index where it reads less than a scan, else codes where they take fewer bytes than the vectors."""
     coded = candidate.part.coded(name)
     if coded is None:
-        return _exact(candidate, name)
+        return _exact(candidate, name, " by size" if dense.by_size else "")
     rows, allow, eligible = candidate.part.rows, candidate.allow, candidate.eligible
     if coded.present is not None:
         allow = coded.present if allow is None else coded.present & allow
@@ -225,19 +234,19 @@ def _choose(candidate: Candidates, name: str, dense: Dense, k: int, effort: Effo
             return _exact(candidate, name)
         detail = f"lists {coded.lists.index} of {coded.codec.spec}, nprobe {nprobe} of {len(lists.sizes)}"
         detail += _wanted(effort) + (f", {eligible / rows:.2%} of rows allowed" if eligible < rows else "")
-        detail += f", {wide} candidates scored from vectors,"
+        detail += f", {wide} candidates scored from vectors{_why(dense)},"
         return _Way(detail, row_ids, eligible, (), coded, candidate.allow, nprobe=nprobe)
     if coded.graph is not None:
         ef = min(rows, max(k, _candidates_of(coded.graph, k, effort)))
         plan = plan_search(rows, eligible, k, ef)
         if plan.pays(rows):
             what = f"{coded.graph.index} of {coded.codec.spec}, ef_search {ef}{_wanted(effort)}"
-            detail = _graph_detail(what, plan, rows, eligible)
+            detail = _graph_detail(what + _why(dense), plan, rows, eligible)
             graph = GraphSearch(coded.graph.graph, coded.codec, coded.codes, coded.vectors.score)
             return _Way(detail, row_ids, candidate.eligible, (), coded, allow, graph, ef)
     if rows * coded.codec.code_size >= bytes_of_vectors:
         return _exact(candidate, name)
-    detail = f"codes {coded.codec.spec}, {wide} candidates scored from vectors,"
+    detail = f"codes {coded.codec.spec}, {wide} candidates scored from vectors{_why(dense)},"
     return _Way(detail, row_ids, candidate.eligible, (), coded, allow)
 
 
@@ -254,6 +263,10 @@ def _lists_of(lists: IndexedLists, k: int, effort: Effort) -> int:
     if effort.target_recall is None:
         return min(nlist, effort.nprobe or NPROBE)
     return NPROBE if lists.calibration is None else min(nlist, lists.calibration.least_for(effort.target_recall, k))
+
+
+def _why(dense: Dense) -> str:
+    return ", chosen by size" if dense.by_size else ""
 
 
 def _wanted(effort: Effort) -> str:

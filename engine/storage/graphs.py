@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gingham.codecs.spec import parse_codec
 from gingham.index.calibration import Calibration
 from gingham.index.graph import Graph
-from gingham.index.graph_build import SLACK, GraphBuilder
-from gingham.index.working_rows import HEADER, WorkingRows
-from gingham.storage.blobs import MAX_BLOB_BYTES, MAX_SEGMENT_ROWS
+from gingham.index.graph_build import GraphBuilder
+from gingham.index.working_rows import WorkingRows
 from gingham.storage.catalog import CalibrationRecord, GraphRecord
-from gingham.storage.codes import CODED_ROWS, as_coded, read_arrays, write_arrays
+from gingham.storage.codes import as_coded, read_arrays, write_arrays
 from gingham.storage.graph_recall import GraphRecall
 from gingham.storage.part import IndexedGraph
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gingham.codecs.protocol import Codec, Codes
-    from gingham.schema import Dense, Schema
+    from gingham.schema import Dense
     from gingham.storage.blobs import BlobSink
     from gingham.storage.session import Session
 
@@ -31,61 +29,6 @@ EF_CONSTRUCTION = 128
 """Candidates that the links of a row are chosen from, as of :class:`gingham.index.HNSW`."""
 MEAN_ROWS = 65_536
 QUERIES = "queries"
-_LINK_BYTES, _PLACE_BYTES = 4, 4
-
-
-def blob_row_bytes(dense: Dense) -> int:
-    """Bytes of a row in the largest blob of its codes and its index, about; 0 where there are none."""
-    if dense.codec is None:
-        return 0
-    return max(parse_codec(dense.codec, dense.dim, dense.metric).code_size, 2 * dense.m * _LINK_BYTES, _PLACE_BYTES)
-
-
-def stored_row_bytes(dense: Dense) -> int:
-    """Bytes of a row's codes and links in the file, about: the layers take a seventh more at 2 * 16 links.
-
-    Notes
-    -----
-    In lists, of 64 rows in the mean, half a block of 32 places is left over.
-    """
-    if dense.codec is None:
-        return 0
-    codec = parse_codec(dense.codec, dense.dim, dense.metric)
-    if dense.in_lists:
-        return int(1.25 * (codec.code_size + _PLACE_BYTES)) + dense.dim // 8
-    return int(codec.code_size + 2 * dense.m * _LINK_BYTES * (1 + 1 / max(dense.m - 1, 1)))
-
-
-def memory_row_bytes(dense: Dense) -> int:
-    """Bytes of memory for each row while its codes and then its index are made, about.
-
-    Notes
-    -----
-    Codes are there twice, and once beside the graph, which is built on a byte a dimension, with spare room for links,
-    and then copied without. Centroids of lists are trained on float32 rows, all where there are few.
-    """
-    if dense.codec is None:
-        return 0
-    codes = parse_codec(dense.codec, dense.dim, dense.metric).code_size
-    if dense.in_lists:
-        return 2 * codes + 4 * _PLACE_BYTES + 4 * dense.dim
-    if not dense.m:
-        return 2 * codes
-    width = HEADER + -(-dense.dim // 32) * 32
-    return codes + max(codes, width + (int(SLACK * 2 * dense.m) + 2 * dense.m) * _LINK_BYTES)
-
-
-def most_rows(schema: Schema, memory: int) -> int:
-    """Rows of a segment whose codes and graphs fit into blobs, and into memory while they are made.
-
-    Notes
-    -----
-    So few that a segment gets no codes at all would cost more than the memory that they save.
-    """
-    kinds = [dense for dense in schema.dense.values() if dense.codec is not None]
-    most = [MAX_BLOB_BYTES // blob_row_bytes(dense) for dense in kinds]
-    most += [memory // memory_row_bytes(dense) for dense in kinds]
-    return max(CODED_ROWS, min([MAX_SEGMENT_ROWS, *most]))
 
 
 class BuiltGraph(NamedTuple):

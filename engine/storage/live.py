@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gingham.index.graph_build import REBUILD_GROWTH
+from gingham.storage.choice import chosen
 from gingham.storage.codes import train_codec
 from gingham.storage.columns import join
 from gingham.storage.graphs import build_graph
@@ -35,9 +36,14 @@ ALIVE_SHARE = 0.5
 
 
 class LiveRows:
-    """The live rows of some parts, in ascending order of row id."""
+    """The live rows of some parts, in ascending order of row id.
 
-    def __init__(self, record: CollectionRecord, parts: Sequence[Part]) -> None:
+    Parameters
+    ----------
+    memory : bytes that making their codes and indexes may take; 0 leaves those that are chosen by size for later
+    """
+
+    def __init__(self, record: CollectionRecord, parts: Sequence[Part], memory: int = 0) -> None:
         self._record = record
         self._parts = parts
         self._live = [np.setdiff1d(np.arange(p.rows, dtype=np.int64), p.dead, assume_unique=True) for p in parts]
@@ -46,6 +52,7 @@ class LiveRows:
         self._order = np.argsort(joined, kind="stable")
         self._ends = np.cumsum([len(at) for at in self._live])
         self.row_ids: np.ndarray[Any, Any] = joined[self._order]
+        self._dense = {name: chosen(dense, len(self), memory) for name, dense in record.schema.dense.items()}
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -79,14 +86,14 @@ class LiveRows:
 
     def _vectors(self, name: str, piece_bytes: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """A vector column with its norms, in pieces of one blob each."""
-        dense = self._record.schema.dense[name]
+        dense = self._dense[name]
         step = max(1, piece_bytes // (dense.dim * np.dtype(dense.dtype).itemsize))
         for start in range(0, len(self), step):
             yield self._some_vectors(name, slice(start, start + step))
 
     def _some_vectors(self, name: str, rows: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Vectors and norms of output rows, a slice or their numbers."""
-        dense = self._record.schema.dense[name]
+        dense = self._dense[name]
         n = len(self._order[rows])
         matrix, norms = np.empty((n, dense.dim), dense.dtype), np.empty(n, np.float32)
         for part, at, where in self._spread(rows):
@@ -97,7 +104,7 @@ class LiveRows:
     def _codecs(self) -> dict[str, tuple[Codec, Dense]]:
         """Codecs trained on these rows."""
         out = {}
-        for name, dense in self._record.schema.dense.items():
+        for name, dense in self._dense.items():
             codec = train_codec(dense, len(self), partial(self._some_vectors, name))
             if codec is not None:
                 out[name] = (codec, dense)
@@ -105,7 +112,7 @@ class LiveRows:
 
     def _index(self, name: str, codec: Codec, codes: Codes) -> BuiltGraph | BuiltLists:
         """The index of a vector column, which goes on with that of the part that most rows come from."""
-        dense = self._record.schema.dense[name]
+        dense = self._dense[name]
         queries = next((found for part in self._parts if (found := sample_queries(part, name)) is not None), None)
         vectors_of = partial(self._some_vectors, name)
         if dense.in_lists:
@@ -119,7 +126,7 @@ class LiveRows:
         """The graph of the largest part with the new number of each row, -1 for dead ones, if it is of use."""
         number, part, live = self._largest
         coded = part.coded(name)
-        if coded is None or coded.graph is None or coded.graph.index != self._record.schema.dense[name].index:
+        if coded is None or coded.graph is None or coded.graph.index != self._dense[name].index:
             return None
         if live < ALIVE_SHARE * part.rows or len(self) >= REBUILD_GROWTH * live:
             return None
@@ -129,7 +136,7 @@ class LiveRows:
         """The centroids of the largest part."""
         _, part, live = self._largest
         coded = part.coded(name)
-        if coded is None or coded.lists is None or coded.lists.index != self._record.schema.dense[name].index:
+        if coded is None or coded.lists is None or coded.lists.index != self._dense[name].index:
             return None
         changes = coded.lists.changes + (part.rows - live) + (len(self) - live)
         return KnownLists(coded.lists.search.coarse.centroids, changes)
@@ -169,7 +176,7 @@ class LiveRows:
         indexes : build the indexes of vectors too, which takes most of the time there
         """
         schema, codecs = self._record.schema, self._codecs()
-        indexed = [name for name, (_, dense) in codecs.items() if dense.index is not None and indexes]
+        indexed = [name for name, (_, dense) in codecs.items() if dense.indexed and indexes]
         return write_segment(
             sink,
             row_ids=self.row_ids,

@@ -17,14 +17,13 @@ from gingham.errors import SchemaMismatch
 from gingham.index.exact import prepare_queries
 from gingham.schema import Schema
 from gingham.storage import crash
+from gingham.storage.choice import chosen, memory_bytes, stored_row_bytes
 from gingham.storage.codes import Encoding, has_enough_rows, train_codec, write_arrays
 from gingham.storage.graph_recall import GraphRecall
 from gingham.storage.graphs import (
     QUERIES,
     build_graph,
     calibration_record,
-    memory_row_bytes,
-    stored_row_bytes,
     write_graph,
 )
 from gingham.storage.lists import build_lists, measure_lists, write_lists
@@ -57,14 +56,16 @@ def is_due(part: SegmentPart, name: str, dense: Dense, memory: int) -> bool:
     ----------
     memory : bytes that making them may take; where that is not enough, what there is stays
     """
-    if not has_enough_rows(part.rows) or part.rows * memory_row_bytes(dense) > memory or part.cannot_code(name, dense):
+    dense = chosen(dense, part.rows, memory)
+    if not has_enough_rows(part.rows) or memory_bytes(dense, part.rows) > memory or part.cannot_code(name, dense):
         return False
     known = part.record.coded.get(name)
     if part.damaged_kinds(name) & {"codes", "graph"}:
         return True
     if (None if known is None else known.spec) != dense.codec:
         return True
-    return known is not None and (None if known.searched_by is None else known.searched_by.index) != dense.index
+    index = None if known is None or known.searched_by is None else known.searched_by.index
+    return known is not None and index != (dense.index if dense.indexed else None)
 
 
 def make_coded(sink: BlobSink, part: SegmentPart, name: str, dense: Dense) -> CodedRecord | None:
@@ -96,7 +97,7 @@ def _graphed(
     else:
         assert known is not None
         made, rows = msgspec.structs.replace(known, graph=None), None
-    if dense.index is None:
+    if not dense.indexed:
         return made
     coded, queries, vectors_of = part.coded(name), sample_queries(part, name), partial(_rows_of, part, name, dense)
     graph = None if known is None or "graph" in part.damaged_kinds(name) else known.graph
@@ -156,13 +157,14 @@ def choose_coding(
     rows : of a segment, at least
     room : bytes that may be written
     """
-    names = [name for name, dense in record.schema.dense.items() if dense.codec is not None]
+    names = [name for name, dense in record.schema.dense.items() if dense.codec is not None or dense.by_size]
     if not names:
         return None
     due = []
     for part in (part for part in session.segments(record) if part.rows >= rows):
         fields = [name for name in names if is_due(part, name, record.schema.dense[name], memory)]
-        nbytes = part.rows * sum(stored_row_bytes(record.schema.dense[name]) for name in fields)
+        kinds = [chosen(record.schema.dense[name], part.rows, memory) for name in fields]
+        nbytes = part.rows * sum(map(stored_row_bytes, kinds))
         if fields and nbytes <= room:
             due.append((part.rows, part.ref.sid, fields))
     return max(due)[1:] if due else None
@@ -176,7 +178,10 @@ def code_segment(store: Store, cid: int, sid: int, names: list[str], sink: Stage
         part = next((part for part in session.segments(record) if part.ref.sid == sid), None)
         if part is None:
             return False
-        made = {name: make_coded(sink, part, name, record.schema.dense[name]) for name in names}
+        memory = store.options.memory_budget
+        made = {
+            name: make_coded(sink, part, name, chosen(record.schema.dense[name], part.rows, memory)) for name in names
+        }
     sink.flush()
     crash.point("index before switch")
 
@@ -306,7 +311,8 @@ class Recoding:
             self._check_field(record.schema.dense.get(self._name))
             for part in session.segments(record):
                 if self._is_due(part):
-                    self.made[part.ref.sid] = make_coded(self._sink, part, self._name, self._target)
+                    dense = chosen(self._target, part.rows, self._store.options.memory_budget)
+                    self.made[part.ref.sid] = make_coded(self._sink, part, self._name, dense)
         self._sink.flush()
 
     def _is_due(self, part: SegmentPart) -> bool:

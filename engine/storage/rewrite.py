@@ -14,7 +14,7 @@ import numpy as np
 from gingham.errors import CollectionNotFound
 from gingham.storage import crash
 from gingham.storage.blobs import MAX_BLOB_BYTES, MAX_SEGMENT_ROWS
-from gingham.storage.graphs import most_rows
+from gingham.storage.choice import chosen, most_rows
 from gingham.storage.live import LiveRows
 from gingham.storage.recode import choose_coding, code_segment
 from gingham.storage.records import child_key
@@ -60,12 +60,14 @@ class Bounds:
     room : bytes that the store's cap leaves now
     column : bytes of its largest payload column, which is held in memory
     rows : its rows
+    memory : bytes that making it may take
     """
 
     nbytes: int
     room: int
     column: int
     rows: int
+    memory: int
 
     @classmethod
     def of(cls, store: Store, session: Session, record: CollectionRecord) -> Bounds:
@@ -76,6 +78,7 @@ class Bounds:
             room=room_left(session.env, maintenance=True),
             column=min(MAX_BLOB_BYTES, memory // COLUMN_COPIES),
             rows=min(MAX_SEGMENT_ROWS, memory // ROW_BYTES, most_rows(record.schema, memory)),
+            memory=memory,
         )
 
     def allow(self, refs: Sequence[SegmentRef], columns: Callable[[SegmentRef], dict[str, int]]) -> bool:
@@ -130,7 +133,8 @@ def choose_merge(session: Session, record: CollectionRecord, bounds: Bounds, *, 
     def columns(ref: SegmentRef) -> dict[str, int]:
         return payload_columns(session.segment_record(record.cid, ref.sid, record.schema_epoch))
 
-    if quiet and any(dense.index is not None for dense in record.schema.dense.values()):
+    rows = sum(ref.rows - ref.dead for ref in record.segments)
+    if quiet and any(chosen(dense, rows, bounds.memory).indexed for dense in record.schema.dense.values()):
         return _choose_smaller(record.segments, bounds, columns)
     for tier in sorted(tiers):
         if len(tiers[tier]) >= MERGE_FANOUT:
@@ -219,7 +223,7 @@ def merge(store: Store, cid: int, sids: list[int], sink: StagedBlobs, *, quiet: 
     with store.read() as session:
         record = session.collection_by_id(cid)
         parts = [part for part in session.segments(record) if part.ref.sid in sids]
-        live = LiveRows(record, parts)
+        live = LiveRows(record, parts, store.options.memory_budget)
         indexes = quiet or any(coded.searched_by for part in parts for coded in part.record.coded.values())
         segment = live.write(sink, _piece_bytes(store), indexes=indexes) if len(live) else None
         epoch = record.schema_epoch

@@ -15,9 +15,9 @@ from gingham.errors import Corrupt, InvalidArgument, SchemaMismatch
 from gingham.index.exact import row_norms, unusable_rows
 from gingham.storage.blobs import MAX_BLOB_BYTES, MAX_SEGMENT_ROWS, PendingBlobs
 from gingham.storage.catalog import CollectionRecord, SegmentRecord, SegmentRef, TailBatch
+from gingham.storage.choice import most_rows
 from gingham.storage.codes import train_codec
 from gingham.storage.columns import concat, no_vectors
-from gingham.storage.graphs import most_rows
 from gingham.storage.live import LiveRows
 from gingham.storage.part import Part, take_field, take_ids, take_vectors
 from gingham.storage.records import blob_key, child_key, id_key, open_row, seal_row

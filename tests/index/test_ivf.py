@@ -272,3 +272,137 @@ def test_no_queries_have_no_results() -> None:
     for n in (0, 100):
         index.add(clustered(n, 16))
         assert [x.shape for x in index.search(np.empty((0, DIM)), 3)] == [(0, 3), (0, 3)]
+
+
+# rows that come and go -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["LVQ8", "RaBitQ1", "PQ12x4fs"])
+def test_deleted_rows_are_never_found_and_leave_their_codes_with_the_next_rows(codec: str) -> None:
+    rows, queries = clustered(1200, 1), clustered(9, 2)
+    index = gg.index.IVF(DIM, metric="l2", codec=codec, nlist=20)
+    index.add(rows[:1000])
+    before = index.stats().code_bytes
+    gone = np.arange(0, 1000, 2)
+    assert index.delete(gone) == 500
+    assert index.delete(np.concatenate([gone, [1]])) == 1
+    assert (index.stats().dead, len(index)) == (501, 1000)
+    live = np.setdiff1d(np.arange(1000), [*gone, 1])
+    for allow in (None, np.ones(1000, bool)):
+        found = index.search(queries, 600, nprobe=20, allow=allow)[1]
+        assert set(found[found >= 0]) == set(live)
+    assert index.add(rows[1000:]) == range(1000, 1200)
+    assert index.stats().code_bytes < before
+    assert index.stats().dead == 501
+    truth = np.argsort(-exact(queries, rows, "l2")[:, np.r_[live, 1000:1200]], axis=1)[:, :5]
+    found = index.search(queries, 5, nprobe=100, oversample=50)[1]
+    np.testing.assert_array_equal(found, np.r_[live, 1000:1200][truth])
+    assert index.delete(np.arange(1200)) == 699
+    assert (index.search(queries, 3)[1] == -1).all()
+    assert index.add(rows[:5]) == range(1200, 1205)
+    assert set(index.search(queries[0], 9)[1][0]) == {-1, *range(1200, 1205)}
+
+
+@pytest.mark.parametrize("bad", [[-1], [100], [0.5], "all", [[1]]])
+def test_rows_to_delete_are_numbers_of_rows(bad: object) -> None:
+    index = gg.index.IVF(DIM, nlist=2)
+    index.add(clustered(100, 1))
+    with pytest.raises(InvalidArgument):
+        index.delete(bad)
+    assert index.stats().dead == 0
+
+
+def test_after_all_rows_drifted_away_recall_is_that_of_an_index_made_anew_for_the_codes_scanned() -> None:
+    rng = np.random.default_rng(0)
+    rows = clustered(8000, 1)
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    queries = (rows[rng.choice(np.arange(4000, 8000), 200)] + 0.3 * rng.standard_normal((200, DIM))).astype(np.float32)
+    churned, anew = (gg.index.IVF(DIM, metric="l2", codec="F32") for _ in range(2))
+    churned.add(rows[:4000])
+    for at in range(0, 4000, 500):
+        churned.delete(np.arange(at, at + 500))
+        churned.add(rows[at + 4000 : at + 4500])
+    anew.add(rows[4000:])
+    truth = np.argsort(-exact(queries, rows[4000:], "l2"), axis=1)[:, :10]
+
+    def recall(index: gg.index.IVF, first: int, nprobe: int) -> float:
+        found = index.search(queries, 10, nprobe=nprobe)[1] - first
+        return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)]))
+
+    a, b = churned.stats(), anew.stats()
+    assert a.dead == 4000
+    assert abs(a.nlist - b.nlist) < 0.2 * b.nlist
+    assert a.imbalance < 1.3
+    for nprobe in (2, 4, 8):
+        assert recall(churned, 4000, nprobe) > recall(anew, 0, nprobe) - 0.02
+
+
+def test_rows_added_little_by_little_leave_no_list_much_larger_than_the_others() -> None:
+    rows = clustered(6000, 4)
+    index = gg.index.IVF(DIM, metric="l2", codec="SQ8")
+    for at in range(0, 6000, 300):
+        index.add(rows[at : at + 300])
+    anew = gg.index.IVF(DIM, metric="l2", codec="SQ8")
+    anew.add(rows)
+    assert index.stats().imbalance < 1.2 * anew.stats().imbalance
+    assert index.stats().nlist > 0.7 * anew.stats().nlist
+
+
+# recall that is asked for --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["LVQ8", "RaBitQ4"])
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.97])
+def test_a_target_recall_is_met(target: float, codec: str) -> None:
+    rng = np.random.default_rng(8)
+    rows = rng.standard_normal((12_000, DIM)).astype(np.float32)
+    queries = rng.standard_normal((400, DIM)).astype(np.float32)
+    index = gg.index.IVF(DIM, metric="l2", codec=codec)
+    index.add(rows)
+    truth = np.argsort(-exact(queries, rows, "l2"), axis=1)[:, :10]
+    for asked in (None, rng.standard_normal((400, DIM))):
+        if asked is not None:
+            index.calibrate(asked)
+        found = index.search(queries, 10, target_recall=target)[1]
+        share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)])
+        assert share == pytest.approx(target, abs=0.025)
+
+
+def test_what_a_recall_takes_and_what_was_deleted_are_saved(tmp_path: Path) -> None:
+    rows = clustered(3000, 1)
+    index = gg.index.IVF(DIM, metric="l2", codec="RaBitQ1")
+    index.add(rows)
+    index.delete(np.arange(100))
+    index.calibrate(clustered(60, 5))
+    index.save(tmp_path / "index")
+    loaded = gg.index.load(tmp_path / "index")
+    assert isinstance(loaded, gg.index.IVF)
+    assert loaded.stats() == index.stats()
+    queries = clustered(20, 3)
+    for options in ({"target_recall": 0.95}, {"nprobe": 3}):
+        for a, b in zip(index.search(queries, 7, **options), loaded.search(queries, 7, **options), strict=True):
+            np.testing.assert_array_equal(a, b)
+    loaded.add(rows[:50])
+    assert len(loaded) == 3050
+
+
+def test_calibration_needs_rows_and_queries_and_a_target_is_a_share(tmp_path: Path) -> None:
+    index = gg.index.IVF(DIM)
+    with pytest.raises(NotReady):
+        index.calibrate()
+    index.add(clustered(500, 1))
+    with pytest.raises(DimensionMismatch):
+        index.calibrate(np.ones((3, DIM + 1)))
+    for bad in (0, 1, 1.5, True, "0.9", float("nan")):
+        with pytest.raises(InvalidArgument, match="target_recall"):
+            index.search(clustered(1, 2), target_recall=bad)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="leave one out"):
+        index.search(clustered(1, 2), nprobe=3, target_recall=0.9)
+
+
+def test_under_cosine_centroids_have_length_one() -> None:
+    index = gg.index.IVF(DIM, metric="cosine", nlist=20)
+    index.add(clustered(2000, 1))
+    coarse = index._state.coarse
+    assert coarse is not None
+    np.testing.assert_allclose(np.linalg.norm(coarse.centroids, axis=1), 1, rtol=1e-5)
