@@ -2,7 +2,8 @@
 
 Every contestant has the same number of lists, trains its own, and scores candidates of its codes from vectors: ours from
 float16 (LVQ8: from the codes), faiss's from float32 (IndexRefineFlat); 4, 10 and 20 candidates are tried for each
-neighbour, and for ours what it takes by itself. All run their numbers of lists in turns; between two of them the logarithm of queries a second is linear in recall.
+neighbour, and for ours what it takes by itself. A graph of ours over LVQ4x8 runs beside them. All run their numbers of
+lists, or of candidates, in turns; between two of them the logarithm of queries a second is linear in recall.
 
 Run: FAISS_SIMD_LEVEL=AVX2 python bench/ann/ivf.py --data minilm --json bench/results/ann/ivf-minilm.json
 """
@@ -29,6 +30,8 @@ K, QUERIES, SINGLE, ROUNDS = 10, 1000, 200, 3
 TARGETS = (0.90, 0.95)
 NPROBES = (2, 4, 8, 16, 32, 64, 128)
 REFINED = (4, 10, 20)
+EFS = (10, 16, 24, 40, 80, 160, 320)
+"""Candidates of the graph, where lists are probed."""
 
 
 def ours(
@@ -37,6 +40,12 @@ def ours(
     index = gg.index.IVF(data.rows.shape[1], metric=data.metric, codec=codec, nlist=nlist)
     index.add(data.rows)
     return lambda nprobe: lambda queries: index.search(queries, K, nprobe=nprobe, oversample=oversample)[1]
+
+
+def graph(data: datasets.Dataset) -> Callable[[int], Callable[[np.ndarray], np.ndarray]]:
+    index = gg.index.HNSW(data.rows.shape[1], metric=data.metric)
+    index.add(data.rows)
+    return lambda nprobe: lambda queries: index.search(queries, K, ef_search=EFS[NPROBES.index(nprobe)])[1]
 
 
 def faiss_index(
@@ -76,6 +85,7 @@ def contestants(data: datasets.Dataset, nlist: int) -> dict[str, Callable[[], An
     for factory in (pq, "RaBitQ", "RaBitQfs"):
         for factor in REFINED:
             out[f"faiss {factory}, k_factor {factor}"] = lambda f=factory, k=factor: faiss_index(data, nlist, f, k)
+    out["graph HNSW16 LVQ4x8"] = lambda: graph(data)
     return out | {"faiss SQ8": lambda: faiss_index(data, nlist, "SQ8", None)}
 
 
