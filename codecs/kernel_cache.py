@@ -41,6 +41,7 @@ SHARED_SOURCES = (
     "intrinsics.py",
     "jit.py",
     "kernel_cache.py",
+    "maxsim_intrinsics.py",
     "reservoir_kernels.py",
     "topk_kernels.py",
     "wide_intrinsics.py",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gingham.query.nodes import fuse as fuse
     from gingham.query.nodes import like as like
     from gingham.query.nodes import match as match
+    from gingham.query.nodes import maxsim as maxsim
     from gingham.query.nodes import near as near
     from gingham.query.nodes import sparse as sparse
     from gingham.schema import Bool as Bool
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from gingham.schema import Sparse as Sparse
     from gingham.schema import Text as Text
     from gingham.schema import Timestamp as Timestamp
+    from gingham.schema import Tokens as Tokens
     from gingham.transaction import Transaction as Transaction
     from gingham.types import WriteResult as WriteResult
 
@@ -58,6 +60,7 @@ _EXPORTS = {
     "Query": "gingham.query.nodes",
     "sparse": "gingham.query.nodes",
     "near": "gingham.query.nodes",
+    "maxsim": "gingham.query.nodes",
     "match": "gingham.query.nodes",
     "like": "gingham.query.nodes",
     "fuse": "gingham.query.nodes",
@@ -82,6 +85,7 @@ _EXPORTS = {
     "Snapshot": "gingham.database",
     "Text": "gingham.schema",
     "Timestamp": "gingham.schema",
+    "Tokens": "gingham.schema",
     "Transaction": "gingham.transaction",
     "WriteResult": "gingham.types",
     "aopen": "gingham.connect",

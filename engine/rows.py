@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from gingham.columns import check_lengths, field_column, null_column, plain, vector_column
 from gingham.errors import DimensionMismatch, GinghamError, InvalidArgument, SchemaMismatch
-from gingham.schema import Dense, Schema, Sparse, unknown_name
+from gingham.schema import Dense, Schema, Sparse, Tokens, unknown_name
 from gingham.sparse_vectors import sparse_column
+from gingham.token_vectors import tokens_column
 from gingham.types import MAX_ID_BYTES, UUID_IDS, RowBatch, encode_id, shown
 
 CHUNK_ROWS = 10_000
@@ -66,6 +67,8 @@ def from_columns(
         with _door(f"vector {name!r}"):
             if isinstance(kind, Sparse):
                 field_columns[name] = sparse_column(name, value, n, first)
+            elif isinstance(kind, Tokens):
+                field_columns[name] = tokens_column(name, value, kind, n, first)
             else:
                 vector_columns[name] = vector_column(name, value, kind, n, first)
     for name, value in given_fields.items():

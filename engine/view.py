@@ -18,9 +18,10 @@ from gingham.query.nodes import Query
 from gingham.query.recall import RecallReport, measure_recall
 from gingham.query.search import Request, query_rows, run_query, search
 from gingham.query.stats import CollectionStats, collection_stats
-from gingham.schema import Dense, Sparse, Text, check_named
+from gingham.schema import Dense, Sparse, Text, Tokens, check_named
 from gingham.sparse_vectors import sparse_query
 from gingham.storage.verify import VerifyReport, verify
+from gingham.token_vectors import tokens_queries
 from gingham.types import is_id, least_score, whole
 
 if TYPE_CHECKING:
@@ -289,7 +290,8 @@ class CollectionView:
         ----------
         query : one vector of shape (dim,) or a batch of shape (n_queries, dim); a text or a list of texts, which
             the embedder turns into vectors, and which BM25 searches for where there is none or ``using`` names a
-            text field; a sparse vector or a list of them where ``using`` names a sparse field
+            text field; a sparse vector or a list of them where ``using`` names a sparse field; tokens of shape (n, dim)
+            or a list of such where it names a token field
         k : hits per query; None returns all rows that reach ``radius``
         where : filter, applied before rows are scored
         using : field to search; may be left out where there is one
@@ -400,6 +402,9 @@ class CollectionView:
                     return name, kind, texts, single
             name, dense = schema.vector(using)
             return name, dense, self._vectors(list(texts), dense), single
+        tokens = schema.vectors.get(using or "")
+        if isinstance(tokens, Tokens):
+            return using or "", tokens, *tokens_queries(query, tokens)
         if isinstance(schema.vectors.get(using or ""), Sparse) or (using is None and not schema.dense):
             name, kind = schema.searchable(using, Sparse)
             single = isinstance(query, (Mapping, tuple)) or not isinstance(query, Sequence)

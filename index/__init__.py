@@ -12,12 +12,24 @@ if TYPE_CHECKING:
     from gingham.index.hnsw import HNSWStats as HNSWStats
     from gingham.index.ivf import IVF as IVF
     from gingham.index.ivf import IVFStats as IVFStats
+    from gingham.index.late_interaction import LateInteraction as LateInteraction
+    from gingham.index.late_interaction import LateInteractionStats as LateInteractionStats
 
 _PLACES = {
     "Flat": "flat", "FlatStats": "flat", "HNSW": "hnsw", "HNSWStats": "hnsw", "IVF": "ivf", "IVFStats": "ivf",
-    "load": "files",
+    "LateInteraction": "late_interaction", "LateInteractionStats": "late_interaction", "load": "files",
 }  # fmt: skip
-__all__ = ["HNSW", "IVF", "Flat", "FlatStats", "HNSWStats", "IVFStats", "load"]
+__all__ = [
+    "HNSW",
+    "IVF",
+    "Flat",
+    "FlatStats",
+    "HNSWStats",
+    "IVFStats",
+    "LateInteraction",
+    "LateInteractionStats",
+    "load",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -9,14 +9,15 @@ from gingham.index.container import load_arrays
 from gingham.index.flat import Flat
 from gingham.index.hnsw import HNSW
 from gingham.index.ivf import IVF
+from gingham.index.late_interaction import LateInteraction
 
 if TYPE_CHECKING:
     import os
 
-_KINDS: dict[str, type[HNSW | IVF]] = {"HNSW": HNSW, "IVF": IVF}
+_KINDS: dict[str, type[HNSW | IVF | LateInteraction]] = {"HNSW": HNSW, "IVF": IVF, "LateInteraction": LateInteraction}
 
 
-def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Flat | HNSW | IVF:
+def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Flat | HNSW | IVF | LateInteraction:
     """Map an index that ``save`` wrote, after checking its checksums.
 
     Parameters

@@ -35,7 +35,9 @@ KERNEL_MODULES = (
     "gingham.codecs.hamming_kernels",
     "gingham.codecs.projection_kernels",
     "gingham.codecs.byte_table_kernels",
+    "gingham.codecs.maxsim_kernels",
     "gingham.index.list_kernels",
+    "gingham.codecs.pooling_kernels",
     "gingham.index.graph_kernels",
     "gingham.index.graph_build_kernels",
 )

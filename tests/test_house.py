@@ -19,8 +19,8 @@ import gingham as gg
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"engine": "gingham", "index": "gingham.index", "codecs": "gingham.codecs"}
 SHARED = (
-    "affine_row_kernels", "beam_kernels", "float_row_kernels", "intrinsics", "reservoir_kernels", "topk_kernels",
-    "wide_intrinsics",
+    "affine_row_kernels", "beam_kernels", "float_row_kernels", "intrinsics", "maxsim_intrinsics", "reservoir_kernels",
+    "topk_kernels", "wide_intrinsics",
 )  # fmt: skip
 """Modules of gingham.codecs that kernel files import."""
 MODULES = sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))

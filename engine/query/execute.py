@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gingham.codecs.maxsim import QueryTokens
 from gingham.errors import InvalidArgument, NotFound, SchemaMismatch
 from gingham.query import inverted, nodes
 from gingham.query.ast import And
@@ -23,11 +24,13 @@ from gingham.query.fusion import diversify, fuse_lists, keep_per_group, ranked
 from gingham.query.near import NearSearch, without_vector
 from gingham.query.read import read_vectors
 from gingham.query.select import candidates
+from gingham.query.tokens import maxsim_scores, search_tokens
 from gingham.query.values import bind_value, evaluate_value
 from gingham.query.values import fields_of as value_fields
-from gingham.schema import Sparse, Text
+from gingham.schema import Sparse, Text, Tokens
 from gingham.sparse_vectors import sparse_query
 from gingham.storage.writes import find_rows
+from gingham.token_vectors import tokens_query
 from gingham.types import decode_id
 
 if TYPE_CHECKING:
@@ -128,6 +131,8 @@ class Execution:
                 return self._boosted(node, want)
             case nodes.Diversified():
                 return self._diversified(node, want)
+            case nodes.Reranked():
+                return self._reranked(node, want)
             case nodes.Grouped():
                 return self._grouped(node, want)
             case nodes.Limited():
@@ -145,6 +150,8 @@ class Execution:
         return self._candidates[self._where]
 
     def _near(self, node: nodes.Near, want: int | None) -> Ranked:
+        if isinstance(self._record.schema.vectors.get(node.field or ""), Tokens):
+            return self._near_tokens(node, want)
         name, dense = self._record.schema.vector(node.field)
         queries = self._queries_of(node.query, dense)
         if len(queries) != 1:
@@ -171,6 +178,28 @@ class Execution:
             step.detail = near.detail
             ((scores, rows),) = near.run(queries)
             return Ranked(scores, rows, _exhausted(len(rows), k, most))
+
+    def _near_tokens(self, node: nodes.Near, want: int | None) -> Ranked:
+        name, kind = self._record.schema.tokens(node.field)
+        query, k = tokens_query(node.query, kind), _depth(node.k, want)
+        chosen = self._chosen()
+        with self._trace.step("near", f"MaxSim of {len(query)} tokens and those of {name!r}") as step:
+            step.rows = sum(c.eligible for c in chosen)
+            scores, rows = search_tokens(chosen, name, kind, query, k, node.radius)
+            return Ranked(scores, rows, _exhausted(len(rows), k, node.k))
+
+    def _reranked(self, node: nodes.Reranked, want: int | None) -> Ranked:
+        name, kind = self._record.schema.tokens(node.by.field)
+        query = QueryTokens(tokens_query(node.by.query, kind))
+        with self._trace.step("rerank", f"MaxSim of {len(query.tokens)} tokens and those of {name!r}") as step:
+            child = self.run(node.child, node.k)
+            found = child.rows[: node.k]
+            step.rows = len(found)
+            _, table = fetch(self._session, self._record, found.astype(np.uint64), (name,))
+            scores = maxsim_scores(table[name].combine_chunks(), kind, query)
+            keep = scores > -np.inf
+            scores, rows = ranked(scores[keep], found[keep])
+            return Ranked(scores, rows, True)
 
     def _match(self, node: nodes.Match, want: int | None) -> Ranked:
         name, kind = self._record.schema.searchable(node.field, Text)

@@ -55,6 +55,17 @@ class Query:
             raise InvalidArgument(f"diversify() expects a number from 0 to 1, found {diversity!r}")
         return Diversified(self, share, using, _count("diversify(candidates=)", candidates))
 
+    def rerank(self, by: MaxSim, *, k: int = 100) -> Reranked:
+        """Score the best rows anew, as with :func:`maxsim`; rows without what they are scored by are left out.
+
+        Parameters
+        ----------
+        k : rows to score, the best of what stands before
+        """
+        if not isinstance(by, MaxSim):
+            raise InvalidArgument(f"rerank() expects maxsim(field, tokens), found {by!r:.60}")
+        return Reranked(self, by, whole("rerank(k=)", k))
+
     def group(self, field: str, *, per: int = 1) -> Grouped:
         """At most ``per`` rows of each value of a field, the best ones; null is a value too."""
         return Grouped(self, field, whole("group(per=)", per))
@@ -201,6 +212,23 @@ class Diversified(Query):
 
 
 @dataclass(frozen=True, eq=False)
+class MaxSim:
+    """What a row is scored by: late interaction with tokens; see :func:`maxsim`."""
+
+    field: str | None
+    query: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Reranked(Query):
+    """A query whose best rows are scored anew."""
+
+    child: Query
+    by: MaxSim
+    k: int
+
+
+@dataclass(frozen=True, eq=False)
 class Grouped(Query):
     """A query with few rows of each value of a field."""
 
@@ -243,12 +271,12 @@ def near(
     nprobe: int | None = None,
     target_recall: float | None = None,
 ) -> Near:
-    """Rows whose vector is near a query.
+    """Rows whose vector is near a query, or whose tokens are.
 
     Parameters
     ----------
-    field : dense vector field; None where there is one
-    query : one vector of shape (dim,), or text where the collection has an embedder
+    field : dense vector field, or token field; None where there is one dense vector
+    query : one vector of shape (dim,), or text where the collection has an embedder; tokens of shape (n, dim)
     k : rows found at most; by default what the steps above ask for
     radius : smallest score found
     exact : scan the vectors even where they have codes
@@ -260,6 +288,17 @@ def near(
     effort = Effort(exact=exact, oversample=oversample, ef_search=ef_search, nprobe=nprobe, target_recall=target_recall)
     bound = None if radius is None else least_score("near(radius=)", radius)
     return Near(field, query, _count("near(k=)", k), bound, effort)
+
+
+def maxsim(field: str | None, query: Any) -> MaxSim:
+    """What :meth:`Query.rerank` scores rows by: the sum over tokens of a query of their greatest products.
+
+    Parameters
+    ----------
+    field : token field; None where there is one
+    query : tokens of shape (n, dim)
+    """
+    return MaxSim(field, query)
 
 
 def match(field: str | None, text: str, *, op: MatchOperator = "any", k: int | None = None) -> Match:

@@ -15,12 +15,13 @@ from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.query.fetch import fetch
 from gingham.query.ids import id_column, schema_with_ids
 from gingham.query.select import allowed, selected
-from gingham.schema import Json
+from gingham.schema import Json, Tokens
 from gingham.sparse_vectors import sparse_dict
 from gingham.storage.columns import concat, vector_list
 from gingham.storage.part import take_field, take_vectors
 from gingham.storage.records import open_row
 from gingham.storage.writes import find_rows, locate
+from gingham.token_vectors import token_matrices
 from gingham.types import UserId, decode_id, shown
 
 if TYPE_CHECKING:
@@ -96,14 +97,19 @@ def read_dicts(
         if isinstance(kind, Json) and name in fields:
             for row in out:
                 row[name] = None if row[name] is None else json.loads(row[name])
-    sparse = [name for name in vectors if name not in record.schema.dense]
-    if sparse:
-        _, stored = fetch(session, record, rows, sparse)
-        for name in sparse:
-            for row, entries in zip(out, stored[name].to_pylist(), strict=True):
-                row[name] = sparse_dict(entries)
+    others = [name for name in vectors if name not in record.schema.dense]
+    if others:
+        _, stored = fetch(session, record, rows, others)
+        for name in others:
+            vector_kind = record.schema.vectors[name]
+            if isinstance(vector_kind, Tokens):
+                found: list[Any] = token_matrices(stored[name].combine_chunks(), vector_kind.dim)
+            else:
+                found = [sparse_dict(entries) for entries in stored[name].to_pylist()]
+            for row, vector in zip(out, found, strict=True):
+                row[name] = vector
     for name in vectors:
-        if name in sparse:
+        if name in others:
             continue
         matrix = read_vectors(session, record, name, rows)
         for row, vector in zip(out, matrix, strict=True):

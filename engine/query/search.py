@@ -16,7 +16,8 @@ from gingham.query.hits import BatchHits, Completeness, Hits
 from gingham.query.near import NearSearch, without_vector
 from gingham.query.nodes import Limited, Query
 from gingham.query.select import candidates
-from gingham.schema import Dense, Json, Sparse, Text
+from gingham.query.tokens import search_tokens
+from gingham.schema import Dense, Json, Sparse, Text, Tokens
 from gingham.types import decode_id
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Request:
     Attributes
     ----------
     name, kind : the field
-    queries : float32 (n_queries, dim) for a dense vector, texts, or (dimensions, weights) of sparse vectors
+    queries : float32 (n_queries, dim) for a dense vector, texts, (dimensions, weights) of sparse vectors, or tokens
+        float32 (n, dim)
     k : hits per query, or None for all that reach ``radius``
     where : bound filter
     radius : smallest score returned, or None
@@ -50,7 +52,7 @@ class Request:
     """
 
     name: str
-    kind: Dense | Text | Sparse
+    kind: Dense | Text | Sparse | Tokens
     queries: Any
     k: int | None
     where: Node | None
@@ -75,7 +77,10 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
             chosen = candidates(session, record, request.where)
             eligible = sum(one.eligible for one in chosen)
             _selected(step, record, request, eligible)
-        found, highlighters = _search_inverted(session, record, request, chosen, trace)
+        if isinstance(request.kind, Tokens):
+            found = _search_tokens(request, request.kind, chosen, trace)
+        else:
+            found, highlighters = _search_inverted(session, record, request, chosen, trace)
     k = request.k
     if k is not None and all(len(rows) >= k for _, rows in found):
         whys = [Completeness(True)] * len(found)
@@ -106,6 +111,12 @@ def _near(session: Session, record: CollectionRecord, request: Request, dense: D
     if request.where is not None or not all_ready():
         return make()
     return session.planned((record.cid, request.name, request.k, request.radius, request.effort), make)
+
+
+def _search_tokens(request: Request, kind: Tokens, chosen: list[Candidates], trace: Trace) -> Found:
+    with trace.step("near", f"MaxSim of tokens and those of {request.name!r}, {len(chosen)} parts") as step:
+        step.rows = sum(one.eligible for one in chosen)
+        return [search_tokens(chosen, request.name, kind, q, request.k, request.radius) for q in request.queries]
 
 
 def _search_inverted(
