@@ -50,16 +50,16 @@ class TokenResiduals:
 
     @classmethod
     def train(
-        cls, tokens: Array, bits: Bits, *, unit: bool, seed: int = 0, n_centroids: int | None = None
+        cls, tokens: Array, bits: Bits, *, unit: bool, seed: int = 0, of_tokens: int | None = None
     ) -> TokenResiduals:
         """Learn from a sample of tokens, float32 (n, dim), n at least 1.
 
         Parameters
         ----------
         unit : tokens have length one, so that centroids are to have it too
-        n_centroids : None takes :func:`centroid_count`
+        of_tokens : all of which these are a sample; None for no more than these
         """
-        count = min(len(tokens), n_centroids or centroid_count(len(tokens)))
+        count = min(len(tokens), centroid_count(of_tokens or len(tokens)))
         rng = np.random.default_rng(seed)
         sample = tokens
         if len(tokens) > SAMPLE_PER_CENTROID * count:
@@ -79,13 +79,13 @@ class TokenResiduals:
         return Levels.of(self.weights)
 
     def encode(self, tokens: Array) -> tuple[Array, Array]:
-        """Centroids int32 (n,) and codes uint8 (n, dim * bits / 8 rounded up) of tokens float32 (n, dim)."""
+        """Centroids int32 (n,) and codes uint8 (n, dim * bits / 8 rounded up) of tokens (n, dim)."""
         ids = np.empty(len(tokens), np.int32)
         codes = np.empty((len(tokens), self.code_bytes), np.uint8)
         for first in range(0, len(tokens), ENCODED):
             deadline.check()
             part = slice(first, first + ENCODED)
-            some = np.ascontiguousarray(tokens[part])
+            some = np.ascontiguousarray(tokens[part], np.float32)
             ids[part] = assign(some, self.centroids)
             values = np.searchsorted(self.cutoffs, some - self.centroids[ids[part]], side="right").astype(np.uint8)
             codes[part] = self._packed(values)
@@ -134,3 +134,8 @@ class TokenResiduals:
 def centroid_count(tokens: int) -> int:
     """Centroids for so many tokens."""
     return 1 << max(0, int(np.floor(np.log2(max(1.0, CENTROIDS_PER_ROOT * np.sqrt(tokens))))))
+
+
+def sample_count(tokens: int) -> int:
+    """Tokens that centroids are trained on."""
+    return min(tokens, SAMPLE_PER_CENTROID * centroid_count(tokens))

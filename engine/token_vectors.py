@@ -12,6 +12,7 @@ from gingham.codecs.pooling import pool_tokens
 from gingham.columns import plain
 from gingham.errors import DimensionMismatch, InvalidArgument, SchemaMismatch
 from gingham.parallel import run_blocks
+from gingham.token_arrays import token_arrays
 from gingham.types import shown
 
 if TYPE_CHECKING:
@@ -60,19 +61,6 @@ def token_column(matrices: Sequence[Array | None], dim: int) -> pa.Array:
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32))
     tokens = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), dim)
     return pa.ListArray.from_arrays(offsets, tokens, mask=pa.array([one is None for one in matrices], pa.bool_()))
-
-
-def token_arrays(column: pa.Array, dim: int) -> tuple[Array, Array]:
-    """All tokens float16 (tokens, dim) of a column, without a copy, and where those of each row begin and the last end.
-
-    Returns
-    -------
-    tuple : tokens, and int64 (rows + 1,)
-    """
-    starts = column.offsets.to_numpy().astype(np.int64)
-    values = column.values
-    flat = values.values.slice(values.offset * dim, len(values) * dim).to_numpy(zero_copy_only=True)
-    return flat.reshape(-1, dim), starts
 
 
 def token_matrices(column: pa.Array, dim: int) -> list[Array | None]:

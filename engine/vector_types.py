@@ -162,6 +162,8 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
         (default) keeps all, ``"adaptive"`` keeps fewer of longer rows
     protected : first tokens of a row that are never pooled
     max_tokens : first tokens of a row that are kept, before they are pooled; None (default) keeps all
+    codec : ``"Residual4"`` or ``"Residual2"``: large segments get a centroid and 4 or 2 bits a dimension for each
+        token, which lead searches to rows that are then scored from their tokens; None (default) scores all rows
 
     Raises
     ------
@@ -173,6 +175,7 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
     pool_factor: int | Literal["adaptive"] = 1
     protected: int = 0
     max_tokens: int | None = None
+    codec: Literal["Residual2", "Residual4"] | None = None
 
     def __post_init__(self) -> None:
         _whole_number("Tokens(dim=)", self.dim, 1, MAX_DIM)
@@ -183,6 +186,13 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
         _whole_number("Tokens(protected=)", self.protected, 0, MAX_TOKENS)
         if self.max_tokens is not None:
             _whole_number("Tokens(max_tokens=)", self.max_tokens, 1, MAX_TOKENS)
+        if self.codec not in (None, "Residual2", "Residual4"):
+            raise InvalidArgument(f"Tokens(codec=) expects 'Residual2', 'Residual4' or None, found {self.codec!r:.60}")
+
+    @property
+    def bits(self) -> Literal[2, 4] | None:
+        """Of the codes of a dimension; None without codes."""
+        return None if self.codec is None else 2 if self.codec == "Residual2" else 4
 
     @property
     def arrow_type(self) -> pa.DataType:

@@ -39,12 +39,14 @@ class TokenSearch:
     ids : int32 (tokens,), the centroid of each
     codes : uint8 (tokens, bytes)
     starts : int64 (documents + 1,), where the tokens of each begin and the last end
+    lists : as of :func:`centroid_lists`; None makes them when they are first looked at
     """
 
     residuals: TokenResiduals
     ids: Array
     codes: Array
     starts: Array
+    lists: tuple[Array, Array] | None = None
 
     def run(
         self,
@@ -135,9 +137,17 @@ class TokenSearch:
 
     @cached_property
     def _lists(self) -> tuple[Array, Array]:
-        """Where the documents of each centroid begin, and the documents, each once for a centroid."""
-        owners = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
-        pairs = np.unique(self.ids.astype(np.int64) * len(self.starts) + owners)
-        centroids, documents = np.divmod(pairs, len(self.starts))
-        begins = np.searchsorted(centroids, np.arange(len(self.residuals.centroids) + 1))
-        return begins, documents
+        return self.lists or centroid_lists(self.ids, self.starts, len(self.residuals.centroids))
+
+
+def centroid_lists(ids: Array, starts: Array, n_centroids: int) -> tuple[Array, Array]:
+    """Where the documents of each centroid begin, int64 (n_centroids + 1,), and these, int32, each once for a centroid.
+
+    Parameters
+    ----------
+    ids, starts : as of :class:`TokenSearch`
+    """
+    owners = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    pairs = np.unique(ids.astype(np.int64) * len(starts) + owners)
+    centroids, documents = np.divmod(pairs, len(starts))
+    return np.searchsorted(centroids, np.arange(n_centroids + 1)), documents.astype(np.int32)

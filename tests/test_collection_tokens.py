@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.test_collection_graphs import overwrite
 
 import gingham as gg
 from gingham.errors import DimensionMismatch, InvalidArgument, SchemaMismatch
+from gingham.index import token_search
+from gingham.storage import rewrite, token_codes, writes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,3 +205,76 @@ def test_tokens_survive_reopening_merging_backup_and_parquet(tmp_path: Path) -> 
         docs = db.create_collection("docs", fields={"year": gg.Int(), "body": gg.Text()}, vectors={"t": gg.Tokens(DIM)})
         docs.upsert(tmp_path / "rows.parquet")
         assert docs.search(query, using="t", k=4).ids == [1000, *expected(query, given, 3)]
+
+
+# codes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def coded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_codes, "CODED_TOKENS", 500)
+    monkeypatch.setattr(token_search, "SCANNED_TOKENS", 500)
+    monkeypatch.setattr(writes, "SEAL_ROWS", 100)
+    monkeypatch.setattr(rewrite, "SEAL_ROWS", 100)
+
+
+def how(docs: gg.Collection, query: Array, **options: Any) -> str:
+    return docs.search(query, using="t", **options).explain().root.steps[1].detail
+
+
+@pytest.mark.usefixtures("coded")
+@pytest.mark.parametrize("codec", ["Residual4", "Residual2"])
+def test_codes_lead_to_rows_that_are_scored_from_their_tokens(db: gg.Database, codec: Any) -> None:
+    given, queries = documents(900), documents(20, 5)
+    docs = filled(db, given, codec=codec)
+    before = [docs.search(query, using="t") for query in queries]
+    assert f"0 of them by {codec} codes" in how(docs, queries[0])
+    docs.maintain()
+    assert f"1 parts, 1 of them by {codec} codes" in how(docs, queries[0])
+    shares = []
+    for query, exact in zip(queries, before, strict=True):
+        hits = docs.search(query, using="t")
+        assert len(hits.ids) == 10
+        scores = dict(zip(exact.ids, exact.scores, strict=True))
+        assert all(score == scores[i] for i, score in zip(hits.ids, hits.scores, strict=True) if i in scores)
+        shares.append(len(set(hits.ids) & set(exact.ids)) / 10)
+    assert np.mean(shares) > 0.75
+    assert len(docs.search(queries[0], using="t", k=900).ids) == 900
+    few = docs.search(queries[0], using="t", k=50, where="year < 1").ids
+    assert few == expected(queries[0], given, 50, [i for i in range(900) if i % 10 < 1])
+    best = before[0].ids[0]
+    docs.delete(ids=[best])
+    assert best not in docs.search(queries[0], using="t", k=50).ids
+    assert not db.verify().damage
+
+
+@pytest.mark.usefixtures("coded")
+def test_codes_come_again_after_merges_damage_and_reopening_and_go_with_their_field(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given, query = documents(300), documents(1, 5)[0]
+    with gg.open(tmp_path / "db") as db:
+        docs = filled(db, given, codec="Residual4")
+        docs.maintain()
+        docs.delete(ids=list(range(0, 300, 3)))
+        docs.maintain()
+        assert docs.stats().dead_rows == 0
+        assert "1 of them by" in how(docs, query)
+        with docs._reader.session() as session:
+            record = session.collection_by_id(docs._cid)
+            segment = session.segment_record(docs._cid, record.segments[0].sid, record.schema_epoch)
+            blob = segment.coded["t"].codes["ids"].blob
+        expected_ids = docs.search(query, using="t", k=3).ids
+    overwrite(tmp_path / "db", blob, 0, b"\xff\xff\xff\x7f\x01\x02")
+    with gg.open(tmp_path / "db") as db:
+        docs = db["docs"]
+        assert docs.search(query, using="t", k=3).ids == expected_ids
+        assert "searched without codes" in caplog.text
+        assert [str(one.where) for one in db.verify().damage] == [f"blob {blob.key}"]
+        docs.maintain()
+        assert "1 of them by" in how(docs, query)
+        assert not db.verify().damage
+        docs.drop_vector("t")
+        docs.maintain()
+        assert not db.verify().damage
+    caplog.clear()

@@ -24,7 +24,7 @@ from gingham.query.fusion import diversify, fuse_lists, keep_per_group, ranked
 from gingham.query.near import NearSearch, without_vector
 from gingham.query.read import read_vectors
 from gingham.query.select import candidates
-from gingham.query.tokens import maxsim_scores, search_tokens
+from gingham.query.tokens import how_tokens, maxsim_scores, search_tokens
 from gingham.query.values import bind_value, evaluate_value
 from gingham.query.values import fields_of as value_fields
 from gingham.schema import Sparse, Text, Tokens
@@ -183,7 +183,7 @@ class Execution:
         name, kind = self._record.schema.tokens(node.field)
         query, k = tokens_query(node.query, kind), _depth(node.k, want)
         chosen = self._chosen()
-        with self._trace.step("near", f"MaxSim of {len(query)} tokens and those of {name!r}") as step:
+        with self._trace.step("near", how_tokens(chosen, name, kind)) as step:
             step.rows = sum(c.eligible for c in chosen)
             scores, rows = search_tokens(chosen, name, kind, query, k, node.radius)
             return Ranked(scores, rows, _exhausted(len(rows), k, node.k))

@@ -16,7 +16,7 @@ from gingham.query.hits import BatchHits, Completeness, Hits
 from gingham.query.near import NearSearch, without_vector
 from gingham.query.nodes import Limited, Query
 from gingham.query.select import candidates
-from gingham.query.tokens import search_tokens
+from gingham.query.tokens import how_tokens, search_tokens
 from gingham.schema import Dense, Json, Sparse, Text, Tokens
 from gingham.types import decode_id
 
@@ -114,7 +114,7 @@ def _near(session: Session, record: CollectionRecord, request: Request, dense: D
 
 
 def _search_tokens(request: Request, kind: Tokens, chosen: list[Candidates], trace: Trace) -> Found:
-    with trace.step("near", f"MaxSim of tokens and those of {request.name!r}, {len(chosen)} parts") as step:
+    with trace.step("near", how_tokens(chosen, request.name, kind)) as step:
         step.rows = sum(one.eligible for one in chosen)
         return [search_tokens(chosen, request.name, kind, q, request.k, request.radius) for q in request.queries]
 

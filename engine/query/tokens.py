@@ -9,7 +9,7 @@ import numpy as np
 from gingham.codecs.maxsim import QueryTokens, score_f16
 from gingham.index.exact import merge_topk
 from gingham.parallel import run_blocks
-from gingham.token_vectors import token_arrays
+from gingham.token_arrays import token_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+RESCORED, SPARE = 2, 32
+"""Rows that codes lead to and that are scored from their tokens: 2 k + 32."""
 BLOCK_TOKENS = 1 << 16
 """Stored tokens that a kernel call scores, about: 8 ms for a query of 32 tokens of 128 dimensions."""
 
@@ -55,8 +57,7 @@ def search_tokens(
     """
     prepared, pieces = QueryTokens(query), []
     for one in candidates:
-        column = one.part.field(name, kind)
-        listed = np.arange(one.part.rows) if one.allow is None else np.flatnonzero(one.allow)
+        column, listed = one.part.field(name, kind), _listed(one, name, kind, prepared, k, radius)
         scores = maxsim_scores(column, kind, prepared, listed)
         keep = scores > -np.inf if radius is None else scores >= np.float32(radius)
         pieces.append((scores[keep][None], one.part.row_ids[listed[keep]].astype(np.int64)[None]))
@@ -64,3 +65,18 @@ def search_tokens(
     total = sum(scores.shape[1] for scores, _ in pieces)
     (scores,), (rows,) = merge_topk(pieces, total if k is None else min(k, total))
     return scores, rows
+
+
+def _listed(one: Candidates, name: str, kind: Tokens, query: QueryTokens, k: int | None, radius: float | None) -> Array:
+    """Rows of a part that are scored from their tokens: those that codes lead to, or all that may be found."""
+    coded = None if k is None or radius is not None else one.part.token_codes(name, kind)
+    if coded is None or k is None:
+        return np.arange(one.part.rows) if one.allow is None else np.flatnonzero(one.allow)
+    found: Array = np.sort(coded.run(query, RESCORED * k + SPARE, allow=one.allow)[1])
+    return found
+
+
+def how_tokens(candidates: Sequence[Candidates], name: str, kind: Tokens) -> str:
+    """How the parts are searched, for ``explain``."""
+    coded = sum(one.part.token_codes(name, kind) is not None for one in candidates)
+    return f"MaxSim with {name!r}, {len(candidates)} parts, {coded} of them by {kind.codec} codes"

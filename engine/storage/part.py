@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from gingham.index.chunked_rows import ChunkedRows
     from gingham.index.graph import Graph
     from gingham.index.list_search import ListSearch
-    from gingham.schema import Column, Dense, Schema, Sparse, Text
+    from gingham.index.token_search import TokenSearch
+    from gingham.schema import Column, Dense, Schema, Sparse, Text, Tokens
     from gingham.text.postings import Postings
 
 FEW_IDS = 64
@@ -138,6 +139,10 @@ class Part(Protocol):
 
     def coded(self, name: str) -> Coded | None:
         """Codes of a vector column and the graph over them, or None where its vectors are searched."""
+        ...
+
+    def token_codes(self, name: str, kind: Tokens) -> TokenSearch | None:
+        """Codes of a token field, or None where its tokens are scored as they are."""
         ...
 
     def postings(self, name: str, kind: Text | Sparse) -> Sequence[tuple[int, Postings]]:

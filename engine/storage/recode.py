@@ -15,7 +15,7 @@ import numpy as np
 
 from gingham.errors import SchemaMismatch
 from gingham.index.exact import prepare_queries
-from gingham.schema import Schema
+from gingham.schema import Dense, Schema, Tokens
 from gingham.storage import crash
 from gingham.storage.choice import chosen, memory_bytes, stored_row_bytes
 from gingham.storage.codes import Encoding, has_enough_rows, train_codec, write_arrays
@@ -31,12 +31,12 @@ from gingham.storage.part import sample_queries, take_norms, take_vectors
 from gingham.storage.records import blob_key
 from gingham.storage.schema_moves import store_segment
 from gingham.storage.staging import StagedBlobs
+from gingham.storage.token_codes import make_token_codes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gingham.index.calibration import Calibration
-    from gingham.schema import Dense
     from gingham.storage.blobs import BlobSink
     from gingham.storage.catalog import CodedRecord, CollectionRecord, SegmentRecord
     from gingham.storage.segment import SegmentPart
@@ -158,16 +158,29 @@ def choose_coding(
     room : bytes that may be written
     """
     names = [name for name, dense in record.schema.dense.items() if dense.codec is not None or dense.by_size]
-    if not names:
+    tokens = {name: kind for name, kind in record.schema.vectors.items() if isinstance(kind, Tokens) and kind.codec}
+    if not names and not tokens:
         return None
     due = []
     for part in (part for part in session.segments(record) if part.rows >= rows):
         fields = [name for name in names if is_due(part, name, record.schema.dense[name], memory)]
         kinds = [chosen(record.schema.dense[name], part.rows, memory) for name in fields]
         nbytes = part.rows * sum(map(stored_row_bytes, kinds))
+        for name, kind in tokens.items():
+            if _tokens_due(part, name, kind):
+                fields.append(name)
+                nbytes += part.record.fields[name].length // 2
         if fields and nbytes <= room:
             due.append((part.rows, part.ref.sid, fields))
     return max(due)[1:] if due else None
+
+
+def _tokens_due(part: SegmentPart, name: str, kind: Tokens) -> bool:
+    """Whether the codes of a token field are missing or damaged, or others than its type says."""
+    known = part.record.coded.get(name)
+    if name not in part.record.fields or part.cannot_code(name, kind):
+        return False
+    return known is None or known.spec != kind.codec or "codes" in part.damaged_kinds(name)
 
 
 def code_segment(store: Store, cid: int, sid: int, names: list[str], sink: StagedBlobs) -> bool:
@@ -178,10 +191,16 @@ def code_segment(store: Store, cid: int, sid: int, names: list[str], sink: Stage
         part = next((part for part in session.segments(record) if part.ref.sid == sid), None)
         if part is None:
             return False
-        memory = store.options.memory_budget
-        made = {
-            name: make_coded(sink, part, name, chosen(record.schema.dense[name], part.rows, memory)) for name in names
-        }
+        made: dict[str, CodedRecord | None] = {}
+        for name in names:
+            kind = record.schema.vectors[name]
+            if isinstance(kind, Dense):
+                dense = chosen(kind, part.rows, store.options.memory_budget)
+                made[name] = make_coded(sink, part, name, dense)
+            elif isinstance(kind, Tokens):
+                made[name] = make_token_codes(sink, part.field(name, kind), kind)
+                if made[name] is None:
+                    part.remember_uncoded(name, kind)
     sink.flush()
     crash.point("index before switch")
 

@@ -29,6 +29,7 @@ from gingham.storage.columns import pack_column, plain, unpack_column
 from gingham.storage.graphs import BuiltGraph, read_graph, write_graph
 from gingham.storage.lists import BuiltLists, read_lists, write_lists
 from gingham.storage.part import Chunk, Coded, IndexedGraph
+from gingham.storage.token_codes import read_token_codes
 from gingham.storage.tombstones import read_dead
 from gingham.text.postings import Postings, make_postings, no_postings
 
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from gingham.codecs.protocol import Codec
-    from gingham.schema import Column, Dense, Sparse, Text
+    from gingham.index.token_search import TokenSearch
+    from gingham.schema import Column, Dense, Sparse, Text, Tokens
     from gingham.storage.session import Session
 
 logger = logging.getLogger(__name__)
@@ -264,11 +266,11 @@ class SegmentPart:
         """Which derived data of a column were found damaged in this process: codes, graph, postings."""
         return {kind for kind, sid, column in self._session.env.damaged if (sid, column) == (self.ref.sid, name)}
 
-    def cannot_code(self, name: str, dense: Dense) -> bool:
+    def cannot_code(self, name: str, dense: Dense | Tokens) -> bool:
         """Whether this process has found that the codec of a column cannot be trained on its rows."""
         return (self.ref.sid, name, dense.codec) in self._session.env.uncoded
 
-    def remember_uncoded(self, name: str, dense: Dense) -> None:
+    def remember_uncoded(self, name: str, dense: Dense | Tokens) -> None:
         """Not to be tried again: rows of a segment do not change."""
         if dense.codec is not None:
             self._session.env.uncoded.add((self.ref.sid, name, dense.codec))
@@ -323,6 +325,22 @@ class SegmentPart:
             logger.warning("%s; the codes are searched without a graph", error)
             self._session.env.damaged.add(key)
             return None
+
+    def token_codes(self, name: str, kind: Tokens) -> TokenSearch | None:
+        """Codes of a token field, or None where its tokens are scored as they are; damaged ones are put aside."""
+        record, damaged = self.record.coded.get(name), self._session.env.damaged
+        if record is None or ("codes", self.ref.sid, name) in damaged:
+            return None
+        views, key = self._session.shared.views, ("token codes", self.ref.sid, name)
+        if key not in views:
+            try:
+                views[key] = read_token_codes(self._session, record, self.field(name, kind), kind)
+            except Corrupt as error:
+                logger.warning("%s; the tokens are searched without codes", error)
+                damaged.add(("codes", self.ref.sid, name))
+                return None
+        found: TokenSearch = views[key]
+        return found
 
     def postings(self, name: str, kind: Text | Sparse) -> list[tuple[int, Postings]]:
         """Postings of a column; where they are damaged they are made again from the column.

@@ -24,7 +24,7 @@ from gingham.text.postings import Postings, make_postings, no_postings
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from gingham.schema import Column, Sparse, Text
+    from gingham.schema import Column, Sparse, Text, Tokens
     from gingham.storage.catalog import CollectionRecord, TailBatch
     from gingham.storage.session import Session
 
@@ -122,6 +122,9 @@ class TailPart:
     def field(self, name: str, field: Column) -> pa.Array:
         """Payload column; all null in batches older than the field."""
         return self._joined(_FIELD + name, field.arrow_type)
+
+    def token_codes(self, name: str, kind: Tokens) -> None:
+        """None."""
 
     def postings(self, name: str, kind: Text | Sparse) -> list[tuple[int, Postings]]:
         """Postings of a column, made once for each batch and process."""

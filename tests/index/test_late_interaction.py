@@ -158,7 +158,7 @@ def test_bad_documents_and_queries_are_named_and_add_nothing() -> None:
         with pytest.raises(error, match=words):
             index.add(bad)
     assert len(index) == 0
-    assert index.add([]) == range(0, 0)
+    assert index.add([]) == range(0)
     index.add(good)
     for options in ({"k": 0}, {"nprobe": 0}, {"candidates": True}, {"allow": np.ones(2, bool)}):
         with pytest.raises(InvalidArgument):
