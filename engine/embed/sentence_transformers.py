@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 
 from gingham.embed.protocol import checked_texts, described
+from gingham.embed.tokens import TextTokens, text_tokens
 from gingham.errors import EmbedderFailed, InvalidArgument, MissingExtra
 
 if TYPE_CHECKING:
@@ -103,6 +104,39 @@ class SentenceTransformerEmbedder:
     def embed_queries(self, texts: Sequence[str]) -> Array:
         """Vectors of length one of texts with the query prompt before them, float32 (n, dim)."""
         return self._encode("encode_query", texts)
+
+    def embed_tokens(self, texts: Sequence[str], *, skip_punctuation: bool = True) -> list[TextTokens]:
+        """Vectors of the tokens of texts, as the model makes them, for :class:`gingham.Tokens` and late chunking.
+
+        Parameters
+        ----------
+        texts : what is beyond the model's length is cut off
+        skip_punctuation : leave out tokens of punctuation alone, as ColBERT does in documents
+
+        Notes
+        -----
+        The model is not trained for late interaction unless its makers say so; centring and projecting its tokens
+        (:class:`gingham.embed.tokens.TokenProjection`) makes them tell texts apart better.
+        """
+        texts = checked_texts(texts)
+        if not texts:
+            return []
+        with self._lock:
+            if self._model is None:
+                self._model = self._load()
+            found = self._model.encode(
+                texts, batch_size=self._batch_size, output_value="token_embeddings", show_progress_bar=False
+            )
+            offsets = [
+                self._model.tokenizer(
+                    text, truncation=True, max_length=self._model.max_seq_length, return_offsets_mapping=True
+                )["offset_mapping"]
+                for text in texts
+            ]
+        return [
+            text_tokens(text, one.float().cpu().numpy(), spans, skip_punctuation=skip_punctuation)
+            for text, one, spans in zip(texts, found, offsets, strict=True)
+        ]
 
     def _encode(self, method: str, texts: Sequence[str]) -> Array:
         texts = checked_texts(texts)
