@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 Bits = Literal[2, 4]
 
-CENTROIDS_PER_ROOT = 16
-"""Centroids: the power of two below 16 sqrt(tokens)."""
-SAMPLE_PER_CENTROID, ITERATIONS = 64, 4
+CENTROIDS_PER_ROOT = 4
+"""Centroids: 4 sqrt(tokens), a quarter of ColBERTv2's: a query is multiplied with each, and codes make up for the rest."""
+SAMPLE_PER_CENTROID, ITERATIONS = 32, 4
 HELD_OUT = 50_000
 """Tokens that quantiles are taken of."""
 ENCODED = 8192
@@ -133,7 +133,7 @@ class TokenResiduals:
 
 def centroid_count(tokens: int) -> int:
     """Centroids for so many tokens."""
-    return 1 << max(0, int(np.floor(np.log2(max(1.0, CENTROIDS_PER_ROOT * np.sqrt(tokens))))))
+    return max(1, int(CENTROIDS_PER_ROOT * np.sqrt(tokens)))
 
 
 def sample_count(tokens: int) -> int:

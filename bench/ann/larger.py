@@ -1,8 +1,9 @@
 """A collection of lists that is larger than the memory it may take: answers, speed, and bytes read from the disk.
 
-The store is filled first. Then a process whose private memory is limited to a quarter of the store (RLIMIT_DATA)
-searches it, after its file was put out of the page cache: it counts what the kernel reads for it, and compares answers
-with those of an exact scan over the vectors.
+The store is filled first. Then a process searches it that may take a quarter of the store beyond what Python and the
+kernels take: by a memory cgroup where one can be made, which counts the pages of the map too, else by RLIMIT_DATA, which
+does not. The first query checks all of it, piece by piece; the others are counted. Answers are compared with those of an
+exact scan over the vectors.
 
 Run: python bench/ann/larger.py --rows 400000 --json bench/results/ann/larger.json
 """
@@ -28,10 +29,12 @@ import gingham as gg
 
 QUERIES, K, SHARE = 300, 10, 4
 NPROBES = (4, 16, 64)
+CGROUP = Path("/sys/fs/cgroup/memory")
 
 
 def fill(folder: str, rows: int, codec: str) -> int:
     """Write the store and return its bytes."""
+    gg.warmup()
     data = clustered(rows)
     np.save(Path(folder) / "queries.npy", data.queries[:QUERIES])
     np.save(Path(folder) / "truth.npy", data.nearest(K)[:QUERIES])
@@ -61,32 +64,44 @@ def counters() -> dict[str, int]:
     return {"read": int(io["read_bytes"]), **{name: int(value.split()[0]) for name, value in status.items()}}
 
 
+def limited(limit: int) -> str:
+    """Put this process under a limit and say which."""
+    group = CGROUP / f"gingham-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(limit))
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        return f"cgroup, {limit} bytes"
+    except OSError:
+        status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        most = 1024 * int(status["VmData"].split()[0]) + limit
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        return f"RLIMIT_DATA, {most} bytes"
+
+
 def search(folder: str, limit: int) -> dict[str, Any]:
     """Search under the limit and say what it took."""
     gg.warmup()
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     queries, truth = np.load(Path(folder) / "queries.npy"), np.load(Path(folder) / "truth.npy")
-    out: dict[str, Any] = {}
-    for nprobe in NPROBES:
-        forget(folder)
-        with gg.open(Path(folder) / "db", mode="r") as db:
-            docs = db["docs"]
+    out: dict[str, Any] = {"limit": limited(limit)}
+    forget(folder)
+    with gg.open(Path(folder) / "db", mode="r") as db:
+        docs = db["docs"]
+        started = time.perf_counter()
+        docs.search(queries[0], k=K)
+        out["seconds of the first query, which checks all"] = round(time.perf_counter() - started, 2)
+        for nprobe in NPROBES:
             before = counters()
             started = time.perf_counter()
             found = [docs.search(query, k=K, nprobe=nprobe).ids for query in queries]
-            cold = time.perf_counter() - started
+            seconds = time.perf_counter() - started
             after = counters()
-            started = time.perf_counter()
-            for query in queries:
-                docs.search(query, k=K, nprobe=nprobe)
-            warm = time.perf_counter() - started
-        recall = float(np.mean([len(set(a) & set(b.tolist())) / K for a, b in zip(found, truth, strict=True)]))
-        out[str(nprobe)] = {
-            "recall": round(recall, 4), "queries/s from the disk": round(len(queries) / cold),
-            "queries/s from memory": round(len(queries) / warm),
-            "kilobytes read a query": round((after["read"] - before["read"]) / 1024 / len(queries)),
-            "MiB mapped and read": after["RssFile"] // 1024, "MiB private": after["RssAnon"] // 1024,
-        }  # fmt: skip
+            recall = float(np.mean([len(set(a) & set(b.tolist())) / K for a, b in zip(found, truth, strict=True)]))
+            out[f"nprobe {nprobe}"] = {
+                "recall": round(recall, 4), "queries/s": round(len(queries) / seconds),
+                "kilobytes read a query": round((after["read"] - before["read"]) / 1024 / len(queries)),
+                "MiB mapped": after["RssFile"] // 1024, "MiB private": after["RssAnon"] // 1024,
+            }  # fmt: skip
     return out
 
 
@@ -106,13 +121,13 @@ def main() -> None:
         nbytes = fill(folder, options.rows, options.codec)
         limit = nbytes // SHARE
         done = subprocess.run(
-            [sys.executable, __file__, "--search", folder, str(limit)], capture_output=True, text=True, check=True
+            [sys.executable, __file__, "--search", folder, str(limit)], stdout=subprocess.PIPE, text=True, check=True
         )
         about = {
             "bench": "ann larger than memory", "rows": options.rows, "codec": options.codec, "store bytes": nbytes,
-            "RLIMIT_DATA": limit,
+            "bytes allowed": limit,
         }  # fmt: skip
-        measure.report({**about, "by nprobe": json.loads(done.stdout)}, options.json)
+        measure.report({**about, "found": json.loads(done.stdout)}, options.json)
 
 
 if __name__ == "__main__":

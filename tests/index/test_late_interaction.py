@@ -49,7 +49,7 @@ def test_floats_find_what_brute_force_finds(metric: str) -> None:
     assert alone[1].tolist() == rows[:1].tolist()
 
 
-@pytest.mark.parametrize(("codec", "share"), [("Residual4", 0.93), ("Residual2", 0.75)])
+@pytest.mark.parametrize(("codec", "share"), [("Residual4", 0.88), ("Residual2", 0.75)])
 def test_codes_find_most_of_what_floats_find(codec: str, share: float) -> None:
     given, queries = documents(800), documents(30, 7)
     index = gg.index.LateInteraction(DIM, codec=codec)
@@ -181,5 +181,5 @@ def test_codes_decode_to_the_nearest_weights_around_the_centroid(dim: int, n: in
     np.testing.assert_array_equal(again.encode(tokens)[1], codes)
 
 
-def test_centroids_are_a_power_of_two_that_grows_with_the_root_of_the_tokens() -> None:
-    assert [centroid_count(n) for n in (0, 1, 100, 10_000, 1_000_000)] == [1, 16, 128, 1024, 8192]
+def test_centroids_grow_with_the_root_of_the_tokens() -> None:
+    assert [centroid_count(n) for n in (0, 1, 100, 10_000, 1_000_000)] == [1, 4, 40, 400, 4000]
