@@ -3,7 +3,7 @@ PYTHON := $(shell for p in python3.11 python3; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check bench gpu-check soak links clean
+.PHONY: run test check bench gpu-check soak links proto clean
 
 run: .venv/.run            ## install and run the demo on real text
 	@$(BIN)/gingham demo
@@ -47,6 +47,16 @@ links:
 	@rm -rf .links && mkdir -p .links/gingham
 	@for f in engine/*; do ln -s ../../$$f .links/gingham/; done
 	@for d in index codecs server clients; do test ! -d $$d || ln -s ../../$$d .links/gingham/$$d; done
+
+# Stubs run on the protobuf of their generator and the next major one, never an older one: so the generator is an old
+# one, in an environment of its own. The path gingham/server/proto makes their imports absolute.
+proto: | $(BIN)/python     ## generate the stubs of the gRPC interface
+	@test -d .venv/proto || $(BIN)/python -m venv .venv/proto
+	@.venv/proto/bin/python -m pip install -q --disable-pip-version-check grpcio-tools==1.72.1 setuptools
+	@rm -rf build/proto && mkdir -p build/proto
+	@.venv/proto/bin/python -m grpc_tools.protoc -Igingham/server/proto=server/proto/gingham/v1 --python_out=build/proto \
+	  --grpc_python_out=build/proto --pyi_out=build/proto gingham/server/proto/gingham.proto
+	@cp build/proto/gingham/server/proto/gingham_pb2* server/proto/
 
 clean:
 	@rm -rf .venv .links build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gingham.connect import restore as restore
     from gingham.database import Database as Database
     from gingham.database import Snapshot as Snapshot
+    from gingham.embed.hyde import hyde as hyde
     from gingham.errors import GinghamError as GinghamError
     from gingham.evaluation import Comparison as Comparison
     from gingham.evaluation import compare as compare
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from gingham.index.warmup import warmup as warmup
     from gingham.parallel import set_threads as set_threads
     from gingham.query.ast import F as F
+    from gingham.query.expansion import fuse_queries as fuse_queries
+    from gingham.query.expansion import step_back as step_back
     from gingham.query.hits import BatchHits as BatchHits
     from gingham.query.hits import Hit as Hit
     from gingham.query.hits import Hits as Hits
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from gingham.schema import Text as Text
     from gingham.schema import Timestamp as Timestamp
     from gingham.schema import Tokens as Tokens
+    from gingham.storage.answers import HydeCache as HydeCache
     from gingham.transaction import Transaction as Transaction
     from gingham.types import WriteResult as WriteResult
 
@@ -64,6 +68,10 @@ _EXPORTS = {
     "match": "gingham.query.nodes",
     "like": "gingham.query.nodes",
     "fuse": "gingham.query.nodes",
+    "fuse_queries": "gingham.query.expansion",
+    "hyde": "gingham.embed.hyde",
+    "HydeCache": "gingham.storage.answers",
+    "step_back": "gingham.query.expansion",
     "RRF": "gingham.query.nodes",
     "MinMax": "gingham.query.nodes",
     "DBSF": "gingham.query.nodes",

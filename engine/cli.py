@@ -435,6 +435,18 @@ def restore(
 
 
 @app.command()
+def serve(
+    db: PathArgument,
+    listen: Annotated[str, typer.Option(help="HOST:PORT on this machine; port 0 takes a free one.")] = "127.0.0.1:7443",
+    workers: Annotated[int, typer.Option(help="Calls that run at once.")] = 8,
+) -> None:
+    """Serve a database over gRPC until SIGTERM or Ctrl-C; only this machine reaches it."""
+    from gingham.connect import serve as serve_database
+
+    serve_database(db, listen=listen, max_workers=workers, ready=lambda at: typer.echo(f"serving grpc://{at}"))
+
+
+@app.command()
 def warmup(as_json: JsonOption = False) -> None:
     """Compile all kernels now, so that no first query waits: for images and installations."""
     from gingham.index.warmup import KERNEL_MODULES

@@ -25,6 +25,7 @@
     ├ DeadlineExceeded (TimeoutError)    DEADLINE_EXCEEDED
     ├ Cancelled                          CANCELLED
     ├ EmbedderFailed                     INTERNAL
+    ├ LLMFailed                          INTERNAL
     ├ ResourceExhausted                  RESOURCE_EXHAUSTED
     │ └ StoreFull
     └ MissingExtra (ImportError)         UNIMPLEMENTED
@@ -172,6 +173,12 @@ class Cancelled(GinghamError):
 
 class EmbedderFailed(GinghamError):
     """An embedder raised, or made something else than finite vectors of its width; the cause is kept."""
+
+    grpc_code = "INTERNAL"
+
+
+class LLMFailed(GinghamError):
+    """A language model raised, took too long, or wrote something else than texts; the cause is kept."""
 
     grpc_code = "INTERNAL"
 

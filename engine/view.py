@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from gingham.deadline import within
+from gingham.embed.hyde import Written
 from gingham.embed.rows import embed_queries
 from gingham.errors import InvalidArgument, NotReady
 from gingham.query import read, select
 from gingham.query.bind import bind
 from gingham.query.effort import Effort
+from gingham.query.expansion import answered, answered_queries
 from gingham.query.export import write_parquet
 from gingham.query.nodes import Query
 from gingham.query.recall import RecallReport, measure_recall
@@ -260,7 +263,7 @@ class CollectionView:
         timeout : seconds after which the call gives up
         """
         limit = None if limit is None else whole("facets(limit=)", limit, 0)
-        with within(timeout), self._reader.session() as session:
+        with within(timeout), nullcontext(answered_queries(query)) as query, self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             node = bind(where, record.schema)
             rows = None if query is None else query_rows(session, record, query, where=node, queries_of=self._vectors)
@@ -288,10 +291,10 @@ class CollectionView:
 
         Parameters
         ----------
-        query : one vector of shape (dim,) or a batch of shape (n_queries, dim); a text or a list of texts, which
-            the embedder turns into vectors, and which BM25 searches for where there is none or ``using`` names a
-            text field; a sparse vector or a list of them where ``using`` names a sparse field; tokens of shape (n, dim)
-            or a list of such where it names a token field
+        query : one vector of shape (dim,) or a batch of shape (n_queries, dim); a text, a list of texts or
+            :func:`gingham.hyde`, which the embedder turns into vectors, and which BM25 searches for where there is none
+            or ``using`` names a text field; a sparse vector or a list of them where ``using`` names a sparse field;
+            tokens of shape (n, dim) or a list of such where it names a token field
         k : hits per query; None returns all rows that reach ``radius``
         where : filter, applied before rows are scored
         using : field to search; may be left out where there is one
@@ -325,12 +328,12 @@ class CollectionView:
         effort = Effort(
             exact=exact, oversample=oversample, ef_search=ef_search, nprobe=nprobe, target_recall=target_recall
         )
-        with within(timeout), self._reader.session() as session:
+        with within(timeout), nullcontext(answered(query)) as query, self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             name, kind, queries, single = self._query_of(record, query, using)
-            request = Request(
-                name, kind, queries, k, bind(where, record.schema), radius, effort, read.payload(record, fields)
-            )
+            condition, names = bind(where, record.schema), read.payload(record, fields)
+            remarks = query.remarks if isinstance(query, Written) else ()
+            request = Request(name, kind, queries, k, condition, radius, effort, names, remarks)
             results = search(session, record, request)
         return results[0] if single else results
 
@@ -363,16 +366,16 @@ class CollectionView:
         """
         from gingham.query.hits import BatchHits
 
-        with within(timeout), self._reader.session() as session:
+        with within(timeout), nullcontext(answered_queries(query)) as asked, self._reader.session() as session:
             record = session.collection_by_id(self._cid)
             node, names = bind(where, record.schema), read.payload(record, fields)
 
             def run(one: Query) -> Hits:
                 return run_query(session, record, one, where=node, fields=names, queries_of=self._vectors)
 
-            if isinstance(query, Query):
-                return run(query)
-            several = list(query) if isinstance(query, Iterable) and not isinstance(query, (str, bytes)) else [query]
+            if isinstance(asked, Query):
+                return run(asked)
+            several = asked if isinstance(asked, list) else [asked]
             for one in several:
                 if not isinstance(one, Query):
                     raise InvalidArgument(f"query() expects near(), match(), fuse() and the like, found {one!r:.80}")
@@ -386,6 +389,11 @@ class CollectionView:
         schema = record.schema
         if using is not None:
             check_named(using)
+        if isinstance(query, Written):
+            if self._embedder is not None and not isinstance(schema.fields.get(using or ""), Text):
+                name, dense = schema.vector(using)
+                return name, dense, self._vectors(query, dense), True
+            query = query.words
         texts = [query] if isinstance(query, str) else query
         if isinstance(schema.fields.get(using or ""), Text) and not _all_texts(texts):
             raise InvalidArgument(f"search(using={using!r}) expects a text or a list of texts, found {query!r:.80}")
@@ -418,7 +426,7 @@ class CollectionView:
         from gingham.rows import query_matrix
 
         texts = [query] if isinstance(query, str) else query
-        if not _all_texts(texts):
+        if not (isinstance(texts, Written) or _all_texts(texts)):
             return query_matrix(query, dense)[0]
         if self._embedder is None:
             raise NotReady(

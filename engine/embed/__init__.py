@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from gingham.embed.hashing import HashingEmbedder
+from gingham.embed.hyde import Hyde, expand
+from gingham.embed.llm import LLM, CallableLLM, OpenAILLM
 from gingham.embed.protocol import Embedder
 from gingham.embed.sentence_transformers import SentenceTransformerEmbedder
 
-__all__ = ["Embedder", "HashingEmbedder", "SentenceTransformerEmbedder"]
+__all__ = [
+    "CallableLLM",
+    "Embedder",
+    "HashingEmbedder",
+    "Hyde",
+    "LLM",
+    "OpenAILLM",
+    "SentenceTransformerEmbedder",
+    "expand",
+]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gingham.embed.hyde import Written, expand
 from gingham.embed.protocol import embed
 from gingham.errors import DimensionMismatch
 from gingham.types import RowBatch
@@ -69,10 +70,12 @@ def changed_sources(changes: RowBatch, schema: Schema, embedder: Embedder | None
     return tuple(names)
 
 
-def embed_queries(embedder: Embedder, texts: list[str], dense: Dense) -> Array:
-    """Vectors of query texts, float32 (n, dim)."""
+def embed_queries(embedder: Embedder, texts: list[str] | Written, dense: Dense) -> Array:
+    """Vectors of query texts, float32 (n, dim); one of a text with passages."""
     if embedder.dim != dense.dim:
         raise DimensionMismatch(
             f"the embedder {embedder.name!r} makes {embedder.dim} dimensions, the field has {dense.dim}"
         )
+    if isinstance(texts, Written):
+        return expand(texts, embedder, metric=dense.metric).reshape(1, -1)
     return np.ascontiguousarray(embed(embedder, texts, queries=True), np.float32)

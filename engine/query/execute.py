@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gingham.codecs.maxsim import QueryTokens
+from gingham.embed.hyde import Written
 from gingham.errors import InvalidArgument, NotFound, SchemaMismatch
 from gingham.query import inverted, nodes
 from gingham.query.ast import And
@@ -139,6 +140,11 @@ class Execution:
                 return self._limited(node, want)
         raise InvalidArgument(f"a query expects near(), match(), sparse(), like() or fuse(), found {node!r:.80}")
 
+    def _remark(self, source: object) -> None:
+        """Remember once what a language model failed to add."""
+        if isinstance(source, (Written, nodes.Fuse)):
+            self.remarks += [remark for remark in source.remarks if remark not in self.remarks]
+
     def _chosen(self) -> list[Candidates]:
         if self._where not in self._candidates:
             with self._trace.step("select") as step:
@@ -153,6 +159,7 @@ class Execution:
         if isinstance(self._record.schema.vectors.get(node.field or ""), Tokens):
             return self._near_tokens(node, want)
         name, dense = self._record.schema.vector(node.field)
+        self._remark(node.query)
         queries = self._queries_of(node.query, dense)
         if len(queries) != 1:
             raise InvalidArgument(f"near() expects one vector, found {len(queries)}; give query() a list of queries")
@@ -207,10 +214,13 @@ class Execution:
         if node.operator == "phrase":
             inverted.check_phrase(name, kind)
         k = _depth(node.k, want)
+        self._remark(node.text)
+        text = node.text.words if isinstance(node.text, Written) else node.text
+        assert isinstance(text, str)
         chosen = self._chosen()
         with self._trace.step("match") as step:
             sources = inverted.sources_of(self._session, self._session.parts(self._record), chosen, name, kind)
-            terms = inverted.text_terms(node.text, kind, node.operator, sources)
+            terms = inverted.text_terms(text, kind, node.operator, sources)
             self._searched.setdefault(name, []).append(terms)
             step.rows = inverted.visited(sources, [terms])
             step.detail = f"BM25 of {node.operator} of {len(terms.clauses)} words in {name!r}, {len(sources)} parts"
@@ -262,6 +272,7 @@ class Execution:
         return Ranked(scores, rows, whole or (k is not None and k == node.k))
 
     def _fuse(self, node: nodes.Fuse, want: int | None) -> Ranked:
+        self._remark(node)
         with self._trace.step("fuse") as step:
             depth = None if want is None else max(want, FUSION_DEPTH)
             branches = [self.run(branch, _leaf_depth(branch, depth)) for branch in node.branches]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from gingham.embed.hyde import Hyde
 from gingham.errors import InvalidArgument
 from gingham.query.effort import Effort
 from gingham.query.values import value_node
@@ -17,6 +18,7 @@ from gingham.types import encode_id, finite, is_id, least_score, whole
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gingham.embed.hyde import Written
     from gingham.query.bind import Where
     from gingham.query.values import Arithmetic, ValueNode
     from gingham.types import UserId
@@ -95,7 +97,7 @@ class Match(Query):
     """Rows with the words of a text; see :func:`match`."""
 
     field: str | None
-    text: str
+    text: str | Hyde | Written
     operator: MatchOperator
     k: int | None
 
@@ -179,10 +181,16 @@ Fusion = RRF | MinMax | DBSF
 
 @dataclass(frozen=True, eq=False)
 class Fuse(Query):
-    """Several queries in one list; see :func:`fuse`."""
+    """Several queries in one list; see :func:`fuse`.
+
+    Attributes
+    ----------
+    remarks : what the hits should say of how the branches came about
+    """
 
     branches: tuple[Query, ...]
     by: Fusion
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +284,8 @@ def near(
     Parameters
     ----------
     field : dense vector field, or token field; None where there is one dense vector
-    query : one vector of shape (dim,), or text where the collection has an embedder; tokens of shape (n, dim)
+    query : one vector of shape (dim,), or text or :func:`gingham.hyde` where the collection has an embedder; tokens of
+        shape (n, dim)
     k : rows found at most; by default what the steps above ask for
     radius : smallest score found
     exact : scan the vectors even where they have codes
@@ -301,22 +310,26 @@ def maxsim(field: str | None, query: Any) -> MaxSim:
     return MaxSim(field, query)
 
 
-def match(field: str | None, text: str, *, op: MatchOperator = "any", k: int | None = None) -> Match:
+def match(field: str | None, text: str | Hyde, *, op: MatchOperator = "any", k: int | None = None) -> Match:
     """Rows that have words of a text, scored by BM25.
 
     Parameters
     ----------
     field : text field with ``bm25=True``; None where there is one
-    text : words, analyzed like the field
+    text : words, analyzed like the field; :func:`gingham.hyde` adds those of its passages, for ``"any"``
     op : ``"any"`` word (default), ``"all"`` words, the words as a ``"phrase"`` (needs ``positions=True``),
         the last word as the ``"prefix"`` of a word, or words that are written ``"fuzzy"``: with up to 1 edit
         from 3 letters on and up to 2 from 6 on, for the first 32 words
     k : rows found at most; by default what the steps above ask for
     """
-    if not isinstance(text, str):
+    if not isinstance(text, (str, Hyde)):
         raise InvalidArgument(f"match() expects text, found {type(text).__name__} {text!r:.60}")
     if op not in MATCH_OPERATORS:
         raise InvalidArgument(f"match(op=) expects one of {', '.join(MATCH_OPERATORS)}, found {op!r}")
+    if isinstance(text, Hyde) and op != "any":
+        raise InvalidArgument(
+            f"match(field, hyde()) expects op='any', found {op!r}; few rows have all words of its passages"
+        )
     return Match(field, text, op, _count("match(k=)", k))
 
 

@@ -49,6 +49,7 @@ class Request:
     radius : smallest score returned, or None
     effort : how hard a dense vector is looked for
     fields : payload columns returned
+    remarks : what the hits should say of how the queries came about
     """
 
     name: str
@@ -59,6 +60,7 @@ class Request:
     radius: float | None
     effort: Effort
     fields: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def search(session: Session, record: CollectionRecord, request: Request) -> BatchHits:
@@ -91,6 +93,8 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
         filtered = None if request.where is None else eligible
         asked = _Asked(k, record.rows, filtered, request.radius, lacking)
         whys = [asked.why(len(rows)) for _, rows in found]
+    if request.remarks:
+        whys = [_remarked(why, request.remarks) for why in whys]
     return _collect(session, record, found, request.fields, whys, highlighters, trace)
 
 
@@ -165,9 +169,13 @@ def run_query(
     asked = _Asked(limit, record.rows, eligible, lacking=execution.lacking() if short else {})
     why = asked.why(len(result.rows))
     if execution.remarks:
-        why = Completeness(why.complete, "; ".join([*execution.remarks, *([why.why] if why.why else [])]))
+        why = _remarked(why, execution.remarks)
     found = [(result.scores, result.rows)]
     return _collect(session, record, found, fields, [why], [execution.highlighters], trace)[0]
+
+
+def _remarked(why: Completeness, remarks: Sequence[str]) -> Completeness:
+    return Completeness(why.complete, "; ".join([*remarks, *([why.why] if why.why else [])]))
 
 
 def query_rows(

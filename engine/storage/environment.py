@@ -1,6 +1,6 @@
 """One LMDB environment: the mapped file of one generation.
 
-Only this module opens LMDB. Every process maps far more than the file holds (the map is sparse), so the
+Only this module opens the LMDB of a store. Every process maps far more than the file holds (the map is sparse), so the
 map is never resized while a snapshot lives: resizing under a reader would move the views it computes on.
 """
 
