@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gingham.query.nodes import RRF as RRF
     from gingham.query.nodes import MinMax as MinMax
     from gingham.query.nodes import Query as Query
+    from gingham.query.nodes import cross_encoder as cross_encoder
     from gingham.query.nodes import fuse as fuse
     from gingham.query.nodes import like as like
     from gingham.query.nodes import match as match
@@ -65,6 +66,7 @@ _EXPORTS = {
     "sparse": "gingham.query.nodes",
     "near": "gingham.query.nodes",
     "maxsim": "gingham.query.nodes",
+    "cross_encoder": "gingham.query.nodes",
     "match": "gingham.query.nodes",
     "like": "gingham.query.nodes",
     "fuse": "gingham.query.nodes",

@@ -10,7 +10,7 @@ import pytest
 from tests.test_collection_graphs import overwrite
 
 import gingham as gg
-from gingham.errors import DimensionMismatch, InvalidArgument, SchemaMismatch
+from gingham.errors import DimensionMismatch, EmbedderFailed, InvalidArgument, SchemaMismatch
 from gingham.index import token_search
 from gingham.storage import rewrite, token_codes, writes
 
@@ -205,6 +205,48 @@ def test_tokens_survive_reopening_merging_backup_and_parquet(tmp_path: Path) -> 
         docs = db.create_collection("docs", fields={"year": gg.Int(), "body": gg.Text()}, vectors={"t": gg.Tokens(DIM)})
         docs.upsert(tmp_path / "rows.parquet")
         assert docs.search(query, using="t", k=4).ids == [1000, *expected(query, given, 3)]
+
+
+# models that read query and text ------------------------------------------------------------------------------
+
+
+def test_a_cross_encoder_orders_what_was_found(db: gg.Database) -> None:
+    docs = db.create_collection("docs", fields={"body": gg.Text(bm25=True), "n": gg.Int()}, vectors={"v": gg.Dense(2)})
+    bodies = ["cat " * i for i in range(1, 60)]
+    docs.upsert(ids=list(range(59)), fields={"body": bodies, "n": list(range(59))})
+    asked: list[int] = []
+
+    def longest(pairs: list[tuple[str, str]]) -> list[float]:
+        asked.append(len(pairs))
+        assert all(query == "cat" for query, _ in pairs)
+        return [float(len(text)) for _, text in pairs]
+
+    hits = docs.query(gg.match("body", "cat").rerank(gg.cross_encoder("body", "cat", model=longest), k=59).limit(3))
+    assert hits.ids == [58, 57, 56]
+    assert sum(asked) == 59
+    assert max(asked) <= 32
+    assert "rerank" in str(hits.explain())
+
+    class Model:
+        predict = staticmethod(longest)
+
+    assert docs.query(gg.match("body", "cat").rerank(gg.cross_encoder("body", "cat", model=Model())).limit(1)).ids == [
+        58
+    ]
+    docs.upsert(ids=["none"], vectors={"v": [[1, 1]]})
+    assert docs.query(gg.near("v", [1, 1]).rerank(gg.cross_encoder("body", "cat", model=longest))).ids == []
+
+    def raising(pairs: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    for bad in (raising, lambda pairs: [1.0], lambda pairs: [float("nan")] * len(pairs), lambda pairs: "x"):
+        with pytest.raises(EmbedderFailed, match="cross_encoder"):
+            docs.query(gg.match("body", "cat").rerank(gg.cross_encoder("body", "cat", model=bad)))
+    with pytest.raises(SchemaMismatch, match="field of texts"):
+        docs.query(gg.match("body", "cat").rerank(gg.cross_encoder("n", "cat", model=longest)))
+    for wrong in ({"query": 3, "model": longest}, {"query": "x", "model": 3}):
+        with pytest.raises(InvalidArgument, match="cross_encoder"):
+            gg.cross_encoder("body", **wrong)  # type: ignore[arg-type]
 
 
 # codes -----------------------------------------------------------------------------------------------------

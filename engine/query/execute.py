@@ -24,11 +24,12 @@ from gingham.query.fetch import fetch
 from gingham.query.fusion import diversify, fuse_lists, keep_per_group, ranked
 from gingham.query.near import NearSearch, without_vector
 from gingham.query.read import read_vectors
+from gingham.query.rerank import cross_encoded
 from gingham.query.select import candidates
 from gingham.query.tokens import how_tokens, maxsim_scores, search_tokens
 from gingham.query.values import bind_value, evaluate_value
 from gingham.query.values import fields_of as value_fields
-from gingham.schema import Sparse, Text, Tokens
+from gingham.schema import Keyword, Sparse, Text, Tokens
 from gingham.sparse_vectors import sparse_query
 from gingham.storage.writes import find_rows
 from gingham.token_vectors import tokens_query
@@ -196,17 +197,28 @@ class Execution:
             return Ranked(scores, rows, _exhausted(len(rows), k, node.k))
 
     def _reranked(self, node: nodes.Reranked, want: int | None) -> Ranked:
-        name, kind = self._record.schema.tokens(node.by.field)
-        query = QueryTokens(tokens_query(node.by.query, kind))
-        with self._trace.step("rerank", f"MaxSim of {len(query.tokens)} tokens and those of {name!r}") as step:
+        by = node.by
+        if isinstance(by, nodes.MaxSim):
+            name, kind = self._record.schema.tokens(by.field)
+            query = QueryTokens(tokens_query(by.query, kind))
+            detail = f"MaxSim of {len(query.tokens)} tokens and those of {name!r}"
+        else:
+            name, text = by.field, self._record.schema.field(by.field)
+            if not isinstance(text, (Text, Keyword)) or getattr(text, "many", False):
+                raise SchemaMismatch(f"cross_encoder() expects a field of texts, found {name!r}, which is {text}")
+            detail = f"{type(by.model).__name__} on {name!r}"
+        with self._trace.step("rerank", detail) as step:
             child = self.run(node.child, node.k)
             found = child.rows[: node.k]
             step.rows = len(found)
             _, table = fetch(self._session, self._record, found.astype(np.uint64), (name,))
-            scores = maxsim_scores(table[name].combine_chunks(), kind, query)
+            column = table[name].combine_chunks()
+            if isinstance(by, nodes.MaxSim):
+                scores = maxsim_scores(column, kind, query)
+            else:
+                scores = cross_encoded(by, column.to_pylist())
             keep = scores > -np.inf
-            scores, rows = ranked(scores[keep], found[keep])
-            return Ranked(scores, rows, True)
+            return Ranked(*ranked(scores[keep], found[keep]), True)
 
     def _match(self, node: nodes.Match, want: int | None) -> Ranked:
         name, kind = self._record.schema.searchable(node.field, Text)

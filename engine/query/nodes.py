@@ -57,15 +57,18 @@ class Query:
             raise InvalidArgument(f"diversify() expects a number from 0 to 1, found {diversity!r}")
         return Diversified(self, share, using, _count("diversify(candidates=)", candidates))
 
-    def rerank(self, by: MaxSim, *, k: int = 100) -> Reranked:
-        """Score the best rows anew, as with :func:`maxsim`; rows without what they are scored by are left out.
+    def rerank(self, by: MaxSim | CrossEncoder, *, k: int = 100) -> Reranked:
+        """Score the best rows anew by :func:`maxsim` or :func:`cross_encoder`; rows without what they are scored by are
+        left out.
 
         Parameters
         ----------
         k : rows to score, the best of what stands before
         """
-        if not isinstance(by, MaxSim):
-            raise InvalidArgument(f"rerank() expects maxsim(field, tokens), found {by!r:.60}")
+        if not isinstance(by, (MaxSim, CrossEncoder)):
+            raise InvalidArgument(
+                f"rerank() expects maxsim(field, tokens) or cross_encoder(field, text, model=), found {by!r:.60}"
+            )
         return Reranked(self, by, whole("rerank(k=)", k))
 
     def group(self, field: str, *, per: int = 1) -> Grouped:
@@ -228,11 +231,20 @@ class MaxSim:
 
 
 @dataclass(frozen=True, eq=False)
+class CrossEncoder:
+    """What a row is scored by: a model that reads query and text together; see :func:`cross_encoder`."""
+
+    field: str
+    query: str
+    model: Any
+
+
+@dataclass(frozen=True, eq=False)
 class Reranked(Query):
     """A query whose best rows are scored anew."""
 
     child: Query
-    by: MaxSim
+    by: MaxSim | CrossEncoder
     k: int
 
 
@@ -308,6 +320,25 @@ def maxsim(field: str | None, query: Any) -> MaxSim:
     query : tokens of shape (n, dim)
     """
     return MaxSim(field, query)
+
+
+def cross_encoder(field: str, query: str, *, model: Any) -> CrossEncoder:
+    """What :meth:`Query.rerank` scores rows by: a model that reads the query and a text together.
+
+    Parameters
+    ----------
+    field : text or keyword field
+    query : text
+    model : takes a list of pairs (query, text) and gives a score for each, greater being better: a callable, or an
+        object with such a ``predict``, as the CrossEncoder of sentence-transformers is
+    """
+    if not isinstance(query, str):
+        raise InvalidArgument(f"cross_encoder(query) expects text, found {type(query).__name__} {query!r:.60}")
+    if not callable(getattr(model, "predict", model)):
+        raise InvalidArgument(
+            f"cross_encoder(model=) expects a callable or an object with predict, found {model!r:.60}"
+        )
+    return CrossEncoder(field, query, model)
 
 
 def match(field: str | None, text: str | Hyde, *, op: MatchOperator = "any", k: int | None = None) -> Match:
