@@ -1,0 +1,216 @@
+"""Rows, filters and errors in the form in which they travel between a server and its clients.
+
+It knows neither gRPC nor the messages of it, so that both sides share it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from gingham import errors
+from gingham.columns import field_column, vector_column
+from gingham.errors import GinghamError, InvalidArgument
+from gingham.query.ast import from_json, to_json
+from gingham.query.bind import filter_node
+from gingham.schema import Json, Tokens
+from gingham.sparse_vectors import sparse_column, sparse_dict
+from gingham.storage.columns import vector_list
+from gingham.token_vectors import token_column, token_matrices
+from gingham.types import decode_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gingham.query.ast import Node
+    from gingham.query.bind import Where
+    from gingham.schema import Schema
+    from gingham.types import RowBatch, UserId
+
+Array = np.ndarray[Any, Any]
+Row = dict[str, Any]
+
+MOST_MESSAGE_CHARACTERS = 1500
+"""Of an error; the headers of an answer, where it travels, end at 8 KiB."""
+_ATTRIBUTES = ("pos", "hint", "pid", "durable_rows")
+_CLASSES: dict[str, type[GinghamError]] = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, GinghamError)
+}
+
+
+def pack_error(error: GinghamError) -> bytes:
+    """The sentence and the attributes of an error."""
+    found = {name: getattr(error, name) for name in _ATTRIBUTES if getattr(error, name, None)}
+    message = str(error)[:MOST_MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+    return msgspec.msgpack.encode({"message": message, **found})
+
+
+def unpack_error(name: str, packed: bytes) -> GinghamError:
+    """Invert :func:`pack_error`; a class that is not known here is the base class."""
+    found = msgspec.msgpack.decode(packed, type=dict[str, Any])
+    error = _CLASSES.get(name, GinghamError)(str(found.pop("message", "")))
+    for attribute in _ATTRIBUTES:
+        if attribute in found:
+            setattr(error, attribute, found[attribute])
+    return error
+
+
+def pack_filter(where: Where) -> str | None:
+    """A filter in any of its forms as JSON text; None is no filter."""
+    node = filter_node(where)
+    try:
+        return None if node is None else json.dumps(to_json(node))
+    except RecursionError:
+        raise InvalidArgument("a filter expects fewer nested conditions; use IN for many values") from None
+
+
+def unpack_filter(text: str) -> Node:
+    """Invert :func:`pack_filter`."""
+    try:
+        return from_json(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, GinghamError):
+            raise
+        raise InvalidArgument(f"a filter expects a tree as JSON text, found {text!r:.120}") from None
+
+
+def pack_batch(batch: RowBatch, *, leave_out_nulls: bool) -> bytes:
+    """Checked rows as an Arrow stream.
+
+    Parameters
+    ----------
+    leave_out_nulls : columns of nulls alone are left out: an insert fills them in, an update would not
+    """
+    columns = {name: _vectors_or_null(matrix) for name, matrix in batch.vectors.items()} | batch.fields
+    if leave_out_nulls:
+        columns = {name: column for name, column in columns.items() if column.null_count < len(column)}
+    return pack_table(pa.table({"id": pa.array(batch.ids, pa.binary()), **columns}))
+
+
+def pack_table(table: pa.Table) -> bytes:
+    """A table as an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def unpack_table(packed: bytes) -> pa.Table:
+    """Invert :func:`pack_table`; raises InvalidArgument unless every offset stays within the bytes."""
+    try:
+        with pa.ipc.open_stream(packed) as reader:
+            table = reader.read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidArgument(f"rows expect one Arrow IPC stream, found bytes that are none: {reason:.200}") from None
+    return table.combine_chunks()
+
+
+def unpack_batch(packed: bytes) -> tuple[list[UserId], dict[str, pa.Array]]:
+    """Ids and columns of an Arrow stream; raises InvalidArgument where it has no column of ids."""
+    table = unpack_table(packed)
+    names = table.column_names
+    if names.count("id") != 1 or len(set(names)) < len(names) or table.schema.field("id").type != pa.binary():
+        raise InvalidArgument(f"rows expect a binary column 'id' and others named once, found {table.schema.names}")
+    columns = {name: _whole(table[name]) for name in names}
+    return unpack_ids(columns.pop("id").to_pylist()), columns
+
+
+def unpack_ids(encoded: Sequence[bytes | None]) -> list[UserId]:
+    """Ids as the user gave them; raises InvalidArgument where bytes are no id."""
+    try:
+        return [decode_id(one or b"") for one in encoded]
+    except ValueError as error:
+        raise InvalidArgument(f"ids expect a tag and the value, found something else: {error}") from None
+
+
+def dicts_of(ids: Sequence[UserId], columns: Mapping[str, pa.Array], schema: Schema) -> list[Row]:
+    """Rows as dicts of what a user would write."""
+    values = {name: _values(column, schema, name) for name, column in columns.items()}
+    return [{"id": user_id, **{name: v[at] for name, v in values.items()}} for at, user_id in enumerate(ids)]
+
+
+def pack_rows(rows: Sequence[Row], ids: Sequence[bytes], schema: Schema) -> bytes:
+    """Rows that were read, as dicts of the same names, as an Arrow stream; ids are encoded."""
+    columns: dict[str, Any] = {"id": pa.array(ids, pa.binary())}
+    for name in rows[0] if rows else ():
+        if name != "id":
+            columns[name] = _column([row[name] for row in rows], schema, name)
+    return pack_table(pa.table(columns))
+
+
+def unpack_rows(packed: bytes, json_fields: Sequence[str]) -> list[Row]:
+    """Invert :func:`pack_rows` on the side that has no schema."""
+    ids, columns = unpack_batch(packed)
+    values = {}
+    for name, column in columns.items():
+        if pa.types.is_fixed_size_list(column.type):
+            values[name] = _dense_values(column)
+        elif pa.types.is_list(column.type) and pa.types.is_fixed_size_list(column.type.value_type):
+            values[name] = token_matrices(column, column.type.value_type.list_size)
+        elif _is_sparse(column.type):
+            values[name] = [sparse_dict(entries) for entries in column.to_pylist()]
+        else:
+            values[name] = column.to_pylist()
+            if name in json_fields:
+                values[name] = [None if text is None else json.loads(text) for text in values[name]]
+    return [{"id": user_id, **{name: v[at] for name, v in values.items()}} for at, user_id in enumerate(ids)]
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    found = column.combine_chunks()
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+def _vectors_or_null(matrix: Array) -> pa.Array:
+    """Vectors as a column, null where a row of NaN means that there is none."""
+    column = vector_list(matrix)
+    missing = np.isnan(matrix[:, 0]) if len(matrix) else np.zeros(0, np.bool_)
+    if not missing.any():
+        return column
+    return pa.FixedSizeListArray.from_arrays(column.values, matrix.shape[1], mask=pa.array(missing))
+
+
+def _column(values: list[Any], schema: Schema, name: str) -> pa.Array:
+    if name in schema.dense:
+        return _vectors_or_null(vector_column(name, values, schema.dense[name], len(values)))
+    kind = schema.vectors.get(name)
+    if isinstance(kind, Tokens):
+        return token_column(values, kind.dim)
+    if kind is not None:
+        return sparse_column(name, values, len(values))
+    return field_column(name, values, schema.fields[name], len(values))
+
+
+def _values(column: pa.Array, schema: Schema, name: str) -> list[Any]:
+    if pa.types.is_fixed_size_list(column.type):
+        return _dense_values(column)
+    if _is_sparse(column.type):
+        return [sparse_dict(entries) for entries in column.to_pylist()]
+    found: list[Any] = column.to_pylist()
+    if isinstance(schema.fields.get(name), Json):
+        try:
+            return [None if text is None else json.loads(text) for text in found]
+        except (ValueError, TypeError, RecursionError):
+            raise InvalidArgument(f"the JSON field {name!r} expects JSON text, found something else") from None
+    return found
+
+
+def _dense_values(column: pa.FixedSizeListArray) -> list[Any]:
+    width = column.type.list_size
+    numbers = column.values.slice(column.offset * width, len(column) * width).to_numpy(zero_copy_only=False)
+    matrix = numbers.reshape(len(column), width)
+    if not column.null_count:
+        return [vector.copy() for vector in matrix]
+    return [vector.copy() if ok else None for vector, ok in zip(matrix, column.is_valid().to_pylist(), strict=True)]
+
+
+def _is_sparse(kind: pa.DataType) -> bool:
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
+        return False
+    return {"index", "weight"} == {kind.value_type.field(at).name for at in range(kind.value_type.num_fields)}
