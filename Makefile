@@ -57,6 +57,7 @@ proto: | $(BIN)/python     ## generate the stubs of the gRPC interface
 	@.venv/proto/bin/python -m grpc_tools.protoc -Igingham/server/proto=server/proto/gingham/v1 --python_out=build/proto \
 	  --grpc_python_out=build/proto --pyi_out=build/proto gingham/server/proto/gingham.proto
 	@cp build/proto/gingham/server/proto/gingham_pb2* server/proto/
+	@rm -rf build/proto
 
 clean:
 	@rm -rf .venv .links build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Bits = Literal[2, 4]
 
 CENTROIDS_PER_ROOT = 4
-"""Centroids: 4 sqrt(tokens), a quarter of ColBERTv2's: a query is multiplied with each, and codes make up for the rest."""
+"""Centroids: 4 sqrt(tokens), a quarter of ColBERTv2's: a query is multiplied with each, and codes make up for it."""
 SAMPLE_PER_CENTROID, ITERATIONS = 32, 4
 HELD_OUT = 50_000
 """Tokens that quantiles are taken of."""

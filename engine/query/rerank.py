@@ -39,7 +39,7 @@ def cross_encoded(by: CrossEncoder, texts: Sequence[str | None]) -> Array:
             raise
         except Exception as error:
             raise EmbedderFailed(
-                f"the model of cross_encoder() expects {len(some)} pairs to score, found {type(error).__name__}: {error}"
+                f"the model of cross_encoder() expects pairs of texts, found {type(error).__name__}: {error}"
             ) from error
         if found.shape != (len(some),) or not np.isfinite(found).all():
             raise EmbedderFailed(

@@ -1,0 +1,1 @@
+"""The gRPC server: translates requests, calls the database, translates what it returns."""

@@ -1,0 +1,144 @@
+"""Messages of gRPC from and to the values of the database."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from gingham.errors import InvalidArgument, NotReady
+from gingham.query.hits import BatchHits
+from gingham.schema import Schema, Sparse, Tokens
+from gingham.server.proto import gingham_pb2 as pb
+from gingham.types import encode_id
+from gingham.wire import dicts_of, pack_table, unpack_batch, unpack_filter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gingham import types
+    from gingham.query.explain import Step
+    from gingham.query.hits import Hits
+    from gingham.query.stats import CollectionStats
+
+DTYPES = {pb.DTYPE_FLOAT16: "<f2", pb.DTYPE_FLOAT32: "<f4", pb.DTYPE_FLOAT64: "<f8"}
+
+
+def array_of(message: pb.Array) -> np.ndarray[Any, Any]:
+    """Numbers of a message; raises InvalidArgument where bytes, type and shape do not fit each other."""
+    shape = tuple(message.shape)
+    if message.dtype not in DTYPES or len(shape) not in (1, 2):
+        raise InvalidArgument(
+            f"an array expects a dtype from 1 to 3 and a shape of one or two axes, found {message.dtype} and {shape}"
+        )
+    dtype = np.dtype(DTYPES[message.dtype])
+    size = dtype.itemsize
+    for axis in shape:
+        size *= axis
+    if size != len(message.data):
+        raise InvalidArgument(f"an array of shape {shape} and {dtype} expects {size} bytes, found {len(message.data)}")
+    return np.frombuffer(message.data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def filter_of(message: pb.Filter) -> Any:
+    """A filter for ``where=``; an empty message is no filter."""
+    form = message.WhichOneof("form")
+    return None if form is None else message.expression if form == "expression" else unpack_filter(message.json)
+
+
+def schema_of(packed: bytes) -> Schema:
+    """A schema of msgpack; raises InvalidArgument where it is none."""
+    try:
+        return msgspec.msgpack.decode(packed, type=Schema)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidArgument(f"a schema expects a msgpack map of fields and vectors, found another: {error}") from None
+
+
+def names_of(message: Any) -> list[str] | None:
+    """Names of the optional ``fields`` of a request, None where they are absent."""
+    return list(message.fields.values) if message.HasField("fields") else None
+
+
+def columns_of(packed: bytes, schema: Schema) -> dict[str, Any]:
+    """Arguments ``ids``, ``vectors`` and ``fields`` of rows."""
+    ids, columns = unpack_batch(packed)
+    for name in columns:
+        if isinstance(schema.vectors.get(name), Tokens):
+            raise NotReady(
+                f"rows over gRPC expect no token vectors yet, found {name!r}; write them where the folder is"
+            )
+    vectors = {name: column for name, column in columns.items() if name in schema.vectors}
+    fields = {name: column for name, column in columns.items() if name not in vectors}
+    return {"ids": ids, "vectors": vectors, "fields": fields}
+
+
+def changes_of(batches: Sequence[bytes], schema: Schema) -> dict[str, Any]:
+    """Arguments of an update: columns of one batch, or rows of several, which change in one commit."""
+    found = [columns_of(packed, schema) for packed in batches]
+    if len(found) == 1:
+        return found[0]
+    return {"rows": [row for one in found for row in dicts_of(one["ids"], one["vectors"] | one["fields"], schema)]}
+
+
+def written(result: types.WriteResult) -> pb.WriteResult:
+    """What a write did."""
+    return pb.WriteResult(**asdict(result))
+
+
+def stats_message(stats: CollectionStats) -> pb.GetCollectionStatsResponse:
+    """Figures of a collection."""
+    figures = asdict(stats)
+    vectors = {name: pb.VectorStats(**one) for name, one in figures.pop("vectors").items()}
+    return pb.GetCollectionStatsResponse(**figures, vectors=vectors)
+
+
+def query_of(request: pb.SearchRequest, schema: Schema) -> Any:
+    """What is searched for."""
+    kind = request.WhichOneof("query")
+    if kind is None:
+        raise InvalidArgument("a search expects vectors or texts, found neither")
+    if kind == "vectors":
+        searched = [schema.vectors.get(request.using)] if request.HasField("using") else list(schema.vectors.values())
+        if searched and all(isinstance(one, Sparse) for one in searched):
+            raise NotReady("a search over gRPC expects no sparse vectors yet; search them where the folder is")
+        return array_of(request.vectors)
+    texts = list(request.texts.values)
+    return texts[0] if request.texts.single and len(texts) == 1 else texts
+
+
+def search_arguments(request: pb.SearchRequest) -> dict[str, Any]:
+    """Keyword arguments of ``search``; its defaults hold for what is absent."""
+    optional = ("k", "using", "radius", "oversample", "ef_search", "nprobe", "target_recall")
+    given = {name: getattr(request, name) if request.HasField(name) else None for name in optional}
+    return {**given, "where": filter_of(request.where), "fields": names_of(request), "exact": request.exact}
+
+
+def found(results: Hits | BatchHits) -> pb.SearchResponse:
+    """What a search found."""
+    single = not isinstance(results, BatchHits)
+    each: list[Hits] = [results] if not isinstance(results, BatchHits) else list(results)
+    response = pb.SearchResponse(single=single, explanation=_step(results.explain().root))
+    for hits in each:
+        response.results.add(
+            ids=[encode_id(i) for i in hits.ids],
+            scores=np.ascontiguousarray(hits.scores, "<f4").tobytes(),
+            complete=hits.complete.complete,
+            why=hits.complete.why,
+        )
+    # The payload of hits is theirs alone; their public table makes one column of ids, which may be of several kinds.
+    if each and each[0]._table.num_columns:
+        response.payload = pack_table(
+            each[0]._table if single else pa.concat_tables([hits._table for hits in each]).combine_chunks()
+        )
+        response.json_fields.extend(each[0]._json)
+    if each:
+        response.matched_fields.extend(sorted(each[0]._highlighters))
+    return response
+
+
+def _step(step: Step) -> pb.Step:
+    steps = [_step(one) for one in step.steps]
+    return pb.Step(name=step.name, detail=step.detail, seconds=step.seconds, rows=step.rows, steps=steps)
