@@ -251,7 +251,7 @@ def ivf_part(result: dict[str, Any]) -> list[str]:
                     max((speeds[name][key] or 0 for name in found if name.startswith("faiss") is peer), default=0)
                     for peer in (False, True)
                 )
-                row += [number(ours), f"**{ours / theirs:.2f}**" if theirs else "–"]
+                row += [number(ours or None), f"**{ours / theirs:.2f}**" if theirs else "–"]
             rows.append(row)
     seconds = result["cpu seconds of building"]
     built = ", ".join(f"{name} {value:g} s" for name, value in seconds.items() if "," not in name)
