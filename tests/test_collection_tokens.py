@@ -207,6 +207,30 @@ def test_tokens_survive_reopening_merging_backup_and_parquet(tmp_path: Path) -> 
         assert docs.search(query, using="t", k=4).ids == [1000, *expected(query, given, 3)]
 
 
+def test_hits_tell_which_tokens_met_and_print_as_a_heat_map(db: gg.Database) -> None:
+    docs, given, query = filled(db), documents(), documents(1, 5)[0]
+    several = docs.search([query, query[:2]], using="t", k=3)
+    reranked = docs.query(gg.match("body", "word1").rerank(gg.maxsim("t", query)).limit(3))
+    for hits, asked in (
+        (several[0], query),
+        (several[1], query[:2]),
+        (docs.query(gg.near("t", query, k=3)), query),
+        (reranked, query),
+    ):
+        explained = hits.explain_tokens()
+        assert len(explained) == 3
+        for user_id, score, one in zip(hits.ids, hits.scores, explained, strict=True):
+            expected_products = unit(asked) @ unit(given[user_id]).T
+            np.testing.assert_allclose(one.products, expected_products, atol=2e-3)
+            assert one.scores.sum() == pytest.approx(float(score), abs=2e-3)
+            np.testing.assert_allclose(one.products[np.arange(len(asked)), one.best], one.scores)
+            lines = str(one).splitlines()
+            assert len(lines) == len(asked)
+            assert all(len(line) == 13 + len(given[user_id]) for line in lines)
+    with pytest.raises(InvalidArgument, match="explain_tokens"):
+        docs.query(gg.match("body", "word1")).explain_tokens()
+
+
 # models that read query and text ------------------------------------------------------------------------------
 
 

@@ -94,6 +94,7 @@ class Execution:
         self._searched: dict[str, list[inverted.Terms]] = {}
         self._vectors: dict[str, None] = {}
         self.remarks: list[str] = []
+        self.tokens: tuple[str, Tokens, Array] | None = None
 
     @property
     def highlighters(self) -> dict[str, Callable[[str], list[Span]]]:
@@ -190,6 +191,7 @@ class Execution:
     def _near_tokens(self, node: nodes.Near, want: int | None) -> Ranked:
         name, kind = self._record.schema.tokens(node.field)
         query, k = tokens_query(node.query, kind), _depth(node.k, want)
+        self.tokens = (name, kind, query)
         chosen = self._chosen()
         with self._trace.step("near", how_tokens(chosen, name, kind)) as step:
             step.rows = sum(c.eligible for c in chosen)
@@ -201,6 +203,7 @@ class Execution:
         if isinstance(by, nodes.MaxSim):
             name, kind = self._record.schema.tokens(by.field)
             query = QueryTokens(tokens_query(by.query, kind))
+            self.tokens = (name, kind, query.tokens)
             detail = f"MaxSim of {len(query.tokens)} tokens and those of {name!r}"
         else:
             name, text = by.field, self._record.schema.field(by.field)

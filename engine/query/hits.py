@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from gingham.query.token_matches import TokenMatches
     from gingham.types import UserId
 
 
@@ -89,6 +90,7 @@ class Hits(Sequence[Hit]):
         explanation: Explanation,
         highlighters: Mapping[str, Callable[[str], list[Span]]] | None = None,
         json_fields: Sequence[str] = (),
+        matches: Callable[[], list[TokenMatches]] | None = None,
     ) -> None:
         self.ids = ids
         self.scores = scores
@@ -97,6 +99,7 @@ class Hits(Sequence[Hit]):
         self._explanation = explanation
         self._highlighters = highlighters or {}
         self._json = json_fields
+        self._matches = matches
         self._rows: list[dict[str, Any]] | None = None
 
     def __len__(self) -> int:
@@ -155,6 +158,19 @@ class Hits(Sequence[Hit]):
             raise InvalidArgument(f"highlights() needs the text of {field!r}; leave fields= out or add it")
         find = self._highlighters[field]
         return [find(text or "") for text in self._table[field].to_pylist()]
+
+    def explain_tokens(self) -> list[TokenMatches]:
+        """Which tokens of the query met which of each hit; each prints as a heat map.
+
+        Raises
+        ------
+        InvalidArgument : tokens were not searched by or reranked with, or there are more than 100 hits
+        """
+        if self._matches is None:
+            raise InvalidArgument(
+                "explain_tokens() expects up to 100 hits of a search of tokens, such as near('tokens', Q), found others"
+            )
+        return self._matches()
 
     def explain(self) -> Explanation:
         """How the search went: steps, choices, time and rows."""

@@ -16,7 +16,7 @@ from gingham.query.hits import BatchHits, Completeness, Hits
 from gingham.query.near import NearSearch, without_vector
 from gingham.query.nodes import Limited, Query
 from gingham.query.select import candidates
-from gingham.query.tokens import how_tokens, search_tokens
+from gingham.query.tokens import how_tokens, matcher, search_tokens
 from gingham.schema import Dense, Json, Sparse, Text, Tokens
 from gingham.types import decode_id
 
@@ -95,7 +95,10 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
         whys = [asked.why(len(rows)) for _, rows in found]
     if request.remarks:
         whys = [_remarked(why, request.remarks) for why in whys]
-    return _collect(session, record, found, request.fields, whys, highlighters, trace)
+    explained = None
+    if isinstance(request.kind, Tokens):
+        explained = [(request.name, request.kind, query) for query in request.queries]
+    return _collect(session, record, found, request.fields, whys, highlighters, trace, explained)
 
 
 def _selected(step: Step, record: CollectionRecord, request: Request, eligible: int) -> None:
@@ -171,7 +174,8 @@ def run_query(
     if execution.remarks:
         why = _remarked(why, execution.remarks)
     found = [(result.scores, result.rows)]
-    return _collect(session, record, found, fields, [why], [execution.highlighters], trace)[0]
+    explained = None if execution.tokens is None else [execution.tokens]
+    return _collect(session, record, found, fields, [why], [execution.highlighters], trace, explained)[0]
 
 
 def _remarked(why: Completeness, remarks: Sequence[str]) -> Completeness:
@@ -199,7 +203,9 @@ def _collect(
     whys: Sequence[Completeness],
     highlighters: Sequence[Mapping[str, Callable[[str], list[Span]]]],
     trace: Trace,
+    explained: Sequence[tuple[str, Tokens, Array]] | None = None,
 ) -> BatchHits:
+    """Copy ids and payload, and the tokens that explain hits: the field of each query, its type and the query."""
     with trace.step("fetch", f"{len(fields)} fields") as step:
         rows = found[0][1] if len(found) == 1 else np.concatenate([np.empty(0, np.int64), *(r for _, r in found)])
         step.rows = len(rows)
@@ -207,11 +213,12 @@ def _collect(
     explanation: Explanation = trace.finish(len(rows))
     json_fields = [name for name in fields if isinstance(record.schema.fields[name], Json)]
     out, start = [], 0
-    for (scores, mine), why, find in zip(found, whys, highlighters, strict=True):
+    for number, ((scores, mine), why, find) in enumerate(zip(found, whys, highlighters, strict=True)):
         stop = start + len(mine)
+        matches = None if explained is None else matcher(session, record, *explained[number], mine)
         users = [decode_id(encoded) for encoded in ids[start:stop]]
         payload = table.slice(start, stop - start) if fields else table
-        out.append(Hits(users, scores, payload, why, explanation, find, json_fields))
+        out.append(Hits(users, scores, payload, why, explanation, find, json_fields, matches))
         start = stop
     return BatchHits(out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,20 +10,26 @@ import numpy as np
 from gingham.codecs.maxsim import QueryTokens, score_f16
 from gingham.index.exact import merge_topk
 from gingham.parallel import run_blocks
+from gingham.query.fetch import fetch
+from gingham.query.token_matches import TokenMatches
 from gingham.token_arrays import token_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pyarrow as pa
 
     from gingham.query.select import Candidates
     from gingham.schema import Tokens
+    from gingham.storage.catalog import CollectionRecord
+    from gingham.storage.session import Session
 
     Array = np.ndarray[Any, Any]
 
 RESCORED, SPARE = 2, 32
 """Rows that codes lead to and that are scored from their tokens: 2 k + 32."""
+MOST_EXPLAINED = 100
+"""Hits whose tokens are kept to explain them."""
 BLOCK_TOKENS = 1 << 16
 """Stored tokens that a kernel call scores, about: 8 ms for a query of 32 tokens of 128 dimensions."""
 
@@ -74,6 +81,23 @@ def _listed(one: Candidates, name: str, kind: Tokens, query: QueryTokens, k: int
         return np.arange(one.part.rows) if one.allow is None else np.flatnonzero(one.allow)
     found: Array = np.sort(coded.run(query, RESCORED * k + SPARE, allow=one.allow)[1])
     return found
+
+
+def matcher(
+    session: Session, record: CollectionRecord, name: str, kind: Tokens, query: Array, rows: Array
+) -> Callable[[], list[TokenMatches]] | None:
+    """What explains some rows, int64 row ids, by their tokens, which it copies; None for too many rows."""
+    if len(rows) > MOST_EXPLAINED:
+        return None
+    _, table = fetch(session, record, rows.astype(np.uint64), (name,))
+    tokens, starts = token_arrays(table[name].combine_chunks(), kind.dim)
+
+    def explained() -> list[TokenMatches]:
+        return [
+            TokenMatches(query @ tokens[start:stop].astype(np.float32).T) for start, stop in itertools.pairwise(starts)
+        ]
+
+    return explained
 
 
 def how_tokens(candidates: Sequence[Candidates], name: str, kind: Tokens) -> str:
