@@ -212,7 +212,8 @@ class Collection(CollectionView):
         Parameters
         ----------
         name : dense vector field
-        index : such as ``"HNSW16"`` or ``"IVF"``; None goes back to scanning, ``"keep"`` (default) leaves it as it is
+        index : such as ``"HNSW16"`` or ``"IVF"``; ``"Flat"`` scans, None scans codes, or is chosen by size where there
+            are none; ``"keep"`` (default) leaves it as it is
         codec : of the rows of the index, as in :meth:`recode`; ``"keep"`` (default) leaves it as it is
         min_recall : as in :meth:`recode`
 
