@@ -12,7 +12,7 @@ from gingham.server.proto import gingham_pb2_grpc as services
 from gingham.wire import unpack_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 CONNECT_SECONDS = 10.0
 """What the first answer of a server may take."""
@@ -57,6 +57,20 @@ class Channel:
             failure = self._failure(error, timeout)
         raise failure
 
+    def stream(self, method: Callable[..., Any], request: Any) -> Iterator[Any]:
+        """The answers to a request; closing the generator ends the call."""
+        if not self.open:
+            raise Closed(f"the connection to {self.address} is closed; open it again")
+        call = method(request)
+        try:
+            yield from call
+            return
+        except grpc.RpcError as error:
+            failure = self._failure(error, None)
+        finally:
+            call.cancel()
+        raise failure
+
     def _failure(self, error: Any, timeout: float | None) -> GinghamError:
         code, details = error.code().name, str(error.details()).partition("\n")[0][:300]
         trailing = dict(error.trailing_metadata() or ())
@@ -73,7 +87,7 @@ class Channel:
         if code == "RESOURCE_EXHAUSTED":
             return errors.ResourceExhausted(
                 f"the server at {self.address} expected fewer calls or a smaller message, found: {details}; send fewer "
-                "rows at once, or an iterable of dicts, which is sent in parts"
+                "rows at once, or an iterable of dicts, which is sent in parts; ask for a smaller k= or batch_size="
             )
         if code == "UNAVAILABLE":
             return errors.Unavailable(

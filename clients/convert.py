@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -12,18 +14,21 @@ from gingham.columns import plain
 from gingham.errors import InvalidArgument, NotReady
 from gingham.query.explain import Explanation, Step
 from gingham.query.hits import BatchHits, Completeness, Hits
+from gingham.query.recall import RecallReport
 from gingham.query.stats import CollectionStats, VectorStats
 from gingham.rows import query_matrix
-from gingham.schema import Sparse, Tokens, check_named
+from gingham.schema import Field, Schema, Sparse, Tokens, Vector, check_name, check_named
 from gingham.server.proto import gingham_pb2 as pb
+from gingham.sparse_vectors import sparse_query
+from gingham.token_vectors import tokens_queries, tokens_query
 from gingham.types import WriteResult, decode_id, shown
-from gingham.wire import pack_filter, unpack_table
+from gingham.wire import pack_filter, unpack_rows, unpack_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gingham.query.bind import Where
-    from gingham.schema import Schema
+    from gingham.query.effort import Effort
 
 DTYPES = {"f2": pb.DTYPE_FLOAT16, "f4": pb.DTYPE_FLOAT32, "f8": pb.DTYPE_FLOAT64}
 MOST_K = (1 << 63) - 1
@@ -41,29 +46,89 @@ def array_message(numbers: np.ndarray[Any, Any]) -> pb.Array:
 
 
 def query_message(query: Any, using: str | None, schema: Callable[[], Schema]) -> dict[str, Any]:
-    """What is searched for, as a field of a request.
+    """Texts, a vector or an array of them as a field of a request.
 
     Parameters
     ----------
-    schema : asks for the schema, which only a query that cannot be sent needs
+    schema : asks for the schema, which only a query that is neither needs
     """
     texts = [query] if isinstance(query, str) else query
     if isinstance(texts, Sequence) and len(texts) and all(isinstance(text, str) for text in texts):
         return {"texts": pb.Texts(values=texts, single=isinstance(query, str))}
+    numbers = _numbers(query)
+    if numbers is None:
+        known = schema()
+        kind = known.vectors.get(using or "")
+        if isinstance(kind, Tokens):
+            return {"vectors": tokens_message(query, lambda: kind)}
+        numbers, _ = query_matrix(query, known.vector(using)[1])
+    return {"vectors": array_message(numbers)}
+
+
+def search_message(query: Any, using: str | None, schema: Callable[[], Schema]) -> dict[str, Any]:
+    """What is searched for, as a field of a request; what may be sparse or several matrices asks for the schema."""
+    if _may_be_nested(query):
+        known = schema()
+        kind = known.vectors.get(using or "")
+        if isinstance(kind, Sparse) or (kind is None and using is None and not known.dense):
+            known.searchable(using, Sparse)
+            single = isinstance(query, (Mapping, tuple)) or not isinstance(query, Sequence)
+            several = [sparse_message(one) for one in ([query] if single else query)]
+            return {"sparse": pb.SparseVectors(values=several, single=single)}
+        if isinstance(kind, Tokens) and not tokens_queries(query, kind)[1]:
+            return {"tokens": pb.TokenMatrices(values=[tokens_message(one, lambda: kind) for one in query])}
+        return query_message(query, using, lambda: known)
+    return query_message(query, using, schema)
+
+
+def _may_be_nested(query: Any) -> bool:
+    """Whether a query can be anything but texts, or an array of floats of one or two axes."""
+    if isinstance(query, np.ndarray):
+        return query.dtype.kind != "f" or query.ndim > 2
+    if isinstance(query, Sequence) and len(query) and all(isinstance(one, str) for one in query):
+        return False
+    return not isinstance(query, list) or not query or not all(isinstance(one, float) for one in query)
+
+
+def _numbers(query: Any) -> np.ndarray[Any, Any] | None:
+    """Numbers of one or two axes; None where a query is something else."""
     try:
         value = plain(query)
         numbers = np.asarray(value.to_pylist() if isinstance(value, pa.Array) else value)
     except (ValueError, TypeError, OverflowError, RecursionError, BufferError, RuntimeError, pa.ArrowException):
-        numbers = np.empty(0, object)
-    if numbers.dtype.kind in "fiu" and numbers.ndim in (1, 2):
-        return {"vectors": array_message(numbers)}
-    known = schema()
-    kind = known.vectors.get(using or "")
-    if isinstance(kind, (Sparse, Tokens)) or (using is None and not known.dense):
-        raise NotReady("a search over gRPC expects vectors or texts, found sparse vectors or several token matrices, "
-                       "which it does not take yet; search them where the folder is")  # fmt: skip
-    query_matrix(query, known.vector(using)[1])
-    raise InvalidArgument(f"a query expects numbers of one or two axes, found {shown(query)}")
+        return None
+    return numbers if numbers.dtype.kind in "fiu" and numbers.ndim in (1, 2) else None
+
+
+def sparse_message(query: Any) -> pb.SparseVector:
+    """A sparse vector, checked."""
+    dimensions, weights = sparse_query(query)
+    return pb.SparseVector(
+        dimensions=dimensions.astype("<u4").tobytes(), weights=np.ascontiguousarray(weights, "<f4").tobytes()
+    )
+
+
+def tokens_message(query: Any, kind: Callable[[], Tokens]) -> pb.Array:
+    """Tokens of one query; ``kind`` asks what field they are for, which only numbers of no matrix need."""
+    numbers = _numbers(query)
+    if numbers is None:
+        tokens_query(query, kind())
+        numbers = np.asarray(query, np.float64)
+    return array_message(numbers)
+
+
+def effort_message(effort: Effort) -> pb.Effort:
+    """How hard to look."""
+    return pb.Effort(**asdict(effort))
+
+
+def column_message(name: Any, column: Any, kind: Literal["fields", "vectors"]) -> bytes:
+    """A field or a vector as the schema that has nothing else; raises InvalidArgument where it is none."""
+    check_named(name)
+    check_name(name, kind.removesuffix("s"))
+    if not isinstance(column, Field if kind == "fields" else Vector):
+        Schema.of(**{kind: {name: column}})  # says what is wrong with it
+    return msgspec.msgpack.encode(Schema(**{"fields": {}, "vectors": {}, kind: {name: column}}))
 
 
 def filter_message(where: Where) -> pb.Filter | None:
@@ -105,6 +170,11 @@ def _vector_stats(message: pb.VectorStats) -> VectorStats:
 
 def search_results(message: pb.SearchResponse) -> Hits | BatchHits:
     """What a search found."""
+    several = _hits(message)
+    return several[0] if message.single else BatchHits(several)
+
+
+def _hits(message: pb.SearchResponse) -> list[Hits]:
     payload = unpack_table(message.payload) if message.payload else pa.table({})
     explanation = Explanation(_step(message.explanation))
     highlighters: Mapping[str, Any] = dict.fromkeys(message.matched_fields, _no_highlights)
@@ -118,7 +188,38 @@ def search_results(message: pb.SearchResponse) -> Hits | BatchHits:
         ids = [decode_id(i) for i in one.ids]
         out.append(Hits(ids, scores, table, why, explanation, highlighters, list(message.json_fields)))
         start = stop
-    return out[0] if message.single else BatchHits(out)
+    return out
+
+
+def query_results(message: pb.QueryResponse) -> Hits | BatchHits:
+    """What query trees found."""
+    several = [hits for one in message.results for hits in _hits(one)]
+    return several[0] if message.single else BatchHits(several)
+
+
+def facet_counts(message: pb.FacetsResponse) -> dict[Any, int]:
+    """Values of a field and how many rows have each."""
+    table = unpack_table(message.counts)
+    return dict(zip(table["value"].to_pylist(), table["count"].to_pylist(), strict=True))
+
+
+def recall_report(message: pb.RecallResponse) -> RecallReport:
+    """What was measured."""
+    return RecallReport(**{name: getattr(message, name) for name in RecallReport.__dataclass_fields__})
+
+
+def scanned(answers: Iterator[Any], *, batches: bool) -> Iterator[Any]:
+    """What a scan yields; its first answer is awaited here, since it says whether the request was good."""
+    first = next(answers)
+
+    def parts() -> Iterator[Any]:
+        for answer in answers:
+            if batches:
+                yield from unpack_table(answer.rows).to_batches()
+            else:
+                yield from unpack_rows(answer.rows, first.json_fields)
+
+    return parts()
 
 
 def _no_highlights(text: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Rows, filters and errors in the form in which they travel between a server and its clients.
+"""Rows, filters, errors and limits of queries as they travel between a server and its clients.
 
 It knows neither gRPC nor the messages of it, so that both sides share it.
 """
@@ -36,10 +36,35 @@ Row = dict[str, Any]
 
 MOST_MESSAGE_CHARACTERS = 1500
 """Of an error; the headers of an answer, where it travels, end at 8 KiB."""
+MOST_QUERY_DEPTH = 32
+"""Of nodes and values of a query tree; protobuf reads 100 messages in one another, two for each."""
+MOST_QUERY_NODES = 512
+"""Of a request; a long sum is a tree as deep as it has terms once it is read, and Python's stack ends at 1,000."""
 _ATTRIBUTES = ("pos", "hint", "pid", "durable_rows")
 _CLASSES: dict[str, type[GinghamError]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, GinghamError)
 }
+
+
+class TreeSize:
+    """Counts the nodes of the query trees of a request."""
+
+    def __init__(self) -> None:
+        self._nodes = 0
+
+    def enter(self, depth: int) -> None:
+        """Count a node at a depth, from 1 on; raises InvalidArgument where there are too many, or it is too deep."""
+        self._nodes += 1
+        if depth > MOST_QUERY_DEPTH:
+            raise InvalidArgument(
+                f"a query over gRPC expects nodes and values at most {MOST_QUERY_DEPTH} deep, found deeper ones; "
+                "join fewer steps, or query where the folder is"
+            )
+        if self._nodes > MOST_QUERY_NODES:
+            raise InvalidArgument(
+                f"a call over gRPC expects at most {MOST_QUERY_NODES} nodes and values in its queries, found more; "
+                "send fewer at once, or query where the folder is"
+            )
 
 
 def pack_error(error: GinghamError) -> bytes:

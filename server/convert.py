@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gingham.errors import InvalidArgument, NotReady
 from gingham.query.hits import BatchHits
-from gingham.schema import Schema, Sparse, Tokens
+from gingham.schema import Schema, Tokens
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.types import encode_id
 from gingham.wire import dicts_of, pack_table, unpack_batch, unpack_filter
@@ -57,6 +57,17 @@ def schema_of(packed: bytes) -> Schema:
         raise InvalidArgument(f"a schema expects a msgpack map of fields and vectors, found another: {error}") from None
 
 
+def column_of(packed: bytes, kind: Literal["fields", "vectors"]) -> tuple[str, Any]:
+    """Name and type of the only field, or the only vector, of a schema."""
+    schema = schema_of(packed)
+    columns: dict[str, Any] = dict(getattr(schema, kind))
+    if len(columns) != 1 or len(schema.fields) + len(schema.vectors) != 1:
+        raise InvalidArgument(
+            f"a schema expects one of {kind} alone, found {len(schema.fields)} fields and {len(schema.vectors)} vectors"
+        )
+    return next(iter(columns.items()))
+
+
 def names_of(message: Any) -> list[str] | None:
     """Names of the optional ``fields`` of a request, None where they are absent."""
     return list(message.fields.values) if message.HasField("fields") else None
@@ -95,18 +106,35 @@ def stats_message(stats: CollectionStats) -> pb.GetCollectionStatsResponse:
     return pb.GetCollectionStatsResponse(**figures, vectors=vectors)
 
 
-def query_of(request: pb.SearchRequest, schema: Schema) -> Any:
+def query_of(request: pb.SearchRequest) -> Any:
     """What is searched for."""
     kind = request.WhichOneof("query")
     if kind is None:
-        raise InvalidArgument("a search expects vectors or texts, found neither")
+        raise InvalidArgument("a search expects vectors, texts, sparse vectors or token matrices, found none")
     if kind == "vectors":
-        searched = [schema.vectors.get(request.using)] if request.HasField("using") else list(schema.vectors.values())
-        if searched and all(isinstance(one, Sparse) for one in searched):
-            raise NotReady("a search over gRPC expects no sparse vectors yet; search them where the folder is")
         return array_of(request.vectors)
-    texts = list(request.texts.values)
-    return texts[0] if request.texts.single and len(texts) == 1 else texts
+    if kind == "texts":
+        return texts_of(request.texts)
+    if kind == "tokens":
+        return [array_of(one) for one in request.tokens.values]
+    several = [sparse_of(one) for one in request.sparse.values]
+    return several[0] if request.sparse.single and len(several) == 1 else several
+
+
+def texts_of(message: pb.Texts) -> Any:
+    """One text, or a list of them."""
+    texts = list(message.values)
+    return texts[0] if message.single and len(texts) == 1 else texts
+
+
+def sparse_of(message: pb.SparseVector) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Dimensions and weights of a sparse vector; raises InvalidArgument where they are not as many of each."""
+    if len(message.dimensions) != len(message.weights) or len(message.weights) % 4:
+        raise InvalidArgument(
+            "a sparse vector expects 4 bytes for each dimension and for each weight, found "
+            f"{len(message.dimensions)} and {len(message.weights)}"
+        )
+    return np.frombuffer(message.dimensions, "<u4"), np.frombuffer(message.weights, "<f4")
 
 
 def search_arguments(request: pb.SearchRequest) -> dict[str, Any]:
@@ -114,6 +142,13 @@ def search_arguments(request: pb.SearchRequest) -> dict[str, Any]:
     optional = ("k", "using", "radius", "oversample", "ef_search", "nprobe", "target_recall")
     given = {name: getattr(request, name) if request.HasField(name) else None for name in optional}
     return {**given, "where": filter_of(request.where), "fields": names_of(request), "exact": request.exact}
+
+
+def scan_arguments(request: pb.ScanRequest) -> dict[str, Any]:
+    """Keyword arguments of ``scan``."""
+    given = {name: getattr(request, name) if request.HasField(name) else None for name in ("order_by", "batch_size")}
+    given |= {"descending": request.descending, "include_vectors": request.include_vectors}
+    return {**given, "where": filter_of(request.where), "fields": names_of(request)}
 
 
 def found(results: Hits | BatchHits) -> pb.SearchResponse:

@@ -85,7 +85,7 @@ class Server:
             ],
             maximum_concurrent_rpcs=workers * WAITING_CALLS,
         )
-        add_services(database, self._grpc)
+        add_services(database, self._grpc, workers=workers)
         shown = f"[{host}]" if ":" in host else host
         try:
             bound = self._grpc.add_insecure_port(f"{shown}:{port}")

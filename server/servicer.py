@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import logging
+import threading
+from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import msgspec
+import pyarrow as pa
 
 from gingham.deadline import CancelScope, within
-from gingham.errors import GinghamError
+from gingham.errors import GinghamError, ResourceExhausted
 from gingham.schema import Json
 from gingham.server import convert
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.server.proto import gingham_pb2_grpc as services
+from gingham.server.queries import QueryTrees, recall_arguments
 from gingham.types import encode_id
-from gingham.wire import MOST_MESSAGE_CHARACTERS, pack_error, pack_rows, unpack_ids
+from gingham.wire import MOST_MESSAGE_CHARACTERS, pack_error, pack_rows, pack_table, unpack_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from gingham.database import Database
 
 LOG = logging.getLogger("gingham.server")
+SCANNED_ROWS, SCANNED_VECTORS = 1000, 100
+"""Rows of a message of a scan, without vectors and with them."""
+SCAN_SECONDS = 2.0
+"""What a scan waits for another one to end."""
 LONGEST_WAIT = 1e9
 """Seconds: a deadline further away is none."""
 
@@ -33,21 +43,57 @@ def answered(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any
 
     @functools.wraps(method)
     def call(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        scope = CancelScope()
-        context.add_callback(scope.cancel)
-        left = context.time_remaining()
-        timeout = None if left is None or left > LONGEST_WAIT else max(left, 1e-6)
+        scope, timeout = _limits(context)
         try:
             with scope, within(timeout):
                 return method(self, request)
-        except GinghamError as error:
-            failure = error
-        except Exception:
-            LOG.exception("%s failed", method.__name__)
-            failure = GinghamError(f"the server expected {method.__name__} to succeed, it failed; its log says why")
+        except Exception as error:
+            failure = _failure(method, error)
         _abort(context, failure)
 
     return call
+
+
+def streamed(method: Callable[[Any, Any], Iterator[Any]]) -> Callable[[Any, Any, Any], Iterator[Any]]:
+    """The same of an RPC that answers with several messages; each is made under its limits, none is sent under them."""
+
+    @functools.wraps(method)
+    def call(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        scope, timeout = _limits(context)
+        frame, limit = contextvars.copy_context(), within(timeout)
+        frame.run(scope.bind)
+        frame.run(limit.__enter__)
+        answers = method(self, request)
+        try:
+            while True:
+                try:
+                    answer = frame.run(next, answers, None)
+                except Exception as error:
+                    failure = _failure(method, error)
+                    break
+                if answer is None:
+                    return
+                yield answer
+        finally:
+            frame.run(answers.close)
+            frame.run(limit.__exit__, None, None, None)
+        _abort(context, failure)
+
+    return call
+
+
+def _limits(context: grpc.ServicerContext) -> tuple[CancelScope, float | None]:
+    scope = CancelScope()
+    context.add_callback(scope.cancel)
+    left = context.time_remaining()
+    return scope, None if left is None or left > LONGEST_WAIT else max(left, 1e-6)
+
+
+def _failure(method: Callable[..., Any], error: Exception) -> GinghamError:
+    if isinstance(error, GinghamError):
+        return error
+    LOG.error("%s failed", method.__name__, exc_info=error)
+    return GinghamError(f"the server expected {method.__name__} to succeed, it failed; its log says why")
 
 
 def _abort(context: grpc.ServicerContext, error: GinghamError) -> NoReturn:
@@ -103,12 +149,53 @@ class CollectionService(services.CollectionServiceServicer):
         names = pb.GetDatabaseStatsResponse.DESCRIPTOR.fields_by_name
         return pb.GetDatabaseStatsResponse(**{name: getattr(stats, name) for name in names})
 
+    @answered
+    def AddField(self, request: pb.AddFieldRequest) -> pb.AddFieldResponse:
+        """Add a payload field."""
+        name, field = convert.column_of(request.schema, "fields")
+        self._db[request.collection].add_field(name, field)
+        return pb.AddFieldResponse()
+
+    @answered
+    def DropField(self, request: pb.DropFieldRequest) -> pb.DropFieldResponse:
+        """Remove a payload field."""
+        self._db[request.collection].drop_field(request.name)
+        return pb.DropFieldResponse()
+
+    @answered
+    def AddVector(self, request: pb.AddVectorRequest) -> pb.AddVectorResponse:
+        """Add a vector field."""
+        name, vector = convert.column_of(request.schema, "vectors")
+        self._db[request.collection].add_vector(name, vector)
+        return pb.AddVectorResponse()
+
+    @answered
+    def DropVector(self, request: pb.DropVectorRequest) -> pb.DropVectorResponse:
+        """Remove a vector field."""
+        self._db[request.collection].drop_vector(request.name)
+        return pb.DropVectorResponse()
+
+    @answered
+    def Maintain(self, request: pb.MaintainRequest) -> pb.MaintainResponse:
+        """Seal and merge."""
+        place = self._db[request.collection] if request.HasField("collection") else self._db
+        timeout = request.timeout if request.HasField("timeout") else None
+        return pb.MaintainResponse(done=place.maintain(wait=request.wait, timeout=timeout))
+
+    @answered
+    def Recall(self, request: pb.RecallRequest) -> pb.RecallResponse:
+        """Measure recall."""
+        report = self._db[request.collection].recall(**recall_arguments(request))
+        return pb.RecallResponse(**asdict(report))
+
 
 class RowService(services.RowServiceServicer):
-    """Rows."""
+    """Rows; ``scans`` is how many of them may go on at once, since each holds a worker while its caller reads."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, scans: int) -> None:
         self._db = database
+        self._most_scans = scans
+        self._scans = threading.BoundedSemaphore(scans)
 
     @answered
     def Upsert(self, request: pb.UpsertRequest) -> pb.UpsertResponse:
@@ -152,6 +239,42 @@ class RowService(services.RowServiceServicer):
         """Count rows."""
         return pb.CountResponse(count=self._db[request.collection].count(where=convert.filter_of(request.where)))
 
+    @answered
+    def Facets(self, request: pb.FacetsRequest) -> pb.FacetsResponse:
+        """Count values."""
+        query = QueryTrees().of(request.query) if request.HasField("query") else None
+        limit = request.limit if request.HasField("limit") else None
+        where = convert.filter_of(request.where)
+        counts = self._db[request.collection].facets(request.field, where=where, query=query, limit=limit)
+        return pb.FacetsResponse(counts=pack_table(pa.table({"value": [*counts], "count": [*counts.values()]})))
+
+    @streamed
+    def Scan(self, request: pb.ScanRequest) -> Iterator[pb.ScanResponse]:
+        """Go through rows."""
+        if not self._scans.acquire(timeout=SCAN_SECONDS):
+            raise ResourceExhausted(
+                f"the server expected at most {self._most_scans} scans at once, found another; read or close those that "
+                "are open, or serve with a larger max_workers="
+            )
+        try:
+            yield from self._scanned(request)
+        finally:
+            self._scans.release()
+
+    def _scanned(self, request: pb.ScanRequest) -> Iterator[pb.ScanResponse]:
+        collection = self._db[request.collection]
+        schema = collection.schema
+        rows = collection.scan(**convert.scan_arguments(request))
+        json_fields = [name for name, kind in schema.fields.items() if isinstance(kind, Json)]
+        yield pb.ScanResponse(json_fields=json_fields)
+        if request.HasField("batch_size"):
+            for batch in rows:
+                yield pb.ScanResponse(rows=pack_table(pa.Table.from_batches([batch])))
+            return
+        most = SCANNED_VECTORS if request.include_vectors else SCANNED_ROWS
+        while part := list(islice(rows, most)):
+            yield pb.ScanResponse(rows=pack_rows(part, [encode_id(row["id"]) for row in part], schema))
+
 
 class QueryService(services.QueryServiceServicer):
     """Searches."""
@@ -163,12 +286,21 @@ class QueryService(services.QueryServiceServicer):
     def Search(self, request: pb.SearchRequest) -> pb.SearchResponse:
         """Find rows."""
         collection = self._db[request.collection]
-        query = convert.query_of(request, collection.schema)
-        return convert.found(collection.search(query, **convert.search_arguments(request)))
+        return convert.found(collection.search(convert.query_of(request), **convert.search_arguments(request)))
+
+    @answered
+    def Query(self, request: pb.QueryRequest) -> pb.QueryResponse:
+        """Run query trees."""
+        trees = QueryTrees()
+        queries = [trees.of(one) for one in request.queries]
+        where, fields = convert.filter_of(request.where), convert.names_of(request)
+        results = self._db[request.collection].query(queries, where=where, fields=fields)
+        single = request.single and len(results) == 1
+        return pb.QueryResponse(results=[convert.found(hits) for hits in results], single=single)
 
 
-def add_services(database: Database, server: grpc.Server) -> None:
-    """Answer all RPCs from a database."""
+def add_services(database: Database, server: grpc.Server, *, workers: int) -> None:
+    """Answer all RPCs from a database; scans leave one of several workers to other calls."""
     services.add_CollectionServiceServicer_to_server(CollectionService(database), server)  # type: ignore[no-untyped-call]
-    services.add_RowServiceServicer_to_server(RowService(database), server)  # type: ignore[no-untyped-call]
+    services.add_RowServiceServicer_to_server(RowService(database, max(1, workers - 1)), server)  # type: ignore[no-untyped-call]
     services.add_QueryServiceServicer_to_server(QueryService(database), server)  # type: ignore[no-untyped-call]

@@ -13,10 +13,25 @@ class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_FLOAT16: _ClassVar[Dtype]
     DTYPE_FLOAT32: _ClassVar[Dtype]
     DTYPE_FLOAT64: _ClassVar[Dtype]
+
+class MatchOperator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MATCH_OPERATOR_UNSPECIFIED: _ClassVar[MatchOperator]
+    MATCH_OPERATOR_ANY: _ClassVar[MatchOperator]
+    MATCH_OPERATOR_ALL: _ClassVar[MatchOperator]
+    MATCH_OPERATOR_PHRASE: _ClassVar[MatchOperator]
+    MATCH_OPERATOR_PREFIX: _ClassVar[MatchOperator]
+    MATCH_OPERATOR_FUZZY: _ClassVar[MatchOperator]
 DTYPE_UNSPECIFIED: Dtype
 DTYPE_FLOAT16: Dtype
 DTYPE_FLOAT32: Dtype
 DTYPE_FLOAT64: Dtype
+MATCH_OPERATOR_UNSPECIFIED: MatchOperator
+MATCH_OPERATOR_ANY: MatchOperator
+MATCH_OPERATOR_ALL: MatchOperator
+MATCH_OPERATOR_PHRASE: MatchOperator
+MATCH_OPERATOR_PREFIX: MatchOperator
+MATCH_OPERATOR_FUZZY: MatchOperator
 
 class Array(_message.Message):
     __slots__ = ("data", "dtype", "shape")
@@ -274,10 +289,12 @@ class CountResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "vectors", "texts", "k", "where", "using", "radius", "fields", "exact", "oversample", "ef_search", "nprobe", "target_recall")
+    __slots__ = ("collection", "vectors", "texts", "sparse", "tokens", "k", "where", "using", "radius", "fields", "exact", "oversample", "ef_search", "nprobe", "target_recall")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     USING_FIELD_NUMBER: _ClassVar[int]
@@ -291,6 +308,8 @@ class SearchRequest(_message.Message):
     collection: str
     vectors: Array
     texts: Texts
+    sparse: SparseVectors
+    tokens: TokenMatrices
     k: int
     where: Filter
     using: str
@@ -301,7 +320,7 @@ class SearchRequest(_message.Message):
     ef_search: int
     nprobe: int
     target_recall: float
-    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., k: _Optional[int] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., using: _Optional[str] = ..., radius: _Optional[float] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., exact: bool = ..., oversample: _Optional[float] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., target_recall: _Optional[float] = ...) -> None: ...
+    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., sparse: _Optional[_Union[SparseVectors, _Mapping]] = ..., tokens: _Optional[_Union[TokenMatrices, _Mapping]] = ..., k: _Optional[int] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., using: _Optional[str] = ..., radius: _Optional[float] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., exact: bool = ..., oversample: _Optional[float] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., target_recall: _Optional[float] = ...) -> None: ...
 
 class ResultSet(_message.Message):
     __slots__ = ("ids", "scores", "complete", "why")
@@ -344,3 +363,419 @@ class SearchResponse(_message.Message):
     single: bool
     explanation: Step
     def __init__(self, results: _Optional[_Iterable[_Union[ResultSet, _Mapping]]] = ..., payload: _Optional[bytes] = ..., json_fields: _Optional[_Iterable[str]] = ..., matched_fields: _Optional[_Iterable[str]] = ..., single: bool = ..., explanation: _Optional[_Union[Step, _Mapping]] = ...) -> None: ...
+
+class SparseVector(_message.Message):
+    __slots__ = ("dimensions", "weights")
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    dimensions: bytes
+    weights: bytes
+    def __init__(self, dimensions: _Optional[bytes] = ..., weights: _Optional[bytes] = ...) -> None: ...
+
+class SparseVectors(_message.Message):
+    __slots__ = ("values", "single")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    SINGLE_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[SparseVector]
+    single: bool
+    def __init__(self, values: _Optional[_Iterable[_Union[SparseVector, _Mapping]]] = ..., single: bool = ...) -> None: ...
+
+class TokenMatrices(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[Array]
+    def __init__(self, values: _Optional[_Iterable[_Union[Array, _Mapping]]] = ...) -> None: ...
+
+class Effort(_message.Message):
+    __slots__ = ("exact", "oversample", "ef_search", "nprobe", "target_recall")
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    OVERSAMPLE_FIELD_NUMBER: _ClassVar[int]
+    EF_SEARCH_FIELD_NUMBER: _ClassVar[int]
+    NPROBE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
+    exact: bool
+    oversample: float
+    ef_search: int
+    nprobe: int
+    target_recall: float
+    def __init__(self, exact: bool = ..., oversample: _Optional[float] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., target_recall: _Optional[float] = ...) -> None: ...
+
+class NearNode(_message.Message):
+    __slots__ = ("field", "vectors", "texts", "k", "radius", "effort")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    RADIUS_FIELD_NUMBER: _ClassVar[int]
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    vectors: Array
+    texts: Texts
+    k: int
+    radius: float
+    effort: Effort
+    def __init__(self, field: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., k: _Optional[int] = ..., radius: _Optional[float] = ..., effort: _Optional[_Union[Effort, _Mapping]] = ...) -> None: ...
+
+class MatchNode(_message.Message):
+    __slots__ = ("field", "text", "operator", "k")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    text: str
+    operator: MatchOperator
+    k: int
+    def __init__(self, field: _Optional[str] = ..., text: _Optional[str] = ..., operator: _Optional[_Union[MatchOperator, str]] = ..., k: _Optional[int] = ...) -> None: ...
+
+class SparseNode(_message.Message):
+    __slots__ = ("field", "query", "k")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    query: SparseVector
+    k: int
+    def __init__(self, field: _Optional[str] = ..., query: _Optional[_Union[SparseVector, _Mapping]] = ..., k: _Optional[int] = ...) -> None: ...
+
+class LikeNode(_message.Message):
+    __slots__ = ("ids", "unlike", "using", "k")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    UNLIKE_FIELD_NUMBER: _ClassVar[int]
+    USING_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    ids: Ids
+    unlike: Ids
+    using: str
+    k: int
+    def __init__(self, ids: _Optional[_Union[Ids, _Mapping]] = ..., unlike: _Optional[_Union[Ids, _Mapping]] = ..., using: _Optional[str] = ..., k: _Optional[int] = ...) -> None: ...
+
+class Rrf(_message.Message):
+    __slots__ = ("k", "weights")
+    K_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    k: float
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, k: _Optional[float] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class MinMax(_message.Message):
+    __slots__ = ("weights",)
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, weights: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Dbsf(_message.Message):
+    __slots__ = ("weights",)
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, weights: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class FuseNode(_message.Message):
+    __slots__ = ("branches", "rrf", "min_max", "dbsf", "remarks")
+    BRANCHES_FIELD_NUMBER: _ClassVar[int]
+    RRF_FIELD_NUMBER: _ClassVar[int]
+    MIN_MAX_FIELD_NUMBER: _ClassVar[int]
+    DBSF_FIELD_NUMBER: _ClassVar[int]
+    REMARKS_FIELD_NUMBER: _ClassVar[int]
+    branches: _containers.RepeatedCompositeFieldContainer[QueryNode]
+    rrf: Rrf
+    min_max: MinMax
+    dbsf: Dbsf
+    remarks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, branches: _Optional[_Iterable[_Union[QueryNode, _Mapping]]] = ..., rrf: _Optional[_Union[Rrf, _Mapping]] = ..., min_max: _Optional[_Union[MinMax, _Mapping]] = ..., dbsf: _Optional[_Union[Dbsf, _Mapping]] = ..., remarks: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WhereNode(_message.Message):
+    __slots__ = ("child", "where")
+    CHILD_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    child: QueryNode
+    where: Filter
+    def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., where: _Optional[_Union[Filter, _Mapping]] = ...) -> None: ...
+
+class Values(_message.Message):
+    __slots__ = ("args",)
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    args: _containers.RepeatedCompositeFieldContainer[Value]
+    def __init__(self, args: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
+
+class Recency(_message.Message):
+    __slots__ = ("field", "half_life", "origin")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    HALF_LIFE_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    half_life: float
+    origin: int
+    def __init__(self, field: _Optional[str] = ..., half_life: _Optional[float] = ..., origin: _Optional[int] = ...) -> None: ...
+
+class Value(_message.Message):
+    __slots__ = ("number", "field", "truth", "sum", "product", "log1p", "recency")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    TRUTH_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    PRODUCT_FIELD_NUMBER: _ClassVar[int]
+    LOG1P_FIELD_NUMBER: _ClassVar[int]
+    RECENCY_FIELD_NUMBER: _ClassVar[int]
+    number: float
+    field: str
+    truth: Filter
+    sum: Values
+    product: Values
+    log1p: Value
+    recency: Recency
+    def __init__(self, number: _Optional[float] = ..., field: _Optional[str] = ..., truth: _Optional[_Union[Filter, _Mapping]] = ..., sum: _Optional[_Union[Values, _Mapping]] = ..., product: _Optional[_Union[Values, _Mapping]] = ..., log1p: _Optional[_Union[Value, _Mapping]] = ..., recency: _Optional[_Union[Recency, _Mapping]] = ...) -> None: ...
+
+class BoostNode(_message.Message):
+    __slots__ = ("child", "value")
+    CHILD_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    child: QueryNode
+    value: Value
+    def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+
+class DiversifyNode(_message.Message):
+    __slots__ = ("child", "diversity", "using", "candidates")
+    CHILD_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    USING_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    child: QueryNode
+    diversity: float
+    using: str
+    candidates: int
+    def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., diversity: _Optional[float] = ..., using: _Optional[str] = ..., candidates: _Optional[int] = ...) -> None: ...
+
+class MaxSim(_message.Message):
+    __slots__ = ("field", "query")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    query: Array
+    def __init__(self, field: _Optional[str] = ..., query: _Optional[_Union[Array, _Mapping]] = ...) -> None: ...
+
+class RerankNode(_message.Message):
+    __slots__ = ("child", "maxsim", "k")
+    CHILD_FIELD_NUMBER: _ClassVar[int]
+    MAXSIM_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    child: QueryNode
+    maxsim: MaxSim
+    k: int
+    def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., maxsim: _Optional[_Union[MaxSim, _Mapping]] = ..., k: _Optional[int] = ...) -> None: ...
+
+class GroupNode(_message.Message):
+    __slots__ = ("child", "field", "per")
+    CHILD_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    PER_FIELD_NUMBER: _ClassVar[int]
+    child: QueryNode
+    field: str
+    per: int
+    def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., field: _Optional[str] = ..., per: _Optional[int] = ...) -> None: ...
+
+class LimitNode(_message.Message):
+    __slots__ = ("child", "count", "skip")
+    CHILD_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
+    child: QueryNode
+    count: int
+    skip: int
+    def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., count: _Optional[int] = ..., skip: _Optional[int] = ...) -> None: ...
+
+class QueryNode(_message.Message):
+    __slots__ = ("near", "match", "sparse", "like", "fuse", "where", "boost", "diversify", "rerank", "group", "limit")
+    NEAR_FIELD_NUMBER: _ClassVar[int]
+    MATCH_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_FIELD_NUMBER: _ClassVar[int]
+    LIKE_FIELD_NUMBER: _ClassVar[int]
+    FUSE_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    BOOST_FIELD_NUMBER: _ClassVar[int]
+    DIVERSIFY_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    near: NearNode
+    match: MatchNode
+    sparse: SparseNode
+    like: LikeNode
+    fuse: FuseNode
+    where: WhereNode
+    boost: BoostNode
+    diversify: DiversifyNode
+    rerank: RerankNode
+    group: GroupNode
+    limit: LimitNode
+    def __init__(self, near: _Optional[_Union[NearNode, _Mapping]] = ..., match: _Optional[_Union[MatchNode, _Mapping]] = ..., sparse: _Optional[_Union[SparseNode, _Mapping]] = ..., like: _Optional[_Union[LikeNode, _Mapping]] = ..., fuse: _Optional[_Union[FuseNode, _Mapping]] = ..., where: _Optional[_Union[WhereNode, _Mapping]] = ..., boost: _Optional[_Union[BoostNode, _Mapping]] = ..., diversify: _Optional[_Union[DiversifyNode, _Mapping]] = ..., rerank: _Optional[_Union[RerankNode, _Mapping]] = ..., group: _Optional[_Union[GroupNode, _Mapping]] = ..., limit: _Optional[_Union[LimitNode, _Mapping]] = ...) -> None: ...
+
+class QueryRequest(_message.Message):
+    __slots__ = ("collection", "queries", "single", "where", "fields")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    SINGLE_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    queries: _containers.RepeatedCompositeFieldContainer[QueryNode]
+    single: bool
+    where: Filter
+    fields: Names
+    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Iterable[_Union[QueryNode, _Mapping]]] = ..., single: bool = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., fields: _Optional[_Union[Names, _Mapping]] = ...) -> None: ...
+
+class QueryResponse(_message.Message):
+    __slots__ = ("results", "single")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    SINGLE_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[SearchResponse]
+    single: bool
+    def __init__(self, results: _Optional[_Iterable[_Union[SearchResponse, _Mapping]]] = ..., single: bool = ...) -> None: ...
+
+class AddFieldRequest(_message.Message):
+    __slots__ = ("collection", "schema")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    schema: bytes
+    def __init__(self, collection: _Optional[str] = ..., schema: _Optional[bytes] = ...) -> None: ...
+
+class AddFieldResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DropFieldRequest(_message.Message):
+    __slots__ = ("collection", "name")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    name: str
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DropFieldResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AddVectorRequest(_message.Message):
+    __slots__ = ("collection", "schema")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    schema: bytes
+    def __init__(self, collection: _Optional[str] = ..., schema: _Optional[bytes] = ...) -> None: ...
+
+class AddVectorResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DropVectorRequest(_message.Message):
+    __slots__ = ("collection", "name")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    name: str
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DropVectorResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MaintainRequest(_message.Message):
+    __slots__ = ("collection", "wait", "timeout")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    wait: bool
+    timeout: float
+    def __init__(self, collection: _Optional[str] = ..., wait: bool = ..., timeout: _Optional[float] = ...) -> None: ...
+
+class MaintainResponse(_message.Message):
+    __slots__ = ("done",)
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    done: bool
+    def __init__(self, done: bool = ...) -> None: ...
+
+class RecallRequest(_message.Message):
+    __slots__ = ("collection", "k", "n", "where", "using", "vectors", "texts", "effort")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    USING_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    k: int
+    n: int
+    where: Filter
+    using: str
+    vectors: Array
+    texts: Texts
+    effort: Effort
+    def __init__(self, collection: _Optional[str] = ..., k: _Optional[int] = ..., n: _Optional[int] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., using: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., effort: _Optional[_Union[Effort, _Mapping]] = ...) -> None: ...
+
+class RecallResponse(_message.Message):
+    __slots__ = ("recall", "low", "high", "k", "queries", "seconds", "exact_seconds")
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXACT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    recall: float
+    low: float
+    high: float
+    k: int
+    queries: int
+    seconds: float
+    exact_seconds: float
+    def __init__(self, recall: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., k: _Optional[int] = ..., queries: _Optional[int] = ..., seconds: _Optional[float] = ..., exact_seconds: _Optional[float] = ...) -> None: ...
+
+class FacetsRequest(_message.Message):
+    __slots__ = ("collection", "field", "where", "query", "limit")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    field: str
+    where: Filter
+    query: QueryNode
+    limit: int
+    def __init__(self, collection: _Optional[str] = ..., field: _Optional[str] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., query: _Optional[_Union[QueryNode, _Mapping]] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class FacetsResponse(_message.Message):
+    __slots__ = ("counts",)
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    counts: bytes
+    def __init__(self, counts: _Optional[bytes] = ...) -> None: ...
+
+class ScanRequest(_message.Message):
+    __slots__ = ("collection", "where", "order_by", "descending", "fields", "include_vectors", "batch_size")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
+    DESCENDING_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    where: Filter
+    order_by: str
+    descending: bool
+    fields: Names
+    include_vectors: bool
+    batch_size: int
+    def __init__(self, collection: _Optional[str] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., order_by: _Optional[str] = ..., descending: bool = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., include_vectors: bool = ..., batch_size: _Optional[int] = ...) -> None: ...
+
+class ScanResponse(_message.Message):
+    __slots__ = ("rows", "json_fields")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    rows: bytes
+    json_fields: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rows: _Optional[bytes] = ..., json_fields: _Optional[_Iterable[str]] = ...) -> None: ...

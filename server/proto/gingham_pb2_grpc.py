@@ -65,6 +65,36 @@ class CollectionServiceStub(object):
                 request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.GetDatabaseStatsRequest.SerializeToString,
                 response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.GetDatabaseStatsResponse.FromString,
                 _registered_method=True)
+        self.AddField = channel.unary_unary(
+                '/gingham.v1.CollectionService/AddField',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AddFieldRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AddFieldResponse.FromString,
+                _registered_method=True)
+        self.DropField = channel.unary_unary(
+                '/gingham.v1.CollectionService/DropField',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DropFieldRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DropFieldResponse.FromString,
+                _registered_method=True)
+        self.AddVector = channel.unary_unary(
+                '/gingham.v1.CollectionService/AddVector',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AddVectorRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AddVectorResponse.FromString,
+                _registered_method=True)
+        self.DropVector = channel.unary_unary(
+                '/gingham.v1.CollectionService/DropVector',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DropVectorRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DropVectorResponse.FromString,
+                _registered_method=True)
+        self.Maintain = channel.unary_unary(
+                '/gingham.v1.CollectionService/Maintain',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.MaintainRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.MaintainResponse.FromString,
+                _registered_method=True)
+        self.Recall = channel.unary_unary(
+                '/gingham.v1.CollectionService/Recall',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RecallRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RecallResponse.FromString,
+                _registered_method=True)
 
 
 class CollectionServiceServicer(object):
@@ -113,6 +143,48 @@ class CollectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddField(self, request, context):
+        """Adds a payload field; rows that exist have null.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropField(self, request, context):
+        """Removes a payload field and its values.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddVector(self, request, context):
+        """Adds a vector field; rows that exist have no vector.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropVector(self, request, context):
+        """Removes a vector field and its vectors.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Maintain(self, request, context):
+        """Seals and merges what is due.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recall(self, request, context):
+        """Measures what searches find of what exact ones find.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CollectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +217,36 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.GetDatabaseStats,
                     request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.GetDatabaseStatsRequest.FromString,
                     response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.GetDatabaseStatsResponse.SerializeToString,
+            ),
+            'AddField': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddField,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AddFieldRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AddFieldResponse.SerializeToString,
+            ),
+            'DropField': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropField,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DropFieldRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DropFieldResponse.SerializeToString,
+            ),
+            'AddVector': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddVector,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AddVectorRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AddVectorResponse.SerializeToString,
+            ),
+            'DropVector': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropVector,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DropVectorRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DropVectorResponse.SerializeToString,
+            ),
+            'Maintain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Maintain,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.MaintainRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.MaintainResponse.SerializeToString,
+            ),
+            'Recall': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recall,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RecallRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RecallResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -320,6 +422,168 @@ class CollectionService(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def AddField(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.CollectionService/AddField',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.AddFieldRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.AddFieldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropField(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.CollectionService/DropField',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.DropFieldRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.DropFieldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddVector(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.CollectionService/AddVector',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.AddVectorRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.AddVectorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropVector(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.CollectionService/DropVector',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.DropVectorRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.DropVectorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Maintain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.CollectionService/Maintain',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.MaintainRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.MaintainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.CollectionService/Recall',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.RecallRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.RecallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class RowServiceStub(object):
     """Rows: writing, reading and counting them by id or filter.
@@ -355,6 +619,16 @@ class RowServiceStub(object):
                 '/gingham.v1.RowService/Count',
                 request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CountRequest.SerializeToString,
                 response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CountResponse.FromString,
+                _registered_method=True)
+        self.Facets = channel.unary_unary(
+                '/gingham.v1.RowService/Facets',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.FacetsRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.FacetsResponse.FromString,
+                _registered_method=True)
+        self.Scan = channel.unary_stream(
+                '/gingham.v1.RowService/Scan',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ScanRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ScanResponse.FromString,
                 _registered_method=True)
 
 
@@ -397,6 +671,20 @@ class RowServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Facets(self, request, context):
+        """Counts the rows of each value of a field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Scan(self, request, context):
+        """Goes through all rows of one commit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RowServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -424,6 +712,16 @@ def add_RowServiceServicer_to_server(servicer, server):
                     servicer.Count,
                     request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CountRequest.FromString,
                     response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CountResponse.SerializeToString,
+            ),
+            'Facets': grpc.unary_unary_rpc_method_handler(
+                    servicer.Facets,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.FacetsRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.FacetsResponse.SerializeToString,
+            ),
+            'Scan': grpc.unary_stream_rpc_method_handler(
+                    servicer.Scan,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ScanRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ScanResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -572,9 +870,63 @@ class RowService(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Facets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.RowService/Facets',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.FacetsRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.FacetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Scan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gingham.v1.RowService/Scan',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.ScanRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.ScanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class QueryServiceStub(object):
-    """Searches.
+    """Searches and query trees.
     """
 
     def __init__(self, channel):
@@ -588,14 +940,26 @@ class QueryServiceStub(object):
                 request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.SearchRequest.SerializeToString,
                 response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.SearchResponse.FromString,
                 _registered_method=True)
+        self.Query = channel.unary_unary(
+                '/gingham.v1.QueryService/Query',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.QueryRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.QueryResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer(object):
-    """Searches.
+    """Searches and query trees.
     """
 
     def Search(self, request, context):
         """Finds the nearest rows of vectors, or those with the words of texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Query(self, request, context):
+        """Runs query trees on one commit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -609,6 +973,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.SearchRequest.FromString,
                     response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.SearchResponse.SerializeToString,
             ),
+            'Query': grpc.unary_unary_rpc_method_handler(
+                    servicer.Query,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.QueryRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.QueryResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'gingham.v1.QueryService', rpc_method_handlers)
@@ -618,7 +987,7 @@ def add_QueryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueryService(object):
-    """Searches.
+    """Searches and query trees.
     """
 
     @staticmethod
@@ -638,6 +1007,33 @@ class QueryService(object):
             '/gingham.v1.QueryService/Search',
             gingham_dot_server_dot_proto_dot_gingham__pb2.SearchRequest.SerializeToString,
             gingham_dot_server_dot_proto_dot_gingham__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Query(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.QueryService/Query',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.QueryRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.QueryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,6 +15,7 @@ import gingham as gg
 from gingham import F, errors
 from gingham.clients.remote import RemoteCollection, RemoteDatabase
 from gingham.server.main import Server
+from likeness import raised, same, same_hits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,37 +64,6 @@ def filled(database: Any) -> Any:
     docs = database.create_collection("docs", fields=FIELDS, vectors=VECTORS)
     docs.upsert(rows())
     return docs
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal in type, value and, of arrays, in every bit."""
-    if isinstance(one, np.ndarray):
-        return type(one) is type(other) and one.dtype == other.dtype and one.tobytes() == other.tobytes()
-    if isinstance(one, dict):
-        return isinstance(other, dict) and list(one) == list(other) and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, list):
-        return isinstance(other, list) and len(one) == len(other) and all(map(same, one, other))
-    return type(one) is type(other) and one == other
-
-
-def same_hits(one: Any, other: Any) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, gg.BatchHits):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            same_hits(a, b)
-        return
-    assert same(one.ids, other.ids)
-    assert same(one.scores, other.scores)
-    assert one.complete == other.complete
-    assert [h.fields for h in one] == [h.fields for h in other]
-    assert [name for name, _ in one.explain().root.lines()] == [name for name, _ in other.explain().root.lines()]
-
-
-def raised(call: Any) -> gg.GinghamError:
-    with pytest.raises(gg.GinghamError) as caught:
-        call()
-    return caught.value
 
 
 def test_collections_are_made_listed_opened_and_dropped(either: Any) -> None:
@@ -212,6 +182,29 @@ def test_searches_return_the_same_hits_to_the_bit(both: tuple[Any, Any], options
         same_hits(docs.search(text, using="title", **options), there.search(text, using="title", **options))
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        {7: 1.0, 9: 0.5}, ([9, 7], [1.0, 2.0]), [{7: 1.0}, {10: 2.0, 11: 0.25}], [([7], [1.0])], [], {},
+        (np.array([7, 4_000_000_000]), np.ones(2, np.float16)), [[{"index": 7, "weight": 1.0}]], np.array([[7, 9], [1, 2]]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sparse_vectors_find_the_same(both: tuple[Any, Any], query: Any) -> None:
+    embedded, remote = both
+    docs, there = filled(embedded), remote["docs"]
+    for options in ({}, {"k": 2, "where": F.year > 2021}, {"k": None, "radius": 0.1}):
+        same_hits(docs.search(query, using="splade", **options), there.search(query, using="splade", **options))
+
+
+def test_a_sparse_vector_needs_no_name_where_there_is_one(both: tuple[Any, Any]) -> None:
+    embedded, remote = both
+    bare = embedded.create_collection("bare", vectors={"splade": gg.Sparse()})
+    bare.upsert([{"id": 1, "splade": {7: 0.5}}])
+    for query in ({7: 1.0}, [{7: 1.0}], ([7], [1.0])):
+        same_hits(bare.search(query), remote["bare"].search(query))
+
+
 def test_hits_become_the_same_tables(both: tuple[Any, Any]) -> None:
     embedded, remote = both
     docs = embedded.create_collection("docs", fields={"extra": gg.Json()}, vectors={"dense": gg.Dense(2)})
@@ -221,6 +214,117 @@ def test_hits_become_the_same_tables(both: tuple[Any, Any]) -> None:
     one, other = docs.search(np.eye(2)), remote["docs"].search(np.eye(2))
     assert one.arrow().equals(other.arrow(), check_metadata=True)
     assert other[0].scores.flags.writeable
+
+
+SCANS: list[dict[str, Any]] = [
+    {}, {"where": F.year > 2021}, {"order_by": "rating", "descending": True}, {"fields": []}, {"order_by": "on"},
+    {"include_vectors": True}, {"fields": ["extra"], "include_vectors": True, "where": "lang = 'de'"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", SCANS, ids=str)
+def test_scans_yield_the_same_dicts(both: tuple[Any, Any], options: dict[str, Any]) -> None:
+    embedded, remote = both
+    docs, there = filled(embedded), remote["docs"]
+    assert same(list(docs.scan(**options)), list(there.scan(**options)))
+
+
+@pytest.mark.parametrize("options", [*SCANS, {"where": F.year < 0}], ids=str)
+def test_scans_yield_the_same_batches(both: tuple[Any, Any], options: dict[str, Any]) -> None:
+    embedded, remote = both
+    docs, there = filled(embedded), remote["docs"]
+    one, other = (
+        raised(lambda c=c: list(c.scan(batch_size=100, **options))) if not options else None for c in (docs, there)
+    )
+    assert (type(one), str(one)) == (type(other), str(other)), "ids of several kinds are of no Arrow type"
+    docs.delete(ids=[1, -(1 << 70), uuid.UUID(int=5), b"\x00\xff"])
+    here, there = (list(c.scan(batch_size=2, **options)) for c in (docs, there))
+    assert len(here) == len(there)
+    for one, other in zip(here, there, strict=True):
+        assert type(one) is type(other)
+        assert one.equals(other, check_metadata=True)
+
+
+def test_a_long_scan_goes_on_in_its_commit(both: tuple[Any, Any]) -> None:
+    embedded, remote = both
+    docs = embedded.create_collection("docs", fields={"year": gg.Int()}, vectors={"tokens": gg.Tokens(2)})
+    docs.upsert(ids=range(2500), fields={"year": range(2500)}, vectors={"tokens": [np.ones((1, 2))] * 2500})
+    there = remote["docs"]
+    for options in ({}, {"include_vectors": True}):
+        scan = there.scan(**options)
+        first = next(scan)
+        docs.delete(where=F.year >= 2000)
+        docs.upsert(ids=range(2000, 2500), fields={"year": range(2000, 2500)})
+        docs.add_field(f"late{len(options)}", gg.Int())
+        assert [first["id"], *(row["id"] for row in scan)] == list(range(2500))
+    assert there.count() == 2500
+
+
+def test_scans_that_are_given_up_hold_no_worker(both: tuple[Any, Any]) -> None:
+    embedded, remote = both
+    docs = embedded.create_collection("docs", fields={"title": gg.Text()})
+    docs.upsert(ids=range(4000), fields={"title": ["x" * 1000] * 4000})
+    there = remote["docs"]
+    for _ in range(6):  # there are two workers
+        scan = there.scan(batch_size=10)
+        next(scan)
+        scan.close()
+        there.scan(batch_size=10)
+    assert there.count() == 4000
+
+
+@pytest.mark.parametrize("field", ["year", "rating", "ok", "lang", "tags", "title", "on", "extra"])
+def test_facets_are_the_same(both: tuple[Any, Any], field: str) -> None:
+    embedded, remote = both
+    docs, there = filled(embedded), remote["docs"]
+    options: dict[str, Any]
+    for options in (
+        {}, {"limit": None}, {"limit": 0}, {"limit": 2, "where": F.year > 2021, "timeout": 60},
+        {"query": gg.match("title", "words").limit(3)}, {"query": gg.near("dense", np.ones(8)), "where": "ok = TRUE"},
+    ):  # fmt: skip
+        one, other = docs.facets(field, **options), there.facets(field, **options)
+        assert same(one, other)
+        assert [*map(type, one)] == [*map(type, other)]
+
+
+def test_fields_and_vectors_are_added_and_dropped(docs: Any) -> None:
+    docs.add_field("pages", gg.Int())
+    docs.add_field("names", gg.Keyword(many=True))
+    docs.add_vector("third", gg.Dense(3, "dot", source="title"))
+    docs.add_vector("words", gg.Sparse())
+    docs.add_vector("tokens", gg.Tokens(4))
+    assert docs.get("a", fields=["pages", "names"]) == {"id": "a", "pages": None, "names": None}
+    docs.update([{"id": "a", "pages": 3, "third": [1, 2, 3]}])
+    assert docs.get("a")["pages"] == 3
+    assert docs.schema.vectors["third"] == gg.Dense(3, "dot", source="title")
+    docs.drop_field("pages")
+    docs.drop_vector("third")
+    docs.drop_vector("words")
+    assert "pages" not in docs.get("a")
+    assert set(docs.schema.vectors) == {*VECTORS, "tokens"}
+
+
+def test_maintenance_runs_when_it_is_asked_for(either: Any) -> None:
+    docs = filled(either)
+    for place in (docs, either):
+        assert place.maintain() is True
+        assert place.maintain(wait=False) is True
+        assert place.maintain(timeout=60) is True
+    assert either["docs"].stats().tail_rows == docs.stats().tail_rows
+
+
+def test_recall_is_the_same(both: tuple[Any, Any]) -> None:
+    embedded, remote = both
+    docs, there = filled(embedded), remote["docs"]
+    for options in (
+        {},
+        {"k": 2, "n": 3, "where": F.year > 2020, "ef_search": 9},
+        {"queries": np.eye(8), "timeout": 60},
+    ):
+        one, other = docs.recall(using="dense", **options), there.recall(using="dense", **options)
+        assert type(one) is type(other)
+        assert {**vars(one), "seconds": 0, "exact_seconds": 0} == {**vars(other), "seconds": 0, "exact_seconds": 0}
+        assert other.seconds > 0
 
 
 CALLS: dict[str, Any] = {
@@ -240,6 +344,10 @@ CALLS: dict[str, Any] = {
     "neither k nor radius": lambda db: db["docs"].search(np.zeros(8), using="dense", k=None),
     "two efforts": lambda db: db["docs"].search(np.zeros(8), using="dense", ef_search=9, target_recall=0.5),
     "no time": lambda db: db["docs"].search(np.zeros(8), using="dense", timeout=-1),
+    "sparse query of one dimension twice": lambda db: db["docs"].search(([7, 7], [1.0, 1.0]), using="splade"),
+    "sparse query of negative weight": lambda db: db["docs"].search({7: -1.0}, using="splade"),
+    "dict for a dense vector": lambda db: db["docs"].search({7: 1.0}, using="dense"),
+    "no sparse vector": lambda db: db["docs"].search({7: "x"}, using="splade"),
     "no list of names": lambda db: db["docs"].search(np.zeros(8), using="dense", fields="year"),
     "unknown payload": lambda db: db["docs"].get("a", fields=["yeer"]),
     "filter that does not parse": lambda db: db["docs"].count(where="year >= "),
@@ -251,6 +359,42 @@ CALLS: dict[str, Any] = {
     "vector of another width": lambda db: db["docs"].upsert([{"id": 1, "dense": [1.0]}]),
     "unknown column": lambda db: db["docs"].upsert([{"id": 1, "yeer": 1}]),
     "columns of unequal length": lambda db: db["docs"].upsert(ids=[1], fields={"year": [1, 2]}),
+    "scan of no size": lambda db: db["docs"].scan(batch_size=0),
+    "scan by an unknown field": lambda db: db["docs"].scan(order_by="yeer"),
+    "scan by a name that is none": lambda db: db["docs"].scan(order_by=3),
+    "scan by lists": lambda db: db["docs"].scan(order_by="tags"),
+    "scan down from nothing": lambda db: db["docs"].scan(descending=True),
+    "scan of an unknown payload": lambda db: db["docs"].scan(fields=["yeer"]),
+    "scan by a wrong filter": lambda db: db["docs"].scan(where="yeer > 1"),
+    "facets of an unknown field": lambda db: db["docs"].facets("yeer"),
+    "facets of a name that is none": lambda db: db["docs"].facets(None),
+    "facets of no limit": lambda db: db["docs"].facets("year", limit=-1),
+    "facets of no query": lambda db: db["docs"].facets("year", query=3),
+    "facets of a wrong query": lambda db: db["docs"].facets("year", query=gg.near("dens", [1.0])),
+    "facets in no time": lambda db: db["docs"].facets("year", timeout=0),
+    "recall of k of zero": lambda db: db["docs"].recall(k=0, using="dense"),
+    "recall without a name": lambda db: db["docs"].recall(),
+    "recall of texts": lambda db: db["docs"].recall(using="dense", queries=["words"]),
+    "recall of another width": lambda db: db["docs"].recall(using="dense", queries=[[1.0]]),
+    "recall of no queries": lambda db: db["docs"].recall(using="dense", queries=np.empty((0, 8))),
+    "recall of two efforts": lambda db: db["docs"].recall(using="dense", nprobe=1, target_recall=0.5),
+    "recall of no numbers": lambda db: db["docs"].recall(using="dense", queries=object),
+    "a field that is there": lambda db: db["docs"].add_field("year", gg.Int()),
+    "a field of no type": lambda db: db["docs"].add_field("new", int),
+    "a vector for a field": lambda db: db["docs"].add_field("new", gg.Dense(3)),
+    "a field of no name": lambda db: db["docs"].add_field(3, gg.Int()),
+    "a field of a malformed name": lambda db: db["docs"].add_field("a b", gg.Int()),
+    "a field of a reserved name": lambda db: db["docs"].add_field("id", gg.Int()),
+    "a field of an unknown language": lambda db: db["docs"].add_field("new", gg.Text(bm25=True, language="xx")),
+    "a vector that is there": lambda db: db["docs"].add_vector("dense", gg.Dense(3)),
+    "a vector of no type": lambda db: db["docs"].add_vector("new", gg.Int()),
+    "a vector of no text": lambda db: db["docs"].add_vector("new", gg.Dense(3, source="year")),
+    "a vector of a codec that does not fit": lambda db: db["docs"].add_vector("new", gg.Dense(3, codec="PQ2")),
+    "dropping no field": lambda db: db["docs"].drop_field("yeer"),
+    "dropping a name that is none": lambda db: db["docs"].drop_field(3),
+    "dropping a vector as a field": lambda db: db["docs"].drop_field("dense"),
+    "dropping no vector": lambda db: db["docs"].drop_vector("dens"),
+    "maintenance in no time": lambda db: db["docs"].maintain(timeout="x"),
     "an update of nothing": lambda db: db["docs"].update(ids=[1]),
 }
 
@@ -276,7 +420,10 @@ def test_a_handle_for_reading_writes_nothing(both: tuple[Any, Any]) -> None:
     with gg.open(repr(both[1])[len("<RemoteDatabase ") : -1], mode="r") as reader:
         assert reader["docs"].count() == 7
         for write in (lambda: reader["docs"].upsert([{"id": 1}]), lambda: reader.drop_collection("docs"),
-                      lambda: reader["docs"].delete(ids=1), lambda: reader.create_collection("x")):  # fmt: skip
+                      lambda: reader["docs"].delete(ids=1), lambda: reader.create_collection("x"),
+                      lambda: reader["docs"].add_field("x", gg.Int()), lambda: reader["docs"].drop_vector("dense"),
+                      lambda: reader["docs"].add_vector("x", gg.Sparse()), lambda: reader["docs"].drop_field("year"),
+                      reader["docs"].maintain, reader.maintain):  # fmt: skip
             assert type(raised(write)) is errors.ReadOnly
 
 
@@ -319,13 +466,15 @@ def test_what_gRPC_does_not_carry_yet_is_refused_and_not_changed(both: tuple[Any
     pages.upsert([{"id": 1, "tokens": np.ones((3, 4)), "body": "words"}])
     same_hits(pages.search(np.ones((2, 4)), using="tokens"), there.search(np.ones((2, 4)), using="tokens"))
     assert same(pages.get(1, include_vectors=True), there.get(1, include_vectors=True))
+    for tokens in (
+        [np.ones((2, 4)), np.ones((3, 4))], [np.ones((2, 4))], np.ones((2, 3, 4), np.int8), np.ones((2, 4), bool),
+        [[[1, 0, 0, 0]], [[0, 1, 0, 0], [0, 0, 1.5, 0]]], [[1, 2, 3, 4]],
+    ):  # fmt: skip
+        same_hits(pages.search(tokens, using="tokens"), there.search(tokens, using="tokens"))
     assert there.upsert([{"id": 2, "body": "more"}]).inserted == 1
     hits = there.search("words", using="body")
     for refused in (
         lambda: there.upsert([{"id": 1, "tokens": np.ones((3, 4))}]),
-        lambda: there.search([np.ones((2, 4)), np.ones((3, 4))], using="tokens"),
-        lambda: remote["docs"].search({7: 1.0}, using="splade"),
-        lambda: remote["docs"].search(([7], [1.0]), using="splade"),
         lambda: remote.create_collection("x", embedder=HashingEmbedder(dim=4)),
         lambda: remote.collection("docs", embedder=HashingEmbedder(dim=4)),
         lambda: hits.highlights("body"),

@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import gingham as gg
 from gingham import deadline, errors, wire
+from gingham.server import servicer
 from gingham.server.main import Server, loopback, serve
 from gingham.server.proto import gingham_pb2 as pb
+from gingham.server.queries import QueryTrees
 from gingham.types import RowBatch
 
 if TYPE_CHECKING:
@@ -139,6 +143,81 @@ def test_a_message_that_is_too_long_is_a_typed_error(remote: Any) -> None:
     assert docs.count() == 3000
 
 
+def test_a_scan_of_messages_that_are_too_long_is_a_typed_error(remote: Any, db: gg.Database) -> None:
+    db["docs"].upsert(ids=list(range(3000)), fields={"year": list(range(3000))})
+    assert len(list(remote["docs"].scan(batch_size=100))) == 30
+    with pytest.raises(errors.ResourceExhausted, match="batch_size="):
+        list(remote["docs"].scan(batch_size=3000, include_vectors=True))
+
+
+def test_scans_leave_a_worker_to_other_calls(remote: Any, db: gg.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicer, "SCAN_SECONDS", 0.1)
+    db["docs"].upsert(ids=[f"{at:0450}" for at in range(9000)])
+    docs = remote["docs"]
+    scan = docs.scan(batch_size=50)  # of 9,000 long ids, more than a connection holds
+    next(scan)
+    with pytest.raises(errors.ResourceExhausted, match="close"):
+        docs.scan()
+    assert docs.count() == 9000
+    assert 1 + sum(1 for _ in scan) == 180
+    for _ in range(20):
+        monkeypatch.setattr(servicer, "SCAN_SECONDS", 10)
+        next(docs.scan(batch_size=50))  # given up, which ends the call
+    remote.close()
+    with pytest.raises(errors.Closed):
+        docs.scan()
+
+
+def test_a_failure_in_a_scan_shows_neither_trace_nor_reason(
+    remote: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: object, **_: object) -> Iterator[Any]:
+        yield {"id": 1, "year": 1, "extra": None}
+        raise RuntimeError("a secret of /some/path")
+
+    monkeypatch.setattr(gg.Collection, "scan", fail)
+    with pytest.raises(gg.GinghamError, match="its log says why") as caught:
+        list(remote["docs"].scan())
+    assert "secret" not in str(caught.value)
+    assert "a secret" in caplog.text
+
+
+@pytest.mark.parametrize("end", ["deadline", "cancel"])
+def test_a_scan_ends_with_the_deadline_of_its_call_or_its_cancellation(
+    server: Server, db: gg.Database, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    raised: list[BaseException] = []
+    ended = threading.Event()
+
+    def slow(self: object, **_: object) -> Iterator[Any]:
+        try:
+            while True:
+                deadline.check()
+                time.sleep(0.002)
+                yield pa.record_batch({"id": [1]})
+        except BaseException as error:
+            raised.append(error)
+            raise
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(gg.Collection, "scan", slow)
+    request = pb.ScanRequest(collection="docs", batch_size=1).SerializeToString()
+    with grpc.insecure_channel(server.address) as channel:
+        answers = channel.unary_stream("/gingham.v1.RowService/Scan", request_serializer=bytes)(
+            request, timeout=0.3 if end == "deadline" else 60
+        )
+        next(answers)
+        if end == "cancel":
+            answers.cancel()
+        else:
+            with pytest.raises(grpc.RpcError) as caught:
+                list(answers)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert ended.wait(5)
+    assert isinstance(raised[0], (errors.DeadlineExceeded, errors.Cancelled, GeneratorExit))
+
+
 @pytest.mark.parametrize(("path", "method"), methods(), ids=lambda value: value if isinstance(value, str) else "")
 def test_malformed_requests_leave_the_server_up(
     server: Server, remote: Any, path: str, method: Any, caplog: pytest.LogCaptureFixture
@@ -170,10 +249,21 @@ def test_malformed_requests_leave_the_server_up(
         ("RowService/Delete", pb.DeleteRequest(collection="docs")),
         ("CollectionService/CreateCollection", pb.CreateCollectionRequest(name="x", schema=b"\xc1")),
         ("CollectionService/CreateCollection", pb.CreateCollectionRequest(name="x", schema=b"\x80")),
+        ("CollectionService/AddField", pb.AddFieldRequest(collection="docs", schema=b"\xc1")),
+        ("CollectionService/AddField", pb.AddFieldRequest(collection="docs", schema=msgspec.msgpack.encode(gg.Schema.of()))),
+        ("CollectionService/AddField", pb.AddFieldRequest(collection="docs", schema=msgspec.msgpack.encode(gg.Schema.of({}, {"v": gg.Dense(3)})))),
+        ("CollectionService/AddVector", pb.AddVectorRequest(collection="docs", schema=msgspec.msgpack.encode(gg.Schema.of({"f": gg.Int()})))),
+        ("CollectionService/Recall", pb.RecallRequest(collection="docs", k=1, n=1, vectors=pb.Array())),
+        ("RowService/Facets", pb.FacetsRequest(collection="docs", field="year", query=pb.QueryNode())),
+        ("RowService/Scan", pb.ScanRequest(collection="docs", batch_size=0)),
+        ("RowService/Scan", pb.ScanRequest(collection="docs", descending=True)),
         ("QueryService/Search", pb.SearchRequest(collection="docs", k=3)),
         ("QueryService/Search", pb.SearchRequest(collection="docs", k=3, vectors=pb.Array(data=b"1234", dtype=2, shape=[4]))),
         ("QueryService/Search", pb.SearchRequest(collection="docs", k=3, vectors=pb.Array(dtype=9, shape=[4]))),
         ("QueryService/Search", pb.SearchRequest(collection="docs", k=3, vectors=pb.Array(dtype=2, shape=[2**32 - 1] * 2))),
+        ("QueryService/Search", pb.SearchRequest(collection="docs", k=3, sparse=pb.SparseVectors(values=[pb.SparseVector(dimensions=b"1234")]))),
+        ("QueryService/Search", pb.SearchRequest(collection="docs", k=3, sparse=pb.SparseVectors(values=[pb.SparseVector(dimensions=b"1234", weights=b"1234")]))),
+        ("QueryService/Search", pb.SearchRequest(collection="docs", k=3, tokens=pb.TokenMatrices(values=[pb.Array(dtype=2, shape=[0, 4])]))),
         ("QueryService/Search", pb.SearchRequest(collection="docs", k=0, vectors=pb.Array(data=bytes(16), dtype=2, shape=[4]))),
     ],
     ids=str,
@@ -188,8 +278,6 @@ def test_requests_of_other_clients_are_checked_and_refused_with_a_reason(
 
 
 def test_rows_with_flipped_bytes_are_refused_or_read_and_never_worse() -> None:
-    import pyarrow as pa
-
     batch = RowBatch(
         [b"sa", b"sb"], {"dense": np.ones((2, 4), np.float32)}, {"extra": pa.array(["{}", None], pa.large_string())}
     )
@@ -306,10 +394,10 @@ def test_attributes_of_errors_travel_with_them_and_long_sentences_are_cut() -> N
 
 
 def test_every_rpc_has_a_handler_and_a_client_method(server: Server, remote: Any) -> None:
+    from gingham.clients import collection
     from gingham.clients import remote as client
-    from gingham.server import servicer
 
-    text = Path(client.__file__).read_text("utf-8")
+    text = "".join(Path(module.__file__).read_text("utf-8") for module in (client, collection))
     for path, method in methods():
         service = getattr(servicer, method.containing_service.name)
         assert method.name in vars(service), path
@@ -323,7 +411,8 @@ def test_every_element_of_the_interface_has_a_comment_and_enums_begin_with_nothi
         if re.match(r"(message|enum|service|rpc|oneof)\b|[\w<>, .]+ \w+ = \d+;", line):
             assert before.startswith("//"), line
     for enum in pb.DESCRIPTOR.enum_types_by_name.values():
-        assert enum.values_by_number[0].name == f"{enum.name.upper()}_UNSPECIFIED"
+        prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper()
+        assert enum.values_by_number[0].name == f"{prefix}_UNSPECIFIED"
 
 
 def test_the_stubs_are_those_of_the_interface(tmp_path: Path) -> None:
@@ -368,3 +457,32 @@ def test_messages_of_the_first_stubs_are_still_read(kind: str, written: str) -> 
         )
     else:
         assert (read.collection, read.rows) == ("docs", b"r")
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [
+        ("QueryRequest", "0a04646f637312e9015ae6010adf0152dc010ad1014ace010ab90142b6010aa80132a5010a99013a96010a5f2a5d0a1c0a1a0a0564656e7365120b0a040000803f10021a01012005320220030a0f120d0a04626f6479120372656418020a101a0e120c0a040700000012040000803f0a0f220d0a040a0273611a0564656e73651209090000000000004e40123322310a0312016e0a172a150a090900000000000000400a0832061a0412027b7d0a113a0f0a026f6e110000000000002240180112070a056e203e203111000000000000e03f2009120e120c0a040000803f10021a020101180712046c616e671802100418011801"),
+        ("ScanRequest", "0a04646f63731a016e3809"),
+        ("FacetsRequest", "0a04646f637312016e2800"),
+        ("RecallRequest", "0a04646f6373100118022a0564656e7365"),
+        ("ScanResponse", "0a0172"),
+        ("MaintainRequest", "100119000000000000e03f"),
+        ("AddFieldRequest", "0a04646f6373120180"),
+    ],
+)  # fmt: skip
+def test_messages_of_the_second_stubs_are_still_read(kind: str, written: str) -> None:
+    read = getattr(pb, kind).FromString(bytes.fromhex(written))
+    assert read.SerializeToString(deterministic=True).hex() == written
+    if kind == "QueryRequest":
+        query = QueryTrees().of(read.queries[0])
+        names = []
+        while not isinstance(query, gg.query.nodes.Fuse):
+            names.append(type(query).__name__)
+            query = query.child
+        assert names == ["Limited", "Grouped", "Reranked", "Diversified", "Filtered", "Boosted"]
+        near, match, sparse, like = query.branches
+        assert (near.field, near.k, near.query.tolist(), near.effort.nprobe) == ("dense", 5, [1.0], 3)
+        assert (match.field, match.text, match.operator) == ("body", "red", "all")
+        assert [one.tolist() for one in sparse.query] == [[7], [1.0]]
+        assert (like.ids, like.field) == ((b"sa",), "dense")
