@@ -448,15 +448,18 @@ def test_closing_ends_a_build_within_a_second(tmp_path: Path, monkeypatch: pytes
         assert not db.verify().damage
 
 
+@pytest.mark.parametrize("index", ["HNSW4", "IVF"])
 @pytest.mark.parametrize("point", ["staged", "index before switch", "index after switch", "merge before switch"])
-def test_a_crash_around_a_build_leaves_all_rows_and_the_next_process_finishes_it(tmp_path: Path, point: str) -> None:
+def test_a_crash_around_a_build_leaves_all_rows_and_the_next_process_finishes_it(
+    tmp_path: Path, point: str, index: str
+) -> None:
     code = f"""
         import numpy as np, gingham as gg
         from gingham.storage import codes
         codes.CODED_ROWS = 256
         gg.warmup()
         db = gg.open({str(tmp_path / "db")!r})
-        docs = db.create_collection("docs", vectors={{"v": gg.Dense(8, index="HNSW4")}})
+        docs = db.create_collection("docs", vectors={{"v": gg.Dense(8, index={index!r})}})
         rows = np.random.default_rng(0).standard_normal((18_000, 8))
         for start in range(0, 18_000, 2250):
             docs.upsert(ids=list(range(start, start + 2250)), vectors={{"v": rows[start : start + 2250]}})
@@ -476,7 +479,7 @@ def test_a_crash_around_a_build_leaves_all_rows_and_the_next_process_finishes_it
         docs.maintain()
         assert docs.stats().vectors["v"].indexed_rows == rows
         query = np.random.default_rng(1).standard_normal(8)
-        assert set(docs.search(query).ids) == set(docs.search(query, exact=True).ids)
+        assert set(docs.search(query, nprobe=1000).ids) == set(docs.search(query, exact=True).ids)
         assert not db.verify().damage
         with db._store.read() as session:
             assert session.txn.stat(session.env.table("staged"))["entries"] == 0
