@@ -54,7 +54,7 @@ def query_message(query: Any, using: str | None, schema: Callable[[], Schema]) -
     """
     texts = [query] if isinstance(query, str) else query
     if isinstance(texts, Sequence) and len(texts) and all(isinstance(text, str) for text in texts):
-        return {"texts": pb.Texts(values=texts, single=isinstance(query, str))}
+        return {"texts": pb.Texts(values=[checked_text(text) for text in texts], single=isinstance(query, str))}
     numbers = _numbers(query)
     if numbers is None:
         known = schema()
@@ -137,6 +137,21 @@ def filter_message(where: Where) -> pb.Filter | None:
     return None if text is None else pb.Filter(json=text)
 
 
+def checked_name(name: Any) -> str:
+    """A name that a user gave; raises InvalidArgument unless it is text that a message can hold."""
+    check_named(name)
+    return checked_text(name)
+
+
+def checked_text(text: str) -> str:
+    """A text that a user gave; raises InvalidArgument where a message cannot hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"a call over gRPC expects text that UTF-8 can hold, found {shown(text)}") from None
+    return text
+
+
 def names_message(fields: Any) -> pb.Names | None:
     """Names of payload to read, None for all; raises InvalidArgument where they are no list of texts."""
     if fields is None:
@@ -144,9 +159,7 @@ def names_message(fields: Any) -> pb.Names | None:
     if isinstance(fields, (str, bytes)) or not isinstance(fields, Iterable):
         raise InvalidArgument(f"fields= expects a list of names, such as fields=['title'], found {shown(fields)}")
     names = list(fields)
-    for name in names:
-        check_named(name)
-    return pb.Names(values=names)
+    return pb.Names(values=[checked_name(name) for name in names])
 
 
 def write_result(message: pb.WriteResult) -> WriteResult:

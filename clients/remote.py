@@ -8,6 +8,7 @@ import msgspec
 
 from gingham.clients.channel import CONNECT_SECONDS, SCHEME, Channel
 from gingham.clients.collection import RemoteCollection, ask_maintenance, check_writable, later
+from gingham.clients.convert import checked_text
 from gingham.database import DatabaseStats
 from gingham.errors import CollectionNotFound, NotReady
 from gingham.schema import Schema, check_name
@@ -89,6 +90,7 @@ class RemoteDatabase:
         _refuse_embedder(embedder)
         if not isinstance(name, str):
             raise CollectionNotFound(f"the name of a collection expects text, found {shown(name)}")
+        checked_text(name)
         found = RemoteCollection(self._channel, name, writable=self._writable)
         _ = found.schema  # raises where there is none
         return found
@@ -105,7 +107,7 @@ class RemoteDatabase:
     def drop_collection(self, name: str) -> None:
         """Remove a collection with all its rows; raises CollectionNotFound."""
         check_writable(self._writable, self._channel)
-        self._channel.call(self._channel.collections.DropCollection, pb.DropCollectionRequest(name=name))
+        self._channel.call(self._channel.collections.DropCollection, pb.DropCollectionRequest(name=checked_text(name)))
 
     def stats(self) -> DatabaseStats:
         """Rows, commits and bytes; ``path`` is the address of the server, which does not tell its folder."""

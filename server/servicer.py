@@ -25,7 +25,7 @@ from gingham.types import encode_id
 from gingham.wire import MOST_MESSAGE_CHARACTERS, pack_error, pack_rows, pack_table, unpack_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from gingham.database import Database
 
@@ -54,7 +54,7 @@ def answered(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any
     return call
 
 
-def streamed(method: Callable[[Any, Any], Iterator[Any]]) -> Callable[[Any, Any, Any], Iterator[Any]]:
+def streamed(method: Callable[[Any, Any], Generator[Any]]) -> Callable[[Any, Any, Any], Iterator[Any]]:
     """The same of an RPC that answers with several messages; each is made under its limits, none is sent under them."""
 
     @functools.wraps(method)
@@ -249,12 +249,12 @@ class RowService(services.RowServiceServicer):
         return pb.FacetsResponse(counts=pack_table(pa.table({"value": [*counts], "count": [*counts.values()]})))
 
     @streamed
-    def Scan(self, request: pb.ScanRequest) -> Iterator[pb.ScanResponse]:
+    def Scan(self, request: pb.ScanRequest) -> Generator[pb.ScanResponse]:
         """Go through rows."""
         if not self._scans.acquire(timeout=SCAN_SECONDS):
             raise ResourceExhausted(
-                f"the server expected at most {self._most_scans} scans at once, found another; read or close those that "
-                "are open, or serve with a larger max_workers="
+                f"the server expected at most {self._most_scans} scans at once, found one more; read or close those "
+                "that are open, or serve with more workers"
             )
         try:
             yield from self._scanned(request)

@@ -408,6 +408,37 @@ def test_errors_are_the_same_class_with_the_same_sentence(both: tuple[Any, Any],
     assert vars(one) == vars(other)
 
 
+def test_text_that_no_message_holds_is_a_typed_error(both: tuple[Any, Any]) -> None:
+    filled(both[0])
+    remote, bad = both[1], "\ud800"
+    docs = remote["docs"]
+    for call in (
+        lambda: remote[bad], lambda: remote.drop_collection(bad), lambda: docs.search(bad, using="title"),
+        lambda: docs.search(np.zeros(8), using=bad), lambda: docs.get("a", fields=[bad]), lambda: docs.facets(bad),
+        lambda: docs.scan(order_by=bad), lambda: docs.drop_field(bad), lambda: docs.add_vector(bad, gg.Sparse()),
+        lambda: docs.recall(using=bad), lambda: docs.query(gg.near(bad, np.zeros(8))),
+        lambda: docs.query(gg.near("dense", bad)), lambda: docs.query(gg.match("title", bad).group(bad)),
+        lambda: docs.query(gg.match("title", "a").boost(F[bad] * 2)), lambda: docs.query(gg.match("title", "a").group(bad)),
+    ):  # fmt: skip
+        assert isinstance(raised(call), errors.InvalidArgument)
+
+
+def test_an_embedder_of_the_server_embeds_texts_of_clients(both: tuple[Any, Any]) -> None:
+    from gingham.embed import HashingEmbedder
+
+    embedded, remote = both
+    notes = embedded.create_collection(
+        "notes", fields={"body": gg.Text(bm25=True)}, vectors={"dense": gg.Dense(16, source="body")},
+        embedder=HashingEmbedder(dim=16),
+    )  # fmt: skip
+    notes.upsert(ids=[1, 2, 3], fields={"body": ["red house", "green tree", "blue river"]})
+    there = remote["notes"]
+    same_hits(notes.search("red tree"), there.search("red tree"))
+    for query in (gg.near("dense", "red tree"), gg.fuse(gg.near(None, "river"), gg.match("body", "red"))):
+        same_hits(notes.query(query), there.query(query))
+    assert notes.recall(k=1, queries=["red"]).recall == there.recall(k=1, queries=["red"]).recall
+
+
 def test_time_that_is_over_is_the_same_error(both: tuple[Any, Any]) -> None:
     filled(both[0])
     error = raised(lambda: both[1]["docs"].search(np.zeros(8), using="dense", timeout=1e-9))
