@@ -101,6 +101,21 @@ def run_blocks(work: Callable[[T], U], blocks: Sequence[T]) -> list[U]:
         futures.clear()
 
 
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread; an interrupt of the wait for its first step comes out as one.
+
+    Notes
+    -----
+    CPython (3.11) lets a RuntimeError about an unlocked lock stand in its place, though the thread runs.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+
+
 def _checked(work: Callable[[T], U], block: T) -> U:
     deadline.check()
     return work(block)

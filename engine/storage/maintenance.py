@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gingham.config import SYNC_INTERVAL_SECONDS
 from gingham.deadline import CancelScope
 from gingham.errors import Cancelled, GinghamError, Unavailable
+from gingham.parallel import start_thread
 from gingham.storage import generation
 from gingham.storage.gate import FileLock
 from gingham.storage.holds import POLL_SECONDS, Flag
@@ -69,7 +70,7 @@ class Maintenance:
         with self._start:
             if self._thread is None and not self._stop.is_set():
                 self._thread = threading.Thread(target=self._run, name="gingham-maintenance", daemon=True)
-                self._thread.start()
+                start_thread(self._thread)
         with self._count:
             self._asked += 1
             self._last_write = time.monotonic()

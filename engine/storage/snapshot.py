@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from gingham.errors import Closed, SnapshotExpired
+from gingham.parallel import start_thread
 from gingham.storage.holds import Resource, Use, Weakly
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _watch(pin: Pin) -> None:
     _watched.add(pin)
     if _watcher is None or not _watcher.is_alive():
         _watcher = threading.Thread(target=_expire_in_time, name="gingham-expiry", daemon=True)
-        _watcher.start()
+        start_thread(_watcher)
 
 
 def _expire_in_time() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gingham.errors import Closed
+from gingham.parallel import start_thread
 from gingham.storage import crash
 from gingham.storage.boot import boot_id
 from gingham.storage.environment import translated
@@ -86,7 +87,7 @@ class Writer:
                 raise Closed(f"the database {self._store.root} is closed; open it again")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="gingham-writer", daemon=True)
-                self._thread.start()
+                start_thread(self._thread)
             self._calls.put(call)
         result: T = call.wait()
         return result

@@ -43,7 +43,8 @@ def clustered(n: int, seed: int, dim: int = DIM) -> np.ndarray:
 def exact(queries: np.ndarray, rows: np.ndarray, metric: str) -> np.ndarray:
     """Scores (n_queries, n)."""
     if metric == "l2":
-        return -np.square(queries[:, None] - rows[None]).sum(axis=2)
+        squares = np.square(rows).sum(axis=1) + np.square(queries).sum(axis=1)[:, None]
+        return 2 * queries @ rows.T - squares
     if metric == "cosine":
         queries, rows = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, rows))
     return queries @ rows.T
