@@ -17,6 +17,7 @@ import pytest
 
 import gingham as gg
 from gingham import errors
+from gingham.parallel import start_thread
 from gingham.storage import generation
 from gingham.storage.boot import boot_id
 from gingham.storage.store import Store
@@ -403,6 +404,24 @@ def test_thousands_of_interrupts_leave_the_store_usable(path: Path) -> None:
     done = subprocess.run(child_of(code), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 500
+
+
+def test_an_interrupt_of_a_starting_thread_is_an_interrupt() -> None:
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                raise RuntimeError("release unlocked lock")  # noqa: B904
+
+    class Broken(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("cannot start new thread")
+
+    with pytest.raises(KeyboardInterrupt):
+        start_thread(Interrupted())
+    with pytest.raises(RuntimeError, match="cannot start"):
+        start_thread(Broken())
 
 
 # forks -----------------------------------------------------------------------------------------------
