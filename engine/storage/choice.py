@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from gingham.schema import Dense, Schema
 
 SCANNED_BYTES = 32 << 20
-"""Bytes of vectors of a segment up to which they are scanned where nothing is said: that takes 2 to 4 ms on one core,
-and finds all."""
+"""Bytes of vectors of a segment up to which they are scanned where nothing is said: that takes 1 ms on one core where
+they are in memory, and finds all."""
 CHOICES = ("HNSW16", "IVF")
 """What larger segments get, the first that can be built within the memory budget: a graph answers a query in fewer
 reads than lists at any recall, and lists take a tenth of its memory (README, "Which index")."""
