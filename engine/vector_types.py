@@ -21,7 +21,7 @@ MAX_DIM = 65_535
 NIBBLE_DIM = 96
 """Dimensions below which codes of four bits misjudge neighbours so often that those of eight find as many sooner."""
 BIT_DIM = 256
-"""Dimensions from which on codes of one bit are the default under IVF: with fewer their error grows as 1 / sqrt(dim)."""
+"""Dimensions from which on codes of one bit are the default under IVF: their error falls as 1 / sqrt(dim)."""
 MOST_M = 512
 _DEFAULT_M = 16
 MOST_LISTS = 1 << 16
