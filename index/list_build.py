@@ -64,7 +64,8 @@ def choose_lists(
         deadline.check()
         part = slice(start, min(start + BLOCK_ROWS, rows))
         lists[part] = known.assign(vectors_of(np.arange(part.start, part.stop)))
-    return (balance and rebalance(known, lists, vectors_of, wanted, seed)) or (known, lists)
+    balanced = rebalance(known, lists, vectors_of, wanted, seed) if balance else None
+    return (known, lists) if balanced is None else (balanced.coarse, balanced.lists)
 
 
 def measure(

@@ -1,7 +1,7 @@
 """Which rows of lists queries scan, and which rows were found."""
 
 import numpy as np
-from numba import int32, int64, uint64
+from numba import float32, int32, int64, uint64
 
 from gingham.codecs.intrinsics import inline, kernel, load_one_u32
 
@@ -54,3 +54,52 @@ def rows_at(places, rows, out):
     for i in range(places.shape[0]):
         for j in range(places.shape[1]):
             out[i, j] = int32(load_one_u32(rows + uint64(4 * places[i, j]))) if places[i, j] >= 0 else -1
+
+
+@kernel("void(float32[:,::1], float32[:,::1], float32[::1], float32[::1], int64[::1], int64[::1], float64, int64[::1])")
+def second_list(products, between, squares, lengths, firsts, group, weight, out):
+    """The list of each row of least loss but its first one, -1 where no loss is finite.
+
+    From products of rows and centroids (n, nlist), of the centroids of first lists with all (m, nlist), squared lengths
+    of centroids and rows, and the place of each row's first list among the m: |x - c|^2 + weight <r, x - c>^2 / |r|^2
+    with r = x - c_first.
+    """
+    for i in range(products.shape[0]):
+        own, first = group[i], firsts[i]
+        along = lengths[i] - products[i, first]
+        residual = along - products[i, first] + squares[first]
+        factor = float32(0)
+        if residual > float32(1e-6) * lengths[i]:
+            factor = float32(weight) / residual
+        best, chosen = float32(np.inf), int64(-1)
+        for c in range(products.shape[1]):
+            part = along - products[i, c] + between[own, c]
+            loss = squares[c] - float32(2) * products[i, c] + factor * part * part
+            if loss < best and c != first:
+                best, chosen = loss, c
+        out[i] = chosen
+
+
+@kernel("void(float32[:,::1], int64[:,::1], uint64, int64[::1])")
+def drop_repeated(scores, places, rows, counts):
+    """Move the first place of each row int32 to the front of its line; how many there are goes to ``counts``."""
+    m = places.shape[1]
+    size = int64(16)
+    while size < 2 * m:
+        size *= 2
+    seen = np.empty(size, np.int32)
+    for i in range(places.shape[0]):
+        seen[:] = -1
+        count = int64(0)
+        for j in range(m):
+            if places[i, j] < 0:
+                continue
+            row = int32(load_one_u32(rows + uint64(4 * places[i, j])))
+            slot = (int64(row) * int64(2654435761) >> int64(7)) & (size - 1)
+            while seen[slot] >= 0 and seen[slot] != row:
+                slot = (slot + 1) & (size - 1)
+            if seen[slot] < 0:
+                seen[slot] = row
+                scores[i, count], places[i, count] = scores[i, j], places[i, j]
+                count += 1
+        counts[i] = count

@@ -108,12 +108,17 @@ class ListSearch:
         probes = self.coarse.probe(queries, nprobe, prepared)
         precise = self.vectors is not None or self.codec.levels == 2
         candidates = OVERSAMPLE * k + SPARE if oversample is None else math.ceil(max(k, k * oversample))
-        found = Reservoirs.empty(len(queries), min(self.n, candidates) if precise else k)
+        wanted, twice = min(self.n, candidates) if precise else k, self.lists.firsts is not None
+        found = Reservoirs.empty(len(queries), 2 * wanted if twice else wanted)
         mask = 0 if allow is None else allow.ctypes.data
         for spans in self.lists.spans(probes, max(1, SLICE_BYTES // self.codec.code_size)):
             deadline.check()
             self.codec.scan_spans(prepared, self.lists.codes, spans, mask, found)
         scores, places = found.best()
+        if twice:
+            # A row has the same code in both of its lists, so that the best places hold half as many rows at least.
+            counts = self.lists.drop_repeated(scores, places)
+            scores, places = Reservoirs(wanted, scores, places, counts, found.floors).best()
         if self.vectors is not None:
             return self.vectors.nearest(queries, places, self.lists.rows, k)
         if precise:

@@ -47,6 +47,24 @@ def test_all_lists_find_what_vectors_find_with_the_same_scores(db: gg.Database, 
     assert found.scores.tolist() == exact.scores.tolist()
 
 
+@pytest.mark.parametrize("where", [None, "year < 300"])
+def test_rows_in_two_lists_are_found_once_and_more_of_them_in_as_many_lists(db: gg.Database, where: Any) -> None:
+    queries, recalls = vectors(60, 2), []
+    for name, index in (("one", "IVF64"), ("two", "IVF64,SOAR")):
+        docs = filled(db, name=name, index=index)
+        docs.delete(where="year < 100")
+        docs.upsert(ids=[20_000], vectors={"v": queries[:1]})
+        docs.maintain()
+        found = docs.search(queries, where=where, nprobe=3)
+        assert all(len(set(hits.ids)) == 10 for hits in found)
+        assert f"lists {index} of LVQ8" in detail(docs)
+        exact = docs.search(queries, where=where, exact=True)
+        recalls.append(np.mean([len(set(f.ids) & set(e.ids)) for f, e in zip(found, exact, strict=True)]))
+        assert docs.search(queries, where=where, nprobe=64, oversample=300)[3].ids == exact[3].ids
+    assert recalls[1] > recalls[0]
+    assert not db.verify().damage
+
+
 def test_more_lists_find_more(db: gg.Database) -> None:
     docs = filled(db)
     queries = vectors(60, 2)
@@ -140,6 +158,11 @@ def test_nprobe_goes_through_every_door(db: gg.Database) -> None:
 def test_an_index_of_lists_brings_a_codec_and_refuses_one_that_scans_no_lists(db: gg.Database) -> None:
     assert (gg.Dense(96, index="ivf").index, gg.Dense(96, index="IVF").codec) == ("IVF", "LVQ8")
     assert (gg.Dense(8, index="IVF4096").nlist, gg.Dense(8, index="IVF").nlist) == (4096, None)
+    twice = gg.Dense(96, index="ivf7,soar")
+    assert (twice.index, twice.nlist, twice.soar, gg.Dense(96, index="IVF7").soar) == ("IVF7,SOAR", 7, True, False)
+    for index in ("HNSW16,SOAR", "Flat,SOAR", "Flat3", "IVF,", ",SOAR", "IVF0,SOAR"):
+        with pytest.raises(InvalidArgument, match="IVF,SOAR"):
+            gg.Dense(8, index=index)
     for codec in ("PQ8x8", "OPQ,PQ8x8", "Binary", "RQ4x8", "ITQ"):
         with pytest.raises(InvalidArgument, match="scans lists"):
             db.create_collection("docs", vectors={"v": gg.Dense(64, index="IVF", codec=codec)})
@@ -237,7 +260,8 @@ def test_reindexing_switches_between_lists_graphs_and_scans(db: gg.Database) -> 
     assert report.new_recall > 0.9
     for change, expected in (
         ({"index": "IVF32"}, "lists IVF32 of LVQ8"),
-        ({"codec": "RaBitQ1"}, "lists IVF32 of RaBitQ1"),
+        ({"index": "IVF32,SOAR"}, "lists IVF32,SOAR of LVQ8"),
+        ({"codec": "RaBitQ1"}, "lists IVF32,SOAR of RaBitQ1"),
         ({"index": "HNSW8", "codec": "SQ8"}, "graph HNSW8 of SQ8"),
         ({"index": "IVF"}, "lists IVF of SQ8"),
         ({"index": None}, "codes SQ8"),

@@ -2,7 +2,7 @@
 
 Every contestant has the same number of lists, trains its own, and scores candidates of its codes from vectors: ours from
 float16 (LVQ8: from the codes), faiss's from float32 (IndexRefineFlat); 4, 10 and 20 candidates are tried for each
-neighbour, and for ours what it takes by itself. A graph of ours over LVQ4x8 runs beside them. All run their numbers of
+neighbour, and for ours what it takes by itself, with one list for each row and with two (SOAR). A graph of ours over LVQ4x8 runs beside them. All run their numbers of
 lists, or of candidates, in turns; between two of them the logarithm of queries a second is linear in recall.
 
 Run: FAISS_SIMD_LEVEL=AVX2 python bench/ann/ivf.py --data minilm --json bench/results/ann/ivf-minilm.json
@@ -35,9 +35,9 @@ EFS = (10, 16, 24, 40, 80, 160, 320)
 
 
 def ours(
-    data: datasets.Dataset, nlist: int, codec: str, oversample: float | None
+    data: datasets.Dataset, nlist: int, codec: str, oversample: float | None, *, soar: bool = False
 ) -> Callable[[int], Callable[[np.ndarray], np.ndarray]]:
-    index = gg.index.IVF(data.rows.shape[1], metric=data.metric, codec=codec, nlist=nlist)
+    index = gg.index.IVF(data.rows.shape[1], metric=data.metric, codec=codec, nlist=nlist, soar=soar)
     index.add(data.rows)
     return lambda nprobe: lambda queries: index.search(queries, K, nprobe=nprobe, oversample=oversample)[1]
 
@@ -79,9 +79,11 @@ def contestants(data: datasets.Dataset, nlist: int) -> dict[str, Callable[[], An
     pq = f"PQ{data.rows.shape[1] // 4}x4fs"
     out: dict[str, Callable[[], Any]] = {"gingham LVQ8": lambda: ours(data, nlist, "LVQ8", None)}
     for codec in (pq, "RaBitQ1"):
-        out[f"gingham {codec}"] = lambda c=codec: ours(data, nlist, c, None)
-        for factor in REFINED:
-            out[f"gingham {codec}, {factor}"] = lambda c=codec, k=factor: ours(data, nlist, c, k)
+        for soar in (False, True):
+            name = f"gingham {codec}{', SOAR' * soar}"
+            out[name] = lambda c=codec, s=soar: ours(data, nlist, c, None, soar=s)
+            for factor in REFINED:
+                out[f"{name}, {factor}"] = lambda c=codec, k=factor, s=soar: ours(data, nlist, c, k, soar=s)
     for factory in (pq, "RaBitQ", "RaBitQfs"):
         for factor in REFINED:
             out[f"faiss {factory}, k_factor {factor}"] = lambda f=factory, k=factor: faiss_index(data, nlist, f, k)

@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="minilm", choices=datasets.NAMES)
     parser.add_argument("--codec", default="LVQ8")
+    parser.add_argument("--soar", action="store_true", help="two lists for each row")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     data = datasets.load(options.data)
@@ -63,7 +64,9 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for name, order in orders(data.rows).items():
         rows = data.rows[order]
-        churned, anew = (gg.index.IVF(rows.shape[1], metric=data.metric, codec=options.codec) for _ in range(2))
+        churned, anew = (
+            gg.index.IVF(rows.shape[1], metric=data.metric, codec=options.codec, soar=options.soar) for _ in range(2)
+        )
         churned.add(rows[:half])
         for at in range(0, STEPS * step, step):
             churned.delete(np.arange(at, at + step))
@@ -74,7 +77,7 @@ def main() -> None:
         a, b = points(churned, live.start, data, truth), points(anew, 0, data, truth)
         less = [round(at_scanned(b, p["scanned"]) - p["recall"], 4) for p in a if p["scanned"] <= b[-1]["scanned"]]
         figures[name] = {"churned": a, "anew": b, "recall less for the same codes scanned": less}
-    about = {"bench": "ann list churn", "data": data.name, "codec": options.codec, "rows": half}
+    about = {"bench": "ann list churn", "data": data.name, "codec": options.codec, "soar": options.soar, "rows": half}
     measure.report({**about, "orders": figures}, options.json)
 
 

@@ -54,7 +54,7 @@ def stored_row_bytes(dense: Dense) -> int:
         return 0
     codec = parse_codec(dense.codec, dense.dim, dense.metric)
     if dense.in_lists:
-        return int(1.25 * (codec.code_size + _PLACE_BYTES)) + dense.dim // 8
+        return int(1.25 * (codec.code_size + _PLACE_BYTES) * (1 + dense.soar)) + dense.dim // 8
     return int(codec.code_size + 2 * dense.m * _LINK_BYTES * (1 + 1 / max(dense.m - 1, 1)))
 
 
@@ -71,7 +71,8 @@ def memory_bytes(dense: Dense, rows: int) -> int:
     codes = parse_codec(dense.codec, dense.dim, dense.metric).code_size
     if dense.in_lists:
         sample = sample_count(rows, dense.nlist or list_count(rows))
-        return (2 * codes + 4 * _PLACE_BYTES) * rows + 2 * 4 * dense.dim * sample
+        places = (2 + dense.soar) * (codes + 2 * _PLACE_BYTES)
+        return places * rows + 2 * 4 * dense.dim * sample
     if not dense.m:
         return 2 * codes * rows
     width = HEADER + -(-dense.dim // 32) * 32
@@ -101,4 +102,5 @@ def _most(dense: Dense, memory: int) -> int:
 def _blob_row_bytes(dense: Dense) -> int:
     """Bytes of a row in the largest blob of its codes and its index, about."""
     assert dense.codec is not None
-    return max(parse_codec(dense.codec, dense.dim, dense.metric).code_size, 2 * dense.m * _LINK_BYTES, _PLACE_BYTES)
+    code_size = parse_codec(dense.codec, dense.dim, dense.metric).code_size
+    return max((1 + dense.soar) * max(code_size, _PLACE_BYTES), 2 * dense.m * _LINK_BYTES)

@@ -13,6 +13,7 @@ from gingham.index.coarse import ROWS_PER_LIST, Coarse
 from gingham.index.code_lists import CodeLists
 from gingham.index.list_build import RETRAINED_CHANGES, choose_lists, held_out, measure
 from gingham.index.list_search import ListSearch
+from gingham.index.second_lists import second_lists
 from gingham.storage.catalog import CodedRecord, ListsRecord
 from gingham.storage.codes import as_coded, read_arrays, write_arrays
 from gingham.storage.graph_recall import nearest_rows
@@ -79,14 +80,20 @@ def build_lists(
     nlist = dense.nlist and max(1, min(dense.nlist, len(present) // ROWS_PER_LIST))
     if known is not None and known.changes >= RETRAINED_CHANGES * len(present):
         known = None
+
+    def coded_from(at: Array) -> Array:
+        return as_coded(dense, *vectors_of(present[at]))
+
     coarse, lists = choose_lists(
-        codec, len(present), lambda at: as_coded(dense, *vectors_of(present[at])), nlist=nlist,
-        known=None if known is None else Coarse(known.centroids, codec),
-    )  # fmt: skip
+        codec, len(present), coded_from, nlist=nlist, known=None if known is None else Coarse(known.centroids, codec)
+    )
     of_rows = np.full(rows, -1, np.int64)
-    of_rows[present] = lists
+    of_rows[present], second = lists, None
+    if dense.soar:
+        second = np.full(rows, -1, np.int64)
+        second[present] = second_lists(coarse.centroids, lists, coded_from)
     in_order = CodeLists(coded[1], np.arange(rows, dtype=np.int32), np.zeros(1, np.int64), np.full(1, rows))
-    search = ListSearch(codec, coarse, in_order.with_lists(of_rows, len(coarse.centroids)), rows)
+    search = ListSearch(codec, coarse, in_order.with_lists(of_rows, len(coarse.centroids), second), rows)
     found = measure_lists(dense, norms, vectors_of, search, queries)
     return BuiltLists(search, found, queries, 0 if known is None else known.changes)
 

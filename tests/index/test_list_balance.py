@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gingham.codecs.lvq import LVQ
-from gingham.index import list_kernels
+from gingham.index import coarse, list_kernels
 from gingham.index.calibration import calibrate, without
 from gingham.index.coarse import Coarse, list_count, sample_count, sample_positions
 from gingham.index.list_balance import FEWEST, GREATEST, LEAST, SPLIT_ROWS, rebalance
@@ -55,7 +55,10 @@ def test_large_lists_are_split_small_ones_dissolved_and_the_rows_around_choose_a
     assert sizes.min() < LEAST * alike
     changed = rebalance(coarse, lists, lambda at: rows[at], 24, 0)
     assert changed is not None
-    after, moved = changed
+    after, moved, numbers = changed
+    stayed = np.flatnonzero(numbers >= 0)
+    np.testing.assert_array_equal(coarse.centroids[stayed], after.centroids[numbers[stayed]])
+    assert 0 < len(stayed) < 8
     assert moved.min() >= 0
     assert moved.max() < len(after.centroids)
     np.testing.assert_array_equal(moved, after.assign(rows))
@@ -127,3 +130,14 @@ def test_lists_of_a_target_lie_between_those_measured(target: float, expected: i
     known = calibrate(exact, search, tried=list(share))
     assert known.least_for(target, 10) == expected
     assert known.least_for(target, 10) <= known.least_for(target + 0.0005, 10)
+
+
+def test_centroids_of_many_lists_are_trained_in_groups_nearly_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(5).standard_normal((6000, 8)).astype(np.float32)
+    codec, errors = LVQ(8, "l2").train(rows), []
+    for flat in (coarse.FLAT_LISTS, 50):
+        monkeypatch.setattr(coarse, "FLAT_LISTS", flat)
+        made = Coarse.train(rows, 93, codec, 0)
+        assert made.centroids.shape == (93, 8)
+        errors.append(float(np.square(rows - made.centroids[made.assign(rows)]).sum(axis=1).mean()))
+    assert errors[1] < 1.1 * errors[0]
