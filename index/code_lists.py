@@ -170,12 +170,12 @@ class CodeLists:
         except KeyError as error:
             raise Corrupt(f"lists expect an array {error}; rebuild the index") from error
         sizes, firsts = np.array(sizes), arrays.get("firsts")
-        fit = sizes.shape == (nlist,) and sizes.dtype == np.int64 and (sizes >= 0).all()
-        fit = fit and rows.ndim == 1 and rows.dtype == np.int32 and len(rows) == _whole(sizes).sum()
+        fit = sizes.shape == (nlist,) and sizes.dtype == np.int64 and bool((sizes >= 0).all())
+        fit = fit and rows.ndim == 1 and rows.dtype == np.int32 and len(rows) == int(_whole(sizes).sum())
         if firsts is not None:
-            fit = fit and firsts.shape == (nlist,) and firsts.dtype == np.int64 and (firsts >= 0).all()
-            fit = fit and (firsts <= sizes).all()
-        fit = fit and _each_listed(rows, sizes, sizes if firsts is None else firsts, n)
+            fit = fit and firsts.shape == (nlist,) and firsts.dtype == np.int64
+            fit = fit and bool(((firsts >= 0) & (firsts <= sizes)).all())
+        fit = fit and _each_listed(rows, sizes, firsts, n)
         if not fit:
             raise Corrupt(
                 f"lists expect rows below {n} in {nlist} lists, found arrays that do not fit; rebuild the index"
@@ -186,15 +186,18 @@ class CodeLists:
         return cls(codes, rows, _starts(sizes), sizes, firsts)
 
 
-def _each_listed(rows: Array, sizes: Array, firsts: Array, n: int) -> bool:
+def _each_listed(rows: Array, sizes: Array, firsts: Array | None, n: int) -> bool:
     """Whether places hold rows below n, each once as a first one and at most once as another."""
-    starts, listed = _starts(sizes), rows >= 0
-    if rows.max(initial=-1) >= n or np.count_nonzero(listed) != sizes.sum():
+    first, again, expected = rows >= 0, np.zeros(len(rows), np.bool_), sizes if firsts is None else firsts
+    if rows.max(initial=-1) >= n or np.count_nonzero(first) != sizes.sum():
         return False
-    owner = np.repeat(np.arange(len(sizes)), _whole(sizes))
-    first = listed & (np.arange(len(rows)) - starts[owner] < firsts[owner])
-    known, again = (np.bincount(rows[one], minlength=n) for one in (first, listed & ~first))
-    return bool(known.max(initial=0) <= 1 and known.sum() == firsts.sum() and (again <= known).all())
+    if firsts is not None:
+        ends = np.repeat(_starts(sizes) + firsts, _whole(sizes))
+        again = first & (np.arange(len(rows)) >= ends)
+        first &= ~again
+    known = np.bincount(rows[first], minlength=n)
+    once = known.max(initial=0) <= 1 and known.sum() == expected.sum()
+    return bool(once and (firsts is None or (np.bincount(rows[again], minlength=n) <= known).all()))
 
 
 def _whole(sizes: Array) -> Array:

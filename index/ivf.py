@@ -35,7 +35,7 @@ from gingham.schema import MOST_LISTS
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gingham.codecs.protocol import Codec, SpanCodec
     from gingham.index.coded_rows import Keep
