@@ -114,7 +114,7 @@ class Levels:
 
     Attributes
     ----------
-    table : uint8 (16,), the level of each code; repeated where there are four codes
+    table : uint8 (16,), the level of each code, repeated where there are fewer; not looked at where there are 256
     scale, offset : of all levels
     """
 
@@ -124,12 +124,15 @@ class Levels:
 
     @classmethod
     def of(cls, weights: Array) -> Levels:
-        """Round 4 or 16 weights to the nearest of 256 levels between their extremes."""
-        if len(weights) not in (4, 16):
-            raise InvalidArgument(f"weights expects 4 or 16 numbers, found {len(weights)}")
-        low, high = float(weights.min()), float(weights.max())
+        """Round 2, 4 or 16 ascending weights to the nearest of 256 levels between the first and the last.
+
+        Of 256 weights each is a level: they are to have one distance.
+        """
+        if len(weights) not in (2, 4, 16, 256):
+            raise InvalidArgument(f"weights expects 2, 4, 16 or 256 numbers, found {len(weights)}")
+        low, high = float(weights[0]), float(weights[-1])
         scale = (high - low) / 255 or 1.0
-        levels = np.rint((weights.astype(np.float64) - low) / scale).astype(np.uint8)
+        levels = np.rint((weights[:16].astype(np.float64) - low) / scale).astype(np.uint8)
         return cls(np.tile(levels, 16 // len(levels)), scale, low)
 
 
@@ -185,7 +188,7 @@ def score_i8(query: QueryTokens, codes: Array, scales: Array, offsets: Array, st
 def score_residual(
     query: QueryTokens,
     codes: Array,
-    bits: Literal[2, 4],
+    bits: Literal[1, 2, 4, 8],
     levels: Levels,
     ids: Array,
     centroid_scores: Array,
@@ -196,7 +199,8 @@ def score_residual(
 
     Parameters
     ----------
-    codes : uint8 (n_tokens, dim bits / 8 rounded up); codes follow each other from the low bits of bytes on
+    codes : uint8 (n_tokens, dim bits / 8 rounded up); codes follow each other from the low bits of bytes on. Where they
+        have one bit, four bytes more come before: a float32 that the weights of the token are multiplied by
     bits : of a code
     levels : what codes stand for
     ids : int32 (n_tokens,), rows of centroid_scores
@@ -214,9 +218,9 @@ def score_residual(
     """
     from gingham.codecs import maxsim_kernels
 
-    if bits not in (2, 4):
-        raise InvalidArgument(f"bits expects 2 or 4, found {bits}")
-    _check("codes", codes, np.uint8, (query.dim * bits + 7) // 8)
+    if bits not in (1, 2, 4, 8):
+        raise InvalidArgument(f"bits expects 1, 2, 4 or 8, found {bits}")
+    _check("codes", codes, np.uint8, (query.dim * bits + 7) // 8 + (4 if bits == 1 else 0))
     _check_centroids(query, ids, centroid_scores, len(codes))
     listed, scores = _listed(starts, documents, len(codes))
     factors, middles, sums = query.parameters.astype(np.float64)

@@ -61,6 +61,9 @@ from gingham.codecs.maxsim_intrinsics import (
 )
 from gingham.codecs.wide_intrinsics import load_wide_bytes
 
+EVERY_BYTE, BIT_OF_BYTE = uint64(0x0101010101010101), uint64(0x8040201008040201)
+"""One in every byte, and bit i in byte i."""
+
 
 @inline
 def _tokens_of(starts, document):
@@ -303,11 +306,19 @@ def maxsim_i8(codes, scales, offsets, starts, documents, blocks, parameters, sco
 
 
 @inline
-def _levels(x, bits, dim, table, out):
+def _levels(x, bits, dim, table, scratch, row):
     """Write the levels of the codes of one token."""
     places, j = uint64(table.ctypes.data), int64(0)
+    out = uint64(scratch.ctypes.data) + uint64(8 * scratch.shape[1] * row)
     levels = load_16_bytes_twice(places)
-    if bits == 4:
+    if bits == 8:
+        while j + 32 <= dim:
+            store_bytes(out + uint64(j), load_bytes(x + uint64(j)))
+            j += 32
+        while j < dim:
+            store_one_u8(out + uint64(j), load_one_u8(x + uint64(j)))
+            j += 1
+    elif bits == 4:
         while j + 32 <= dim:
             store_bytes(out + uint64(j), shuffle_bytes(levels, load_nibbles(x + uint64(j >> 1))))
             j += 32
@@ -315,7 +326,7 @@ def _levels(x, bits, dim, table, out):
             code = load_one_u8(x + uint64(j >> 1)) >> uint8(4 * (j & 1)) & uint8(15)
             store_one_u8(out + uint64(j), load_one_u8(places + uint64(code)))
             j += 1
-    else:
+    elif bits == 2:
         while j + 32 <= dim:
             store_bytes(out + uint64(j), shuffle_bytes(levels, load_crumbs(x + uint64(j >> 2))))
             j += 32
@@ -323,11 +334,23 @@ def _levels(x, bits, dim, table, out):
             code = load_one_u8(x + uint64(j >> 2)) >> uint8(2 * (j & 3)) & uint8(3)
             store_one_u8(out + uint64(j), load_one_u8(places + uint64(code)))
             j += 1
+    else:
+        # The lower of two levels is 0. Eight bits become eight bytes of 0 and 1; no sum carries into the next byte.
+        high = uint64(load_one_u8(places + uint64(1)))
+        while 8 * j < dim:
+            spread = uint64(load_one_u8(x + uint64(j))) * EVERY_BYTE & BIT_OF_BYTE
+            scratch[row, j] = (spread + uint64(127) * EVERY_BYTE >> uint64(7) & EVERY_BYTE) * high
+            j += 1
 
 
 @inline
-def _near_centroid(products, factors, middles, place):
-    return add(multiply_add(floats_of_ints(products), factors, middles), load_f32(place))
+def _near_centroid(scale, products, factors, middles, place):
+    return multiply_add(scale, multiply_add(floats_of_ints(products), factors, middles), load_f32(place))
+
+
+@inline
+def _scale(x, bits):
+    return splat(load_one_f32(x)) if bits == 1 else splat(float32(1))
 
 
 @kernel(
@@ -339,21 +362,23 @@ def maxsim_residual(codes, bits, dim, ids, starts, documents, centroid_scores, t
 
     Parameters
     ----------
-    codes : address of uint8 (n_tokens, dim bits / 8 rounded up); codes follow each other from the low bits on
-    bits : 2 or 4
+    codes : address of uint8 (n_tokens, dim bits / 8 rounded up); codes follow each other from the low bits on. Codes of
+        one bit come after a float32, which the weights of the token are multiplied by
+    bits : 1, 2, 4 or 8
     ids : address of int32 (n_tokens,), centroids of tokens
     starts : address of int64 (n_documents + 1,)
     documents : (m,), numbers of documents
     centroid_scores : (n_centroids, 16 n), inner products with query tokens, 0 for those that pad
-    table : (16,), the levels of codes
+    table : (16,), the levels of codes; those of 8 bits are levels themselves
     blocks : as in :func:`maxsim_i8`
     parameters : (2, 16 n), by query token: what products are multiplied by, and what is added
     scores : (m,), written
     """
-    padded, width, size = int64(parameters.shape[1]), int64(4 * blocks.shape[1]), (dim * bits + 7) // 8
-    scratch, maxima = np.zeros(4 * width, np.uint8), np.empty(padded, np.float32)
+    padded, width, front = int64(parameters.shape[1]), int64(4 * blocks.shape[1]), uint64(4 if bits == 1 else 0)
+    size = (dim * bits + 7) // 8 + int64(front)
+    scratch, maxima = np.zeros((4, (width + 7) // 8), np.uint64), np.empty(padded, np.float32)
     best, query, row = uint64(maxima.ctypes.data), uint64(blocks.ctypes.data), uint64(4 * padded)
-    xa, step, base = uint64(scratch.ctypes.data), uint64(width), uint64(centroid_scores.ctypes.data)
+    xa, step, base = uint64(scratch.ctypes.data), uint64(8 * scratch.shape[1]), uint64(centroid_scores.ctypes.data)
     xb, xc, xd = xa + step, xa + uint64(2) * step, xa + uint64(3) * step
     for i in range(len(documents)):
         start, stop = _tokens_of(starts, documents[i])
@@ -363,10 +388,12 @@ def maxsim_residual(codes, bits, dim, ids, starts, documents, centroid_scores, t
         _begin(best, padded)
         for t in range(start, stop, 4):
             tb, tc, td = min(t + 1, stop - 1), min(t + 2, stop - 1), min(t + 3, stop - 1)
-            _levels(codes + uint64(size * t), bits, dim, table, xa)
-            _levels(codes + uint64(size * tb), bits, dim, table, xb)
-            _levels(codes + uint64(size * tc), bits, dim, table, xc)
-            _levels(codes + uint64(size * td), bits, dim, table, xd)
+            _levels(codes + uint64(size * t) + front, bits, dim, table, scratch, 0)
+            _levels(codes + uint64(size * tb) + front, bits, dim, table, scratch, 1)
+            _levels(codes + uint64(size * tc) + front, bits, dim, table, scratch, 2)
+            _levels(codes + uint64(size * td) + front, bits, dim, table, scratch, 3)
+            sa, sb = _scale(codes + uint64(size * t), bits), _scale(codes + uint64(size * tb), bits)
+            sc, sd = _scale(codes + uint64(size * tc), bits), _scale(codes + uint64(size * td), bits)
             ca = base + row * uint64(load_one_u32(ids + uint64(4 * t)))
             cb = base + row * uint64(load_one_u32(ids + uint64(4 * tb)))
             cc = base + row * uint64(load_one_u32(ids + uint64(4 * tc)))
@@ -376,12 +403,12 @@ def maxsim_residual(codes, bits, dim, ids, starts, documents, centroid_scores, t
                 low, high = uint64(64 * b), uint64(64 * b + 32)
                 at = uint64(parameters.ctypes.data) + low
                 f, m = load_f32(at), load_f32(at + row)
-                u, v = _near_centroid(a0, f, m, ca + low), _near_centroid(b0, f, m, cb + low)
-                w, x = _near_centroid(c0, f, m, cc + low), _near_centroid(d0, f, m, cd + low)
+                u, v = _near_centroid(sa, a0, f, m, ca + low), _near_centroid(sb, b0, f, m, cb + low)
+                w, x = _near_centroid(sc, c0, f, m, cc + low), _near_centroid(sd, d0, f, m, cd + low)
                 store_f32(best + low, maximum(maximum(maximum(u, v), maximum(w, x)), load_f32(best + low)))
                 f, m = load_f32(at + uint64(32)), load_f32(at + row + uint64(32))
-                u, v = _near_centroid(a1, f, m, ca + high), _near_centroid(b1, f, m, cb + high)
-                w, x = _near_centroid(c1, f, m, cc + high), _near_centroid(d1, f, m, cd + high)
+                u, v = _near_centroid(sa, a1, f, m, ca + high), _near_centroid(sb, b1, f, m, cb + high)
+                w, x = _near_centroid(sc, c1, f, m, cc + high), _near_centroid(sd, d1, f, m, cd + high)
                 store_f32(best + high, maximum(maximum(maximum(u, v), maximum(w, x)), load_f32(best + high)))
         scores[i] = _sum(best, padded)
 

@@ -345,7 +345,7 @@ def compare(
     """
     import numpy as np
 
-    name, cut = _measure(measure)
+    name, cut = _measure("compare(measure=)", measure)
     cases = (("k", k if k is not None else cut, 1), ("resamples", resamples, 1), ("seed", seed, 0))
     for argument, value, least in cases:
         whole(f"compare({argument}=)", value, least)
@@ -372,11 +372,16 @@ def compare(
     )
 
 
-def _measure(text: str) -> tuple[str, int]:
+def _measure(what: str, text: str) -> tuple[str, int]:
     parts = re.fullmatch(r"(nDCG|recall|MRR)@([1-9][0-9]{0,8})", str(text))
     if parts is None:
-        raise InvalidArgument(f"compare(measure=) expects nDCG@k, recall@k or MRR@k, such as nDCG@10, found {text!r}")
+        raise InvalidArgument(f"{what} expects nDCG@k, recall@k or MRR@k, such as nDCG@10, found {text!r}")
     return parts[1], int(parts[2])
+
+
+def cut_off(what: str, measure: str) -> int:
+    """The k of a measure such as nDCG@k; raises InvalidArgument for another."""
+    return _measure(what, measure)[1]
 
 
 def _values(

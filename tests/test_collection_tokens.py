@@ -11,7 +11,6 @@ from tests.test_collection_graphs import overwrite
 
 import gingham as gg
 from gingham.errors import DimensionMismatch, EmbedderFailed, InvalidArgument, SchemaMismatch
-from gingham.index import token_search
 from gingham.storage import rewrite, token_codes, writes
 
 if TYPE_CHECKING:
@@ -231,6 +230,16 @@ def test_hits_tell_which_tokens_met_and_print_as_a_heat_map(db: gg.Database) -> 
         docs.query(gg.match("body", "word1")).explain_tokens()
 
 
+def test_a_row_without_tokens_met_none(db: gg.Database) -> None:
+    docs = db.create_collection("docs", fields={"body": gg.Text(bm25=True)}, vectors={"t": gg.Tokens(DIM)})
+    docs.upsert(ids=["bare"], fields={"body": ["word1"]})
+    query = documents(1, 5)[0]
+    rows = gg.fuse(gg.match("body", "word1"), gg.near("t", query))
+    (one,) = docs.query(rows).explain_tokens()
+    assert (one.best.tolist(), one.scores.tolist()) == ([-1] * len(query), [0.0] * len(query))
+    assert str(one) == "no tokens"
+
+
 # models that read query and text ------------------------------------------------------------------------------
 
 
@@ -279,7 +288,6 @@ def test_a_cross_encoder_orders_what_was_found(db: gg.Database) -> None:
 @pytest.fixture
 def coded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_codes, "CODED_TOKENS", 500)
-    monkeypatch.setattr(token_search, "SCANNED_TOKENS", 500)
     monkeypatch.setattr(writes, "SEAL_ROWS", 100)
     monkeypatch.setattr(rewrite, "SEAL_ROWS", 100)
 
@@ -289,7 +297,7 @@ def how(docs: gg.Collection, query: Array, **options: Any) -> str:
 
 
 @pytest.mark.usefixtures("coded")
-@pytest.mark.parametrize("codec", ["Residual4", "Residual2"])
+@pytest.mark.parametrize("codec", ["Residual4", "RaBitQ1"])
 def test_codes_lead_to_rows_that_are_scored_from_their_tokens(db: gg.Database, codec: Any) -> None:
     given, queries = documents(900), documents(20, 5)
     docs = filled(db, given, codec=codec)

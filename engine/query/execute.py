@@ -6,7 +6,8 @@ child until it has enough or there are no more, so scarcity never comes from a d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,18 +21,19 @@ from gingham.query.ast import fields_of as filter_fields
 from gingham.query.bind import bind
 from gingham.query.effort import DEFAULT_EFFORT, Effort
 from gingham.query.evaluate import evaluate
+from gingham.query.expansion import late_interaction
 from gingham.query.fetch import fetch
 from gingham.query.fusion import diversify, fuse_lists, keep_per_group, ranked
 from gingham.query.near import NearSearch, without_vector
+from gingham.query.neighbours import beside, check_places, in_reading_order
 from gingham.query.read import read_vectors
 from gingham.query.rerank import cross_encoded
-from gingham.query.select import candidates
+from gingham.query.select import candidates, count, find
 from gingham.query.tokens import how_tokens, maxsim_scores, search_tokens
 from gingham.query.values import bind_value, evaluate_value
 from gingham.query.values import fields_of as value_fields
 from gingham.schema import Keyword, Sparse, Text, Tokens
 from gingham.sparse_vectors import sparse_query
-from gingham.storage.writes import find_rows
 from gingham.token_vectors import tokens_query
 from gingham.types import decode_id
 
@@ -67,11 +69,13 @@ class Ranked:
     ----------
     scores, rows : float32 and int64 row ids
     exhausted : asking for more would give no more
+    brought : of rows that came by ``expand`` alone, the row that brought each
     """
 
     scores: Array
     rows: Array
     exhausted: bool
+    brought: dict[int, int] = field(default_factory=dict)
 
 
 class Execution:
@@ -83,7 +87,7 @@ class Execution:
         record: CollectionRecord,
         trace: Trace,
         where: Node | None,
-        queries_of: Callable[[Any, Dense], Array],
+        queries_of: Callable[[Any, Any], Any],
     ) -> None:
         self._session = session
         self._record = record
@@ -136,6 +140,8 @@ class Execution:
                 return self._diversified(node, want)
             case nodes.Reranked():
                 return self._reranked(node, want)
+            case nodes.Expanded():
+                return self._expanded(node, want)
             case nodes.Grouped():
                 return self._grouped(node, want)
             case nodes.Limited():
@@ -152,7 +158,7 @@ class Execution:
             with self._trace.step("select") as step:
                 found = candidates(self._session, self._record, self._where)
                 step.rows = sum(c.eligible for c in found)
-                share = step.rows / max(self._record.rows, 1)
+                share = step.rows / max(count(self._session, self._record, None), 1)
                 step.detail = "no filter" if self._where is None else f"filter selects {share:.2%}"
             self._candidates[self._where] = found
         return self._candidates[self._where]
@@ -190,6 +196,9 @@ class Execution:
 
     def _near_tokens(self, node: nodes.Near, want: int | None) -> Ranked:
         name, kind = self._record.schema.tokens(node.field)
+        if isinstance(node.query, (str, Written)):
+            self._remark(node.query)
+            return self.run(late_interaction(node, self._queries_of(node.query, kind)), want)
         query, k = tokens_query(node.query, kind), _depth(node.k, want)
         self.tokens = (name, kind, query)
         chosen = self._chosen()
@@ -221,7 +230,7 @@ class Execution:
             else:
                 scores = cross_encoded(by, column.to_pylist())
             keep = scores > -np.inf
-            return Ranked(*ranked(scores[keep], found[keep]), True)
+            return Ranked(*ranked(scores[keep], found[keep]), True, child.brought)
 
     def _match(self, node: nodes.Match, want: int | None) -> Ranked:
         name, kind = self._record.schema.searchable(node.field, Text)
@@ -234,7 +243,7 @@ class Execution:
         assert isinstance(text, str)
         chosen = self._chosen()
         with self._trace.step("match") as step:
-            sources = inverted.sources_of(self._session, self._session.parts(self._record), chosen, name, kind)
+            sources = inverted.sources_of(self._session, self._record, chosen, name, kind)
             terms = inverted.text_terms(text, kind, node.operator, sources)
             self._searched.setdefault(name, []).append(terms)
             step.rows = inverted.visited(sources, [terms])
@@ -254,7 +263,7 @@ class Execution:
         k = _depth(node.k, want)
         chosen = self._chosen()
         with self._trace.step("sparse") as step:
-            sources = inverted.sources_of(self._session, self._session.parts(self._record), chosen, name, kind)
+            sources = inverted.sources_of(self._session, self._record, chosen, name, kind)
             step.detail = f"inner product of {len(keys)} dimensions of {name!r}, {len(sources)} parts"
             terms = inverted.Terms(tuple(inverted.Clause((int(key),), (1.0,), 1, 0) for key in keys))
             step.rows = inverted.visited(sources, [terms])
@@ -264,7 +273,7 @@ class Execution:
     def _like(self, node: nodes.Like, want: int | None) -> Ranked:
         name, dense = self._record.schema.vector(node.field)
         given = [*node.ids, *node.unlike]
-        found = find_rows(self._session, self._record.cid, given)
+        found = find(self._session, self._record, given)
         missing = [encoded for encoded in given if encoded not in found]
         if missing:
             raise NotFound(f"like() expects ids of stored rows, found none with id {decode_id(missing[0])!r}")
@@ -294,7 +303,7 @@ class Execution:
             scores, rows = fuse_lists([(b.scores, b.rows) for b in branches], node.by)
             step.rows = len(rows)
             step.detail = f"{node.by}, {len(branches)} branches of up to {'all' if depth is None else depth} rows"
-            return Ranked(scores, rows, all(b.exhausted for b in branches))
+            return Ranked(scores, rows, all(b.exhausted for b in branches), _brought_alone(branches))
 
     def _filtered(self, node: nodes.Filtered, want: int | None) -> Ranked:
         outer = self._where
@@ -323,7 +332,7 @@ class Execution:
             added = np.nan_to_num(evaluate_value(value, column, mask, len(child.rows)), posinf=0.0, neginf=0.0)
             step.rows = len(child.rows)
             scores, rows = ranked((child.scores + added).astype(np.float32), child.rows)
-            return Ranked(scores, rows, child.exhausted)
+            return Ranked(scores, rows, child.exhausted, child.brought)
 
     def _diversified(self, node: nodes.Diversified, want: int | None) -> Ranked:
         name, _ = self._record.schema.vector(node.using)
@@ -334,7 +343,20 @@ class Execution:
             vectors = read_vectors(self._session, self._record, name, child.rows.astype(np.uint64))
             order = diversify(child.scores, vectors, node.diversity, len(child.rows) if want is None else want)
             whole = child.exhausted or node.candidates is not None
-            return Ranked(child.scores[order], child.rows[order], whole and len(order) == len(child.rows))
+            whole = whole and len(order) == len(child.rows)
+            return Ranked(child.scores[order], child.rows[order], whole, child.brought)
+
+    def _expanded(self, node: nodes.Expanded, want: int | None) -> Ranked:
+        names = (node.parent, node.ordinal)
+        check_places(self._record.schema, *names)
+        with self._trace.step("expand", f"up to {node.neighbours} on each side by {node.ordinal!r}") as step:
+            child = self.run(node.child, want)
+            _, table = fetch(self._session, self._record, child.rows.astype(np.uint64), names)
+            parents, ordinals = (table[name].combine_chunks() for name in names)
+            runs = beside(self._chosen(), self._record.schema, names, parents, ordinals, node.neighbours)
+            scores, rows, brought = in_reading_order(child.scores, child.rows, runs)
+            step.rows = len(rows)
+            return Ranked(scores, rows, child.exhausted, child.brought | brought)
 
     def _grouped(self, node: nodes.Grouped, want: int | None) -> Ranked:
         kind = self._record.schema.field(node.field)
@@ -350,7 +372,8 @@ class Execution:
                 keep = keep_per_group(codes, node.per)
             enough = want is None or np.count_nonzero(keep) >= want
             if enough or child.exhausted or depth is None:
-                return Ranked(child.scores[keep], child.rows[keep], child.exhausted or depth is None)
+                whole = child.exhausted or depth is None
+                return Ranked(child.scores[keep], child.rows[keep], whole, child.brought)
             depth *= DEEPEN
 
     def _limited(self, node: nodes.Limited, want: int | None) -> Ranked:
@@ -359,7 +382,8 @@ class Execution:
         part = slice(node.skip, None if asked is None else node.skip + asked)
         scores, rows = child.scores[part], child.rows[part]
         whole = node.count is not None and len(rows) >= node.count
-        return Ranked(scores, rows, whole or (child.exhausted and len(child.rows) <= node.skip + len(rows)))
+        whole = whole or (child.exhausted and len(child.rows) <= node.skip + len(rows))
+        return Ranked(scores, rows, whole, child.brought)
 
 
 def _depth(k: int | None, want: int | None) -> int | None:
@@ -376,6 +400,15 @@ def _leaf_depth(node: Query, depth: int | None) -> int | None:
 def _exhausted(found: int, k: int | None, most: int | None) -> bool:
     """Whether a leaf that was asked for ``k`` rows, and gives ``most`` at most, has no more."""
     return k is None or found < k or k == most
+
+
+def _brought_alone(branches: list[Ranked]) -> dict[int, int]:
+    """Rows that came by ``expand`` in every branch that has them."""
+    brought = {row: by for branch in reversed(branches) for row, by in branch.brought.items()}
+    if brought:
+        for row in itertools.chain.from_iterable(set(b.rows.tolist()) - b.brought.keys() for b in branches):
+            brought.pop(row, None)
+    return brought
 
 
 def both(first: Node | None, second: Node | None, record: CollectionRecord) -> Node | None:

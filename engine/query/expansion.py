@@ -14,6 +14,8 @@ from gingham.query.nodes import RRF, Fuse, Match, Near, Query, fuse, near
 from gingham.types import whole
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gingham.embed.hyde import Cache, Written
     from gingham.embed.llm import LLM
     from gingham.query.nodes import Fusion
@@ -73,6 +75,33 @@ def _written(asked: Hyde, done: dict[Hyde, Written]) -> Written:
     if asked not in done:
         done[asked] = asked.write()
     return done[asked]
+
+
+def late_interaction(node: Near, matrices: Sequence[Any]) -> Query:
+    """A text and its passages on a token field: the lists of each, joined by rank.
+
+    Parameters
+    ----------
+    node : whose query is a text, or one with passages
+    matrices : token vectors of the passages, and last those of the text
+
+    Notes
+    -----
+    The mean of token matrices of several texts is not defined, so lists are joined, by RRF(60): in equal shares as in
+    the mean of Gao et al. 2023, or with ``mix`` for the text and the rest for its passages.
+    """
+    if len(matrices) == 1:
+        return replace(node, query=matrices[0])
+    if node.radius is not None:
+        raise InvalidArgument(
+            f"near({node.field!r}, hyde(), radius=) expects no radius, found {node.radius:g}; lists of several texts "
+            "are joined by rank, and have no common score"
+        )
+    mix = getattr(getattr(node.query, "hyde", None), "mix", None)
+    n = len(matrices) - 1
+    by = RRF() if mix is None else RRF(weights=(*[(1 - mix) / n] * n, mix))
+    joined = fuse(*(replace(node, query=matrix, k=None) for matrix in matrices), by=by)
+    return joined if node.k is None else joined.limit(node.k)
 
 
 def fuse_queries(

@@ -55,11 +55,14 @@ class Hit(Mapping[str, Any]):
     id : the user's id
     score : greater is better for every metric
     fields : payload
+    brought_by : id of the row found whose neighbour this one is, where it was not found itself but came by
+        ``expand``; its score is the score of that row
     """
 
     id: UserId
     score: float
     fields: dict[str, Any] = field(repr=False)
+    brought_by: UserId | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> Any:
         return self.fields[name]
@@ -77,8 +80,9 @@ class Hits(Sequence[Hit]):
     Attributes
     ----------
     ids : user ids
-    scores : float32 array, descending unless the query was diversified
+    scores : float32 array, descending unless the query was diversified or expanded
     complete : whether every eligible row was considered, and why there are fewer than k
+    brought_by : of each hit what :attr:`Hit.brought_by` says; all None without ``expand``
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Hits(Sequence[Hit]):
         self.ids = ids
         self.scores = scores
         self.complete = complete
+        self.brought_by: list[UserId | None] = [None] * len(ids)
         self._table = table
         self._explanation = explanation
         self._highlighters = highlighters or {}
@@ -117,7 +122,7 @@ class Hits(Sequence[Hit]):
             for name in self._json:
                 for row in self._rows:
                     row[name] = None if row[name] is None else json.loads(row[name])
-        return Hit(self.ids[index], float(self.scores[index]), self._rows[index])
+        return Hit(self.ids[index], float(self.scores[index]), self._rows[index], self.brought_by[index])
 
     def __iter__(self) -> Iterator[Hit]:
         return (self[i] for i in range(len(self)))

@@ -19,18 +19,19 @@ from gingham.deadline import check
 from gingham.errors import InvalidArgument
 from gingham.index.exact import merge_topk
 from gingham.index.inverted import ranges, search_inverted
-from gingham.query.hits import Span
-from gingham.storage.part import live_mask
+from gingham.query.highlight import Highlighter
+from gingham.query.select import allowed
 from gingham.text.analyze import analyzer
 from gingham.text.postings import similarity, term_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from gingham.index.inverted import Bm25, InvertedIndex, Norm
     from gingham.query.nodes import MatchOperator
     from gingham.query.select import Candidates
     from gingham.schema import Sparse, Text
+    from gingham.storage.catalog import CollectionRecord
     from gingham.storage.part import Part
     from gingham.storage.session import Session
     from gingham.text.analyze import Analyzer
@@ -107,14 +108,14 @@ class Source:
 
 
 def sources_of(
-    session: Session, parts: Sequence[Part], candidates: Sequence[Candidates], name: str, kind: Text | Sparse
+    session: Session, record: CollectionRecord, candidates: Sequence[Candidates], name: str, kind: Text | Sparse
 ) -> list[Source]:
     """Postings of all parts: those without candidates count in the statistics."""
-    allowed = {candidate.part.key: candidate for candidate in candidates}
+    chosen = {candidate.part.key: candidate for candidate in candidates}
     out = []
-    for part in parts:
-        live = live_mask(part)
-        candidate = allowed.get(part.key)
+    for part in session.parts(record):
+        live = allowed(session, record, part, None)
+        candidate = chosen.get(part.key)
         row_ids = part.row_ids
         for start, postings in part.postings(name, kind):
             rows = slice(start, start + postings.index.n_rows)
@@ -139,7 +140,8 @@ def _statistics(session: Session, source: Source, name: str) -> tuple[int, float
             known &= source.live
         return int(np.count_nonzero(known)), float(lengths[known].sum(dtype=np.float64))
 
-    return session.kept(("text statistics", source.part.key, source.start, name, len(source.part.dead)), count)
+    key = ("text statistics", source.part.key, source.start, name, len(source.part.dead), session.scope)
+    return session.kept(key, count)
 
 
 def text_terms(text: str, kind: Text, operator: MatchOperator, sources: Sequence[Source]) -> Terms:
@@ -244,24 +246,10 @@ def _fuzzy(word: str, sources: Sequence[Source]) -> dict[int, float]:
     return out
 
 
-def highlighter(kind: Text, searched: Sequence[Terms]) -> Callable[[str], list[Span]]:
-    """Function from a text to the spans of the words, and of the phrases, that queries search for."""
+def highlighter(kind: Text, searched: Sequence[Terms]) -> Highlighter:
+    """Finds the words, and the phrases, that queries search for in a text."""
     keys = frozenset(key for terms in searched if not terms.sequence for key in terms.all_keys())
-    phrases = [terms.sequence for terms in searched if terms.sequence]
-
-    def find(text: str) -> list[Span]:
-        analyze = analyzer(kind.language)
-        words = list(analyze.words(text))
-        known = [None if (t := analyze.term_of(word.surface)) is None else term_key(t) for word in words]
-        spans = {(w.start, w.end) for w, key in zip(words, known, strict=True) if key in keys}
-        for phrase in phrases:
-            origin = phrase[0][1]
-            for place in range(len(words) - (phrase[-1][1] - origin)):
-                if all(known[place + at - origin] == key for key, at in phrase):
-                    spans.add((words[place].start, words[place + phrase[-1][1] - origin].end))
-        return [Span(start, end) for start, end in sorted(spans)]
-
-    return find
+    return Highlighter(kind.language, keys, tuple(terms.sequence for terms in searched if terms.sequence))
 
 
 def visited(sources: Sequence[Source], terms: Sequence[Terms]) -> int:

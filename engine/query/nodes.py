@@ -71,6 +71,27 @@ class Query:
             )
         return Reranked(self, by, whole("rerank(k=)", k))
 
+    def expand(self, neighbours: int = 1, *, parent: str = "parent", ordinal: str = "ordinal") -> Expanded:
+        """Add to each chunk found those before and after it in its text (small-to-big).
+
+        Parameters
+        ----------
+        neighbours : chunks on each side, by their ordinals
+        parent : keyword, text or integer field that says which text a row is a chunk of
+        ordinal : integer field that says which chunk it is
+
+        Notes
+        -----
+        A chunk found stands where it did, among its neighbours in reading order, unless one before it has brought it;
+        no row comes twice. A row that was not found has the score of the one that brought it, and
+        :attr:`gingham.Hit.brought_by` says which. Rows without a parent or an ordinal bring nothing.
+
+        A limit below counts rows found, one above all rows; without any, 10 rows are found and expanded. A filter
+        above, or ``where=``, holds for what is brought too, one below only for what is found. Over gRPC it raises
+        NotReady.
+        """
+        return Expanded(self, whole("expand()", neighbours), parent, ordinal)
+
     def group(self, field: str, *, per: int = 1) -> Grouped:
         """At most ``per`` rows of each value of a field, the best ones; null is a value too."""
         return Grouped(self, field, whole("group(per=)", per))
@@ -249,6 +270,16 @@ class Reranked(Query):
 
 
 @dataclass(frozen=True, eq=False)
+class Expanded(Query):
+    """A query whose rows bring the chunks beside them."""
+
+    child: Query
+    neighbours: int
+    parent: str
+    ordinal: str
+
+
+@dataclass(frozen=True, eq=False)
 class Grouped(Query):
     """A query with few rows of each value of a field."""
 
@@ -296,12 +327,13 @@ def near(
     Parameters
     ----------
     field : dense vector field, or token field; None where there is one dense vector
-    query : one vector of shape (dim,), or text or :func:`gingham.hyde` where the collection has an embedder; tokens of
-        shape (n, dim)
+    query : one vector of shape (dim,) or :func:`gingham.combine` of several; text or :func:`gingham.hyde` where the
+        collection has an embedder, for a token field one with ``embed_tokens``; tokens of shape (n, dim)
     k : rows found at most; by default what the steps above ask for
     radius : smallest score found
     exact : scan the vectors even where they have codes
-    oversample : candidates of the codes that are scored from the vectors, times k; None takes 4 k + 64
+    oversample : candidates of the codes that are scored from the vectors, times k; None takes 4 k + 64. Under a codec
+        such as ``"MRL128,LVQ8"`` this is the shortlist of a funnel: the first 128 dimensions find, all of them decide
     ef_search : candidates of a graph that are scored from the vectors, at least k; None takes 64
     nprobe : lists that are read of each segment; None takes 16
     target_recall : in place of both, the share of the nearest rows that graphs and lists should lead to
@@ -394,6 +426,7 @@ def like(
     Notes
     -----
     The query is the mean of the good examples, moved away from the mean of the bad ones by their difference.
+    Vectors and texts that are not stored, and other weights, are for :func:`gingham.combine`.
     """
     good, bad = _ids(ids), _ids(unlike)
     if not good:

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from gingham.errors import InvalidArgument, SchemaMismatch
 from gingham.query.fetch import fetch
 from gingham.query.ids import id_column, schema_with_ids
-from gingham.query.select import allowed, selected
+from gingham.query.select import allowed, find, selected
 from gingham.schema import Json, Tokens
 from gingham.sparse_vectors import sparse_dict
 from gingham.storage.columns import concat, vector_list
 from gingham.storage.part import take_field, take_vectors
 from gingham.storage.records import open_row
-from gingham.storage.writes import find_rows, locate
+from gingham.storage.writes import locate
 from gingham.token_vectors import token_matrices
 from gingham.types import UserId, decode_id, shown
 
@@ -74,7 +74,7 @@ def get(
     vectors: Sequence[str],
 ) -> list[Row | None]:
     """Rows by encoded id in the order asked, None where there is none."""
-    found = find_rows(session, record.cid, list(dict.fromkeys(ids)))
+    found = find(session, record, list(dict.fromkeys(ids)))
     wanted = [encoded for encoded in ids if encoded in found]
     rows = read_dicts(session, record, np.array([found[e] for e in wanted], np.uint64), fields, vectors)
     stream = iter(rows)
@@ -139,7 +139,7 @@ def rows_by_id(
     """Row ids that a filter selects, in the order of user ids, in arrays of ``size``."""
     session.env.check_ids()
     chosen = None
-    if node is not None:
+    if node is not None or session.scope is not None:
         hits = [part.row_ids[offsets] for part, offsets in selected(session, record, node)]
         chosen = np.sort(np.concatenate([np.empty(0, np.uint64), *hits]))
     prefix = record.cid.to_bytes(4, "big")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from gingham.query.explain import Trace
 from gingham.query.fetch import fetch
 from gingham.query.hits import BatchHits, Completeness, Hits
 from gingham.query.near import NearSearch, without_vector
-from gingham.query.nodes import Limited, Query
-from gingham.query.select import candidates
+from gingham.query.nodes import Expanded, Limited, Query
+from gingham.query.select import candidates, count
 from gingham.query.tokens import how_tokens, matcher, search_tokens
 from gingham.schema import Dense, Json, Sparse, Text, Tokens
 from gingham.types import decode_id
@@ -70,7 +70,7 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
     if isinstance(request.kind, Dense):
         with trace.step("select") as step:
             eligible, near = _near(session, record, request, request.kind)
-            _selected(step, record, request, eligible)
+            _selected(step, count(session, record, None), request, eligible)
         with trace.step("near", near.detail) as step:
             step.rows = eligible
             found = near.run(request.queries)
@@ -78,7 +78,7 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
         with trace.step("select") as step:
             chosen = candidates(session, record, request.where)
             eligible = sum(one.eligible for one in chosen)
-            _selected(step, record, request, eligible)
+            _selected(step, count(session, record, None), request, eligible)
         if isinstance(request.kind, Tokens):
             found = _search_tokens(request, request.kind, chosen, trace)
         else:
@@ -91,7 +91,7 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
         if k is not None and isinstance(request.kind, Dense):
             lacking[request.name] = without_vector(candidates(session, record, request.where), request.name)
         filtered = None if request.where is None else eligible
-        asked = _Asked(k, record.rows, filtered, request.radius, lacking)
+        asked = _Asked(k, count(session, record, None), filtered, request.radius, lacking)
         whys = [asked.why(len(rows)) for _, rows in found]
     if request.remarks:
         whys = [_remarked(why, request.remarks) for why in whys]
@@ -101,10 +101,9 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
     return _collect(session, record, found, request.fields, whys, highlighters, trace, explained)
 
 
-def _selected(step: Step, record: CollectionRecord, request: Request, eligible: int) -> None:
+def _selected(step: Step, rows: int, request: Request, eligible: int) -> None:
     step.rows = eligible
-    unfiltered = request.where is None
-    step.detail = "no filter" if unfiltered else f"filter selects {eligible / max(record.rows, 1):.2%}"
+    step.detail = "no filter" if request.where is None else f"filter selects {eligible / max(rows, 1):.2%}"
 
 
 def _near(session: Session, record: CollectionRecord, request: Request, dense: Dense) -> tuple[int, NearSearch]:
@@ -133,7 +132,7 @@ def _search_inverted(
     kind = request.kind
     highlighters: list[Mapping[str, Callable[[str], list[Span]]]] = [{}] * len(request.queries)
     with trace.step("match" if isinstance(kind, Text) else "sparse") as step:
-        sources = inverted.sources_of(session, session.parts(record), chosen, request.name, kind)
+        sources = inverted.sources_of(session, record, chosen, request.name, kind)
         step.detail = f"inverted index of {request.name!r}, {len(sources)} parts"
         weights = None
         if isinstance(kind, Text):
@@ -163,19 +162,36 @@ def run_query(
 ) -> Hits:
     """Run a query tree and copy what it found; without a limit it returns 10 rows."""
     trace = Trace("query")
-    limited = query if isinstance(query, Limited) and query.count is not None else query.limit(DEFAULT_LIMIT)
+    limited, limit = _limited(query)
     execution = Execution(session, record, trace, where, queries_of)
     result = execution.run(limited, None)
-    limit = limited.count if not limited.skip else None
-    short = limit is not None and len(result.rows) < limit
+    found_rows = len(result.rows)
+    if isinstance(query, Expanded):
+        found_rows -= sum(row in result.brought for row in result.rows.tolist())
+    short = limit is not None and found_rows < limit
     eligible = None if where is None else execution.eligible
-    asked = _Asked(limit, record.rows, eligible, lacking=execution.lacking() if short else {})
-    why = asked.why(len(result.rows))
+    asked = _Asked(limit, count(session, record, None), eligible, lacking=execution.lacking() if short else {})
+    why = asked.why(found_rows)
     if execution.remarks:
         why = _remarked(why, execution.remarks)
     found = [(result.scores, result.rows)]
     explained = None if execution.tokens is None else [execution.tokens]
-    return _collect(session, record, found, fields, [why], [execution.highlighters], trace, explained)[0]
+    hits = _collect(session, record, found, fields, [why], [execution.highlighters], trace, explained)[0]
+    if result.brought:
+        bringing = np.unique(list(result.brought.values()))
+        ids = dict(zip(bringing.tolist(), fetch(session, record, bringing.astype(np.uint64), ())[0], strict=True))
+        by = [result.brought.get(row) for row in result.rows.tolist()]
+        hits.brought_by = [None if row is None else decode_id(ids[row]) for row in by]
+    return hits
+
+
+def _limited(query: Query) -> tuple[Query, int | None]:
+    """A query that returns 10 rows where it says no other number, before any are brought; and that number."""
+    if isinstance(query, Expanded):
+        child, limit = _limited(query.child)
+        return replace(query, child=child), limit
+    limited = query if isinstance(query, Limited) and query.count is not None else query.limit(DEFAULT_LIMIT)
+    return limited, None if limited.skip else limited.count
 
 
 def _remarked(why: Completeness, remarks: Sequence[str]) -> Completeness:

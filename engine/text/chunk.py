@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.errors import EmbedderFailed, InvalidArgument
+from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from gingham.types import UserId
@@ -119,8 +119,8 @@ def chunk_tokens(
     Tokens are counted in the text as a whole. A model's tokenizer may find one more or less in a chunk alone, where a
     space begins or ends it, or a word was cut: leave it that room.
     """
-    _check_sizes(size, overlap)
-    units = _Units(text, tokenize)
+    check_sizes(size, overlap)
+    units = Units(text, tokenize)
     return units.chunks(units.runs(units.pieces(0, units.n, size), size, overlap), parent)
 
 
@@ -148,8 +148,8 @@ def chunk_sentences(
     --------
     sentence_spans : where sentences end
     """
-    _check_sizes(size, overlap)
-    units = _Units(text, tokenize)
+    check_sizes(size, overlap)
+    units = Units(text, tokenize)
     return units.chunks(units.runs(units.refined(units.sentences(), size), size, overlap), parent)
 
 
@@ -178,64 +178,17 @@ def chunk_recursive(
     ------
     InvalidArgument : as in :func:`chunk_tokens`, or separators that are no list of strings of a character or more
     """
-    _check_sizes(size, 0)
+    check_sizes(size, 0)
     if not isinstance(separators, list | tuple) or not all(isinstance(each, str) and each for each in separators):
         raise InvalidArgument(
             f"separators= expects a list of strings, none of them empty, found {separators!r:.80}; where no separator "
             "is left, text is cut between tokens"
         )
-    units = _Units(text, tokenize)
+    units = Units(text, tokenize)
     spans = [(0, units.n)] if units.n else []
     for separator in separators:
         spans = [piece for span in spans for piece in units.divided(span, separator, size)]
     return units.chunks([piece for span in spans for piece in units.filled(*span, size)], parent)
-
-
-def chunk_semantic(
-    text: str,
-    *,
-    embed: Callable[[list[str]], Array],
-    size: int = 256,
-    percentile: float = 95,
-    tokenize: Tokenize | None = None,
-    parent: UserId | None = None,
-) -> list[Chunk]:
-    """Cut a text between neighbouring sentences that say different things.
-
-    The distance of two neighbours is ``1 - cosine`` of their vectors, one for a vector of zeros. A topic ends where it
-    is above the given percentile of all distances of the text (Kamradt, "5 levels of text splitting", 2023). Topics
-    larger than ``size`` are cut between sentences, and sentences between tokens.
-
-    Parameters
-    ----------
-    text, size, tokenize, parent : as in :func:`chunk_tokens`
-    embed : makes an array (n, dim) of n sentences, which have no whitespace around them; not called for fewer than two
-    percentile : 0 to 100; 95 ends a topic at one of 20 sentences, 100 at none
-
-    Returns
-    -------
-    list of Chunk : in order; joined they are the text
-
-    Raises
-    ------
-    InvalidArgument : as in :func:`chunk_tokens`, or a percentile out of range
-    EmbedderFailed : ``embed`` made something else than n finite vectors
-    """
-    _check_sizes(size, 0)
-    if isinstance(percentile, bool) or not isinstance(percentile, int | float) or not 0 <= percentile <= 100:
-        raise InvalidArgument(f"percentile= expects a number from 0 to 100, found {percentile!r:.40}; use 95")
-    units = _Units(text, tokenize)
-    edges = units.sentences()
-    topics = edges
-    if len(edges) > 2:
-        distances = _distances([units.text_of(*pair).strip() for pair in pairwise(edges)], embed)
-        breaks = np.flatnonzero(distances > np.percentile(distances, percentile))
-        topics = [0, *(edges[place + 1] for place in breaks), units.n]
-    spans: list[tuple[int, int]] = []
-    for start, stop in pairwise(topics):
-        inner = units.refined(edges[bisect_left(edges, start) : bisect_right(edges, stop)], size)
-        spans += units.runs(inner, size)
-    return units.chunks(spans, parent)
 
 
 def token_spans(text: str) -> list[tuple[int, int]]:
@@ -292,24 +245,7 @@ def _keeps_stop(text: str, start: int, stop: int, following: str) -> bool:
     return initial or numbered or name in _ABBREVIATIONS or (name in _BEFORE_NUMBERS and following.isdigit())
 
 
-def _distances(sentences: list[str], embed: Callable[[list[str]], Array]) -> Array:
-    """``1 - cosine`` of the vectors of neighbours, float64 (n - 1,)."""
-    made = np.asarray(embed(sentences))
-    if made.dtype.kind not in "fiu" or made.ndim != 2 or len(made) != len(sentences) or not np.isfinite(made).all():
-        raise EmbedderFailed(
-            f"embed= is expected to make a finite vector of each of {len(sentences)} sentences, found shape "
-            f"{made.shape} of {made.dtype}; return an array (n, dim) without NaN"
-        )
-    vectors = made.astype(np.float64)
-    peaks = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
-    vectors /= np.where(peaks == 0, 1, peaks)  # squares neither overflow nor vanish
-    lengths = np.sqrt(np.square(vectors).sum(axis=1))
-    lengths[lengths == 0] = 1
-    cosines: Array = np.einsum("ij,ij->i", vectors[:-1], vectors[1:]) / (lengths[:-1] * lengths[1:])
-    return 1 - cosines
-
-
-class _Units:
+class Units:
     """The smallest pieces of a text: a token, or tokens that cannot be parted, with the whitespace that follows.
 
     Attributes
@@ -371,6 +307,14 @@ class _Units:
             else:
                 out += [start + end for _, end in _packed(self.totals[start : stop + 1], size)]
         return out
+
+    def topics(self, edges: list[int], cuts: Iterable[int], size: int) -> list[tuple[int, int]]:
+        """Runs of what lies between edges that go over no cut; edges and cuts are units, the first 0 and the last n."""
+        spans: list[tuple[int, int]] = []
+        for start, stop in pairwise(sorted({0, *cuts, self.n})):
+            inner = edges[bisect_left(edges, start) : bisect_right(edges, stop)]
+            spans += self.runs(self.refined(inner, size), size)
+        return spans
 
     def runs(self, edges: list[int], size: int, overlap: int = 0) -> list[tuple[int, int]]:
         """What lies between edges, joined as far as it fits."""
@@ -490,7 +434,8 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
     )
 
 
-def _check_sizes(size: int, overlap: int) -> None:
+def check_sizes(size: int, overlap: int) -> None:
+    """Raise InvalidArgument unless chunks can have this size and overlap."""
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
         raise InvalidArgument(f"size= expects a whole number of tokens of at least 1, found {size!r:.40}; use 256")
     if isinstance(overlap, bool) or not isinstance(overlap, int | np.integer) or not 0 <= overlap < size:

@@ -130,27 +130,38 @@ def test_bytes(case: Case, extreme: bool) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(cases(), st.sampled_from([2, 4]), st.integers(1, 20))
+@given(cases(), st.sampled_from([1, 2, 4, 8]), st.integers(1, 20))
 def test_residuals(case: Case, bits: int, n_centroids: int) -> None:
     query, dim, rng = case.query, case.query.dim, case.rng
     weights = np.sort(rng.standard_normal(2**bits).astype(np.float32))
+    if bits == 8:
+        weights = np.linspace(weights[0], weights[-1], 256, dtype=np.float32)
     levels = Levels.of(weights)
     centroids = rng.standard_normal((n_centroids, dim)).astype(np.float32)
     ids = read_only(rng.integers(0, n_centroids, case.n_tokens).astype(np.int32))
     codes = rng.integers(0, 2**bits, (case.n_tokens, dim)).astype(np.uint8)
-    near, stored = query.centroid_scores(centroids), read_only(packed(codes, bits))
-    table = levels.scale * levels.table[: 2**bits].astype(np.float64) + levels.offset
-    assert (np.abs(table - weights) <= levels.scale / 2 * 1.0001).all()
+    near, stored, scales = (
+        query.centroid_scores(centroids),
+        packed(codes, bits),
+        np.ones((case.n_tokens, 1), np.float32),
+    )
+    if bits == 1:
+        scales = rng.random((case.n_tokens, 1), np.float32)
+        stored = np.concatenate([scales.view(np.uint8), stored], axis=1)
+    stored = read_only(stored)
+    numbers = np.arange(256) if bits == 8 else levels.table[: 2**bits].astype(np.float64)
+    table = levels.scale * numbers + levels.offset
+    assert (np.abs(table - weights) <= levels.scale / 2 * 1.001).all()
 
     def score(documents: np.ndarray) -> np.ndarray:
         return maxsim.score_residual(query, stored, bits, levels, ids, near, case.starts, documents)
 
-    decoded = table[codes]
-    error = rest_error(query, decoded, np.array(levels.scale * maxsim.MIDDLE + levels.offset))
+    decoded = scales * table[codes]
+    error = rest_error(query, decoded, scales * np.array(levels.scale * maxsim.MIDDLE + levels.offset))
     error += case.rounding(np.array(float(np.abs(table).max() * dim + np.abs(near).max()) + 8))
     case.compare(score, products_of(query, centroids[ids] + decoded), error)
     error += levels.scale / 2 * float(np.abs(query.tokens).sum())
-    case.compare(score, products_of(query, centroids[ids] + weights[codes]), error)
+    case.compare(score, products_of(query, centroids[ids] + scales * weights[codes]), error)
 
 
 @settings(deadline=None, max_examples=60)
@@ -192,6 +203,10 @@ def digest() -> str:
         ids, levels = rng.integers(0, 3, 61).astype(np.int32), Levels.of(np.arange(16.0))
         stored = packed(rng.integers(0, 16, (61, dim)).astype(np.uint8), 4)
         parts.append(maxsim.score_residual(query, stored, 4, levels, ids, near, starts, documents))
+        stored = packed(rng.integers(0, 2, (61, dim)).astype(np.uint8), 1)
+        stored = np.concatenate([scales[:, None].view(np.uint8), stored], axis=1)
+        signs = Levels.of(np.array([-1, 1], np.float32))
+        parts.append(maxsim.score_residual(query, stored, 1, signs, ids, near, starts, documents))
         parts.append(maxsim.score_centroids(query, ids, near, starts, documents))
     return b"".join(part.tobytes() for part in parts).hex()
 
@@ -234,7 +249,7 @@ def test_what_kernels_cannot_take_is_refused() -> None:
             query, codes[:, :3].copy(), 4, Levels.of(np.arange(16.0)), ids[:4], near, starts, documents
         )
     with pytest.raises(InvalidArgument, match="bits expects"):
-        maxsim.score_residual(query, codes, 8, Levels.of(np.arange(16.0)), ids, near, starts, documents)  # type: ignore[arg-type]
+        maxsim.score_residual(query, codes, 3, Levels.of(np.arange(16.0)), ids, near, starts, documents)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="centroid_scores expects"):
         maxsim.score_centroids(query, ids, near[:, :3].copy(), starts, documents)
     with pytest.raises(InvalidArgument, match="weights expects"):

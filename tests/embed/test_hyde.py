@@ -1,94 +1,25 @@
-"""HyDE, other wordings and more general questions, on a collection that embeds its text."""
+"""HyDE on a collection that embeds its text: what it finds, what it asks, and what becomes of failures."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import gingham as gg
-from gingham import F, fuse, fuse_queries, hyde, match, near, step_back
+from gingham import F, fuse, hyde, match, near
 from gingham.demo.dataset import load_scifact
-from gingham.embed import CallableLLM, HashingEmbedder, expand
-from gingham.embed.hyde import TASKS, digest
-from gingham.errors import Corrupt, DeadlineExceeded, EmbedderFailed, InvalidArgument, NotAStore, NotReady, StoreFull
-from gingham.query.nodes import Fuse
+from gingham.embed import CallableLLM, expand
+from gingham.embed.hyde import TASKS
+from gingham.errors import DeadlineExceeded, EmbedderFailed, InvalidArgument, NotReady
+from language_models import EMBEDDER, NOISE, QUESTIONS, SUBJECTS, Fake, Long, failures, knowing, raises, says
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-EMBEDDER = HashingEmbedder(dim=256)
-SUBJECTS = {
-    "glacier": "Ice that moves slowly downhill carves valleys and leaves moraines behind",
-    "violin": "A bow drawn over four strings makes the wooden body resonate",
-    "tariff": "A levy on imported goods raises prices for consumers at home",
-    "enzyme": "Proteins that speed up reactions in cells lower the activation energy",
-    "comet": "A tail of dust points away from the sun when frozen gas evaporates",
-    "sourdough": "Wild yeast and lactic bacteria raise the dough over many hours",
-    "chess": "White opens with the queen pawn and offers the bishop pawn next",
-    "monsoon": "Seasonal winds bring heavy rain to the coast each summer",
-    "lighthouse": "A lens turns the beam so that ships see it from far away",
-    "vaccine": "Weakened germs train antibodies before the real infection comes",
-    "bridge": "Steel cables hang from towers and carry the deck over the strait",
-    "orchid": "Flowers imitate insects so that pollinators visit them",
-}
-QUESTIONS = [f"what about question number {i}" for i in range(len(SUBJECTS))]
-GOLD = dict(zip(QUESTIONS, SUBJECTS.values(), strict=True))
-NOISE = "Nothing of this has to do with anything that was asked for today or tomorrow"
-
-
-@pytest.fixture
-def docs(db: gg.Database) -> gg.Collection:
-    made = db.create_collection(
-        "texts",
-        fields={"body": gg.Text(bm25=True, positions=True), "n": gg.Int()},
-        vectors={"dense": gg.Dense(256)},
-        embedder=EMBEDDER,
-    )
-    made.upsert(ids=list(SUBJECTS), fields={"body": list(SUBJECTS.values()), "n": list(range(len(SUBJECTS)))})
-    return made
-
-
-@dataclass
-class Fake:
-    """A model that answers each prompt with what it is told to, and counts."""
-
-    answer: Callable[[str, int], Any]
-    name: str = ""
-    calls: int = 0
-    prompts: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.name = self.name or f"fake {id(self)} {time.monotonic_ns()}"
-
-    def complete(self, prompt: str, *, n: int, timeout: float | None) -> Any:
-        self.calls += 1
-        self.prompts.append(prompt)
-        return self.answer(prompt, n)
-
-
-def knowing() -> Fake:
-    """A model that knows the passage of each question."""
-    return Fake(lambda prompt, n: [next(gold for question, gold in GOLD.items() if f"{question}\n" in prompt)] * n)
-
-
-def says(*texts: Any) -> Fake:
-    return Fake(lambda prompt, n: list(texts))
-
-
-def raises(error: Exception) -> Fake:
-    def answer(prompt: str, n: int) -> Any:
-        raise error
-
-    return Fake(answer)
+    from collections.abc import Callable
 
 
 def ranks(docs: gg.Collection, queries: list[Any]) -> float:
@@ -225,24 +156,6 @@ def test_the_vector_is_the_mean_of_the_query_and_its_passages(mix: float | None,
     np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
 
 
-@dataclass(eq=False)
-class Long:
-    """An embedder of vectors as long as their texts, which tells queries from documents."""
-
-    name: str = "long"
-    revision: str = "1"
-    dim: int = 2
-    texts: int = 0
-
-    def embed_documents(self, texts: Any) -> Any:
-        self.texts += len(texts)
-        return np.array([[len(text), 0] for text in texts], np.float32)
-
-    def embed_queries(self, texts: Any) -> Any:
-        self.texts += len(texts)
-        return np.array([[0, len(text)] for text in texts], np.float32)
-
-
 def test_lengths_count_only_where_the_metric_heeds_them() -> None:
     asked = hyde("abcd", llm=says("ab", "abcdef"), n=2)
     np.testing.assert_allclose(expand(asked, Long(), metric="dot"), [8 / 3, 4 / 3], rtol=1e-6)
@@ -293,18 +206,6 @@ def test_a_prompt_may_be_the_users_own() -> None:
 # Failures
 
 
-def failures() -> dict[str, Fake]:
-    return {
-        "raises": raises(RuntimeError("no memory")),
-        "nothing": says(),
-        "empty": says("", " "),
-        "none": Fake(lambda prompt, n: None),
-        "a text": Fake(lambda prompt, n: "text"),
-        "numbers": says(1, 2),
-        "a failure of ours": raises(gg.errors.DeadlineExceeded("too slow")),
-    }
-
-
 @pytest.mark.parametrize("kind", failures())
 def test_a_model_that_fails_leaves_the_plain_results_and_a_remark(docs: gg.Collection, kind: str) -> None:
     query = "wild yeast in the dough"
@@ -321,13 +222,6 @@ def test_a_model_that_fails_leaves_the_plain_results_and_a_remark(docs: gg.Colle
         assert hits.complete.why.startswith("hyde() searched for the text alone: the language model 'fake ")
         assert hits.complete.why.endswith(plain.complete.why)
         assert plain.complete.why in ("", hits.complete.why.rpartition("; ")[2])
-
-
-@pytest.fixture
-def stuck() -> Iterator[Fake]:
-    release = threading.Event()
-    yield Fake(lambda prompt, n: release.wait(20) and ["late"])
-    release.set()
 
 
 def test_a_model_that_takes_too_long_leaves_the_plain_results_and_a_remark(docs: gg.Collection, stuck: Fake) -> None:
@@ -378,225 +272,6 @@ def test_the_async_twin_takes_it_too(docs: gg.Collection, db: gg.Database) -> No
     assert asyncio.run(run()) == ["glacier"]
 
 
-# Caches
-
-
-def test_a_second_run_asks_no_model_and_gives_the_same_bits(docs: gg.Collection) -> None:
-    llm = Fake(lambda prompt, n: [f"passage {i} {time.monotonic_ns()}" for i in range(n)])
-    first = docs.search(hyde("strings", llm=llm), k=12)
-    words = docs.search(hyde("strings", llm=llm), k=12, using="body")
-    for _ in range(2):
-        again = docs.search(hyde("strings", llm=llm), k=12)
-        assert again.ids == first.ids
-        assert again.scores.tobytes() == first.scores.tobytes()
-        assert docs.search(hyde("strings", llm=llm), k=12, using="body").scores.tobytes() == words.scores.tobytes()
-    assert llm.calls == 1
-
-
-def test_a_dict_does_for_a_cache_and_other_questions_are_other_entries() -> None:
-    cache: dict[bytes, bytes] = {}
-    embedder = Long()
-    llm = Fake(lambda prompt, n: [f"text {i}" for i in range(n)])
-
-    def run(**options: Any) -> Any:
-        return expand(hyde(**{"text": "query", "llm": llm, "cache": cache, **options}), embedder)
-
-    first = run()
-    texts = embedder.texts
-    np.testing.assert_array_equal(run(), first)
-    assert llm.calls == 1
-    assert embedder.texts == texts
-    run(mix=0.9)
-    assert llm.calls == 1
-    run(n=2)
-    run(text="other")
-    run(task="news")
-    run(language="German")
-    assert llm.calls == 5
-    run(llm=Fake(llm.answer))
-    assert len({len(value) for value in cache.values()}) >= 2
-
-
-def test_vectors_of_another_embedder_are_not_taken() -> None:
-    cache: dict[bytes, bytes] = {}
-    asked = hyde("query", llm=says("passage"), n=1, cache=cache)
-    one, other = (expand(asked, HashingEmbedder(dim=64, seed=seed)) for seed in (0, 1))
-    assert not np.array_equal(one, other)
-    assert len(cache) == 3
-
-
-def test_failures_are_not_cached(docs: gg.Collection) -> None:
-    answers: list[Any] = [[], [SUBJECTS["chess"]]]
-    llm = Fake(lambda prompt, n: answers.pop(0))
-    assert docs.search(hyde("zzz", llm=llm), k=1).complete.why
-    hits = docs.search(hyde("zzz", llm=llm), k=1)
-    assert (hits.ids, hits.complete.why) == (["chess"], "")
-
-
-@pytest.mark.parametrize("damage", [b"", b"\xff" * 40, b"\x90", b"\x91\xa0", b"\x93\xa1a\xa1b\xa1c"])
-def test_damaged_entries_are_ignored(damage: bytes) -> None:
-    cache: dict[bytes, bytes] = {}
-    asked = hyde("query", llm=says("passage"), n=1, cache=cache)
-    first = expand(asked, EMBEDDER)
-    for key in cache:
-        cache[key] = damage
-    np.testing.assert_array_equal(expand(asked, EMBEDDER), first)
-    assert damage not in cache.values()
-    vector = next(key for key in cache if len(cache[key]) == 1024)
-    cache[vector] = np.full(256, np.nan, "<f4").tobytes()
-    np.testing.assert_array_equal(expand(asked, EMBEDDER), first)
-
-
-def test_a_cache_that_raises_is_remarked_and_changes_no_result(docs: gg.Collection) -> None:
-    class Broken:
-        def get(self, key: bytes, /) -> bytes | None:
-            raise OSError("disk gone")
-
-        def __setitem__(self, key: bytes, value: bytes, /) -> None:
-            raise OSError("disk gone")
-
-    hits = docs.search(hyde(QUESTIONS[2], llm=knowing(), cache=Broken()), k=1)
-    assert hits.ids == ["tariff"]
-    assert hits.complete.why.count("OSError: disk gone") == 2
-
-
-def test_a_cache_on_disk_serves_later_runs_and_other_processes(tmp_path: Path) -> None:
-    cache = gg.HydeCache(tmp_path / "cache")
-    llm = Fake(lambda prompt, n: [f"passage {i} {time.monotonic_ns()}" for i in range(n)], name="named")
-    first = expand(hyde("query", llm=llm, cache=cache), EMBEDDER)
-    again = expand(hyde("query", llm=llm, cache=gg.HydeCache(tmp_path / "cache")), EMBEDDER)
-    assert again.tobytes() == first.tobytes()
-    assert llm.calls == 1
-    code = (
-        "import gingham as gg, sys\n"
-        "from gingham.embed import CallableLLM, HashingEmbedder, expand\n"
-        "llm = CallableLLM(lambda prompt: 1 / 0, name='named')\n"
-        f"asked = gg.hyde('query', llm=llm, cache=gg.HydeCache({str(tmp_path / 'cache')!r}))\n"
-        "assert not asked.write().remarks\n"
-        "sys.stdout.write(expand(asked, HashingEmbedder(dim=256)).tobytes().hex())\n"
-    )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == first.tobytes().hex()
-
-
-def test_entries_that_are_damaged_on_disk_are_ignored_and_a_damaged_file_is_remarked(tmp_path: Path) -> None:
-    folder = tmp_path / "cache"
-    cache, key = gg.HydeCache(folder), digest("key")
-    assert cache.get(key) is None
-    assert not folder.exists()
-    cache[key] = b"a value that stands in the file as it is"
-    assert cache.get(key) == b"a value that stands in the file as it is"
-    assert cache.get(digest("other")) is None
-    data = folder / "data.mdb"
-    data.write_bytes(data.read_bytes().replace(b"a value that", b"A value that"))
-    assert cache.get(key) is None
-    cache[key] = b"new"
-    assert cache.get(key) == b"new"
-    data.write_bytes(data.read_bytes()[:5000])
-    for call in (lambda: cache.get(key), lambda: cache.__setitem__(key, b"x")):
-        with pytest.raises(Corrupt):
-            call()
-    written = hyde("query", llm=says("passage"), cache=cache).write()
-    assert written.passages == ("passage",)
-    assert len(written.remarks) == 2
-
-
-def test_a_cache_on_disk_is_shared_by_threads_and_has_a_cap(tmp_path: Path) -> None:
-    cache = gg.HydeCache(tmp_path / "cache", max_bytes=1 << 20)
-
-    def work(number: int) -> None:
-        for i in range(10):
-            cache[digest(number, i)] = bytes([number, i])
-            assert cache.get(digest(number, i)) == bytes([number, i])
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(cache.get(digest(n, i)) == bytes([n, i]) for n in range(4) for i in range(10))
-    with pytest.raises(StoreFull, match="max_bytes="):
-        for i in range(20):
-            cache[digest("large", i)] = b"x" * 100_000
-    assert cache.get(digest(0, 0)) == bytes([0, 0])
-
-
-def test_a_cache_lies_beside_a_database_and_not_in_it(db: gg.Database, docs: gg.Collection, tmp_path: Path) -> None:
-    assert docs.count()
-    with pytest.raises(NotAStore, match="folder of its own"):
-        gg.HydeCache(db.path)
-    generation = next((tmp_path / "db").glob("generation-*"))
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    db.close()
-    before = (generation / "data.mdb").read_bytes()
-    (copy / "data.mdb").write_bytes(before)
-    with pytest.raises(NotAStore, match="found a database"):
-        gg.HydeCache(copy)[b"key"] = b"value"
-    assert (copy / "data.mdb").read_bytes() == before
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(NotAStore):
-        gg.HydeCache(tmp_path / "file")
-    for wrong in (None, 3, "a\0b"):
-        with pytest.raises(InvalidArgument):
-            gg.HydeCache(wrong)  # type: ignore[arg-type]
-    with pytest.raises(InvalidArgument, match="max_bytes"):
-        gg.HydeCache(tmp_path / "c", max_bytes=1)
-
-
-# Other wordings
-
-
-def test_other_wordings_are_searched_for_beside_the_query(docs: gg.Collection) -> None:
-    llm = says('1. steel cables over the strait\n2) zzz\n\n- ZZZ\n* "towers and deck"\nstrange words\none more')
-    node = fuse_queries("strange words", llm=llm, n=3)
-    assert isinstance(node, Fuse)
-    assert [branch.query for branch in node.branches] == [  # type: ignore[attr-defined]
-        "strange words",
-        "steel cables over the strait",
-        "zzz",
-        "towers and deck",
-    ]
-    assert node.by == gg.RRF(60, (2, 1, 1, 1))
-    hits = docs.query(node)
-    assert "bridge" in hits.ids[:3]
-    assert hits.complete.why == ""
-    assert "strange words" in llm.prompts[0]
-    assert "Write 3 search queries" in llm.prompts[0]
-    again = fuse_queries("strange words", llm=llm, n=3)
-    assert len(again.branches) == 4
-    assert llm.calls == 1
-
-
-def test_a_more_general_question_is_searched_for_beside_the_question(docs: gg.Collection) -> None:
-    llm = says("which proteins speed up reactions in cells?")
-    node = step_back("zzz", llm=llm, field="dense")
-    assert len(node.branches) == 2
-    assert docs.query(node.limit(2)).ids
-    assert "more general" in llm.prompts[0]
-
-
-@pytest.mark.parametrize("make", [fuse_queries, step_back])
-@pytest.mark.parametrize("kind", failures())
-def test_without_other_wordings_the_query_is_searched_for_alone_with_a_remark(
-    docs: gg.Collection, make: Any, kind: str
-) -> None:
-    hits = docs.query(make("wild yeast", llm=failures()[kind]))
-    assert hits.ids == docs.query(fuse(near(None, "wild yeast"))).ids
-    assert f"{make.__name__}() searched for the text alone" in hits.complete.why
-    same = docs.query(make("wild yeast", llm=says("Wild Yeast")))
-    assert "found none" in same.complete.why
-
-
-def test_weights_are_those_of_the_wordings_that_are_there() -> None:
-    llm = says("one\ntwo")
-    assert fuse_queries("q", llm=llm, n=3, by=gg.MinMax((3, 2, 1, 1))).by == gg.MinMax((3, 2, 1))
-    assert fuse_queries("q", llm=says(), n=1, by=gg.RRF(weights=(0, 1))).by == gg.RRF()
-    assert fuse_queries("q", llm=llm, n=3, by=gg.DBSF()).by == gg.DBSF()
-    with pytest.raises(InvalidArgument, match="3 weights"):
-        fuse_queries("q", llm=llm, n=2, by=gg.RRF(weights=(1, 1)))
-
-
 # Arguments
 
 
@@ -629,14 +304,6 @@ def test_weights_are_those_of_the_wordings_that_are_there() -> None:
 def test_arguments_are_checked_when_it_is_made(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match="expects"):
         hyde(**{"text": "query", "llm": says("x"), **options})
-
-
-@pytest.mark.parametrize(
-    "options", [{"text": ""}, {"llm": print}, {"n": 0}, {"timeout": -1}, {"cache": 1}, {"by": "rrf"}]
-)
-def test_arguments_of_other_wordings_are_checked(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgument, match="expects"):
-        fuse_queries(**{"text": "query", "llm": says("x"), **options})
 
 
 def test_it_stands_only_where_a_text_is_searched_for(db: gg.Database, docs: gg.Collection) -> None:

@@ -15,12 +15,12 @@ from gingham.errors import EmbedderFailed, InvalidArgument
 from gingham.text.chunk import (
     Chunk,
     chunk_recursive,
-    chunk_semantic,
     chunk_sentences,
     chunk_tokens,
     sentence_spans,
     token_spans,
 )
+from gingham.text.topics import chunk_semantic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
