@@ -3,7 +3,7 @@ PYTHON := $(shell for p in python3.11 python3; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check bench gpu-check soak links proto clean
+.PHONY: run test check bench gpu-check rag-check soak links proto clean
 
 run: .venv/.run            ## install and run the demo on real text
 	@$(BIN)/gingham demo
@@ -27,6 +27,12 @@ bench: .venv/.bench        ## figures against peers; see bench/README.md
 gpu-check: .venv/.dev      ## a CUDA device against the CPU: the same rows and bits, then speed
 	@$(PIP) -e ".[gpu]"
 	@$(BIN)/python bench/gpu.py --json bench/results/gpu.json
+
+# Each framework pins packages of its own, so they get an environment without our constraints.
+rag-check: | $(BIN)/python ## the backends against the test kits of their frameworks
+	@test -d .venv/rag || $(BIN)/python -m venv .venv/rag
+	@.venv/rag/bin/python -m pip install -q --disable-pip-version-check -e ".[rag-check]"
+	@.venv/rag/bin/python -m pytest tests/rag -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Gingham needs Python 3.11 or newer as python3.11 or python3; none was found." >&2; exit 1; }

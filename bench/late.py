@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 K = 100
 FACTORS = (1, 2, 3, 4)
-CODECS = ("F16", "Residual4", "Residual2")
+CODECS = ("F16", "Residual8", "Residual4", "Residual2", "RaBitQ1")
 
 
 def matrices(name: str, starts: str) -> list[Array]:

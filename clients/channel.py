@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from gingham import errors
+from gingham import deadline, errors
+from gingham.clients.credentials import ENCRYPTED, PLAIN, Credentials, tls_advice
 from gingham.errors import Closed, DeadlineExceeded, GinghamError, InvalidArgument, NotReady
 from gingham.server.proto import gingham_pb2_grpc as services
 from gingham.wire import unpack_error
@@ -16,7 +18,23 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 """What the first answer of a server may take."""
-SCHEME = "grpc://"
+CHECK_SECONDS = 0.05
+"""How soon a call is given up once its deadline is over or it is cancelled."""
+READS = {
+    "CollectionService": ("ListCollections", "GetSchema", "GetCollectionStats", "GetDatabaseStats", "Recall"),
+    "RowService": ("Get", "Count", "Facets", "Scan"),
+    "QueryService": ("Search", "Query"),
+    "AdminService": ("Verify",),
+}
+"""Calls that change nothing: they are made again, up to three times within a second, where the server is not there. A
+write is not, since it may have been done."""
+_RETRIES = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 3,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
 
 
 class Channel:
@@ -25,34 +43,58 @@ class Channel:
     Attributes
     ----------
     address : HOST:PORT
-    collections, rows, queries : stubs of the services
+    url : the same behind ``grpc://``, or ``grpcs://`` with TLS
+    credentials : what is shown with calls, and what is expected of the server
+    collections, rows, queries, admin : stubs of the services
+
+    Notes
+    -----
+    It is pickled as what it was made of, and opened anew where it is unpickled.
     """
 
-    def __init__(self, target: str) -> None:
-        self.address = target.removeprefix(SCHEME).rstrip("/")
+    def __init__(self, target: str, credentials: Credentials | None = None) -> None:
+        scheme = next((one for one in (PLAIN, ENCRYPTED) if target.startswith(one)), "")
+        self.address = target.removeprefix(scheme).rstrip("/")
+        self.url = f"{scheme}{self.address}"
         host, colon, port = self.address.rpartition(":")
-        if not (target.startswith(SCHEME) and host and colon and port.isascii() and port.isdigit()):
+        if not (scheme and host and colon and port.isascii() and port.isdigit()):
             raise InvalidArgument(
-                f"open() expects grpc://HOST:PORT, such as grpc://127.0.0.1:7443, found {target!r:.80}"
+                "open() expects grpc://HOST:PORT or grpcs://HOST:PORT, such as grpc://127.0.0.1:7443, found "
+                f"{target!r:.80}"
             )
+        self.credentials = credentials or Credentials()
+        self._metadata = self.credentials.metadata()
         # Answers are as long as the server lets them be: it has the limit.
-        self._grpc = grpc.insecure_channel(self.address, options=[("grpc.max_receive_message_length", -1)])
+        options = [("grpc.max_receive_message_length", -1), ("grpc.service_config", _service_config())]
+        self._grpc = self.credentials.channel(scheme, self.address, options)
         self.collections = services.CollectionServiceStub(self._grpc)  # type: ignore[no-untyped-call]
         self.rows = services.RowServiceStub(self._grpc)  # type: ignore[no-untyped-call]
         self.queries = services.QueryServiceStub(self._grpc)  # type: ignore[no-untyped-call]
+        self.admin = services.AdminServiceStub(self._grpc)  # type: ignore[no-untyped-call]
         self.open = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Channel, (self.url, self.credentials)
 
     def close(self) -> None:
         """End the connection; may be called twice."""
         self.open = False
         self._grpc.close()
 
-    def call(self, method: Callable[..., Any], request: Any, timeout: float | None = None) -> Any:
-        """The answer to a request; what the server raised is raised here."""
+    def call(self, method: Any, request: Any, timeout: float | None = None, *, spent: float = 0.0) -> Any:
+        """The answer to a request; what the server raised is raised here.
+
+        Parameters
+        ----------
+        timeout : seconds that the caller gave
+        spent : seconds of them that are over
+        """
         if not self.open:
             raise Closed(f"the connection to {self.address} is closed; open it again")
+        left = None if timeout is None else max(timeout - spent, 1e-9)
         try:
-            return method(request, timeout=timeout)
+            given = {"timeout": left, "metadata": self._metadata}
+            return _awaited(method, request, given) if deadline.limited() else method(request, **given)
         except grpc.RpcError as error:
             failure = self._failure(error, timeout)
         raise failure
@@ -61,9 +103,11 @@ class Channel:
         """The answers to a request; closing the generator ends the call."""
         if not self.open:
             raise Closed(f"the connection to {self.address} is closed; open it again")
-        call = method(request)
+        call = method(request, metadata=self._metadata)
         try:
-            yield from call
+            for answer in call:
+                deadline.check()
+                yield answer
             return
         except grpc.RpcError as error:
             failure = self._failure(error, None)
@@ -89,6 +133,8 @@ class Channel:
                 f"the server at {self.address} expected fewer calls or a smaller message, found: {details}; send fewer "
                 "rows at once, or an iterable of dicts, which is sent in parts; ask for a smaller k= or batch_size="
             )
+        if code == "UNAVAILABLE" and (advice := tls_advice(self.url, details)):
+            return errors.Unavailable(f"a server was expected at {self.url}, found none that is trusted: {advice}")
         if code == "UNAVAILABLE":
             return errors.Unavailable(
                 f"a server was expected at {self.address}, found none that answers: {details}; start one there with: "
@@ -96,3 +142,22 @@ class Channel:
             )
         kinds = {"CANCELLED": errors.Cancelled, "DEADLINE_EXCEEDED": DeadlineExceeded}
         return kinds.get(code, GinghamError)(f"the call of {self.address} expected an answer, found {code}: {details}")
+
+
+def _awaited(method: Any, request: Any, given: dict[str, Any]) -> Any:
+    """The answer to a request, unless the work around it has to end before."""
+    future = method.future(request, **given)
+    try:
+        while True:
+            deadline.check()
+            try:
+                return future.result(timeout=CHECK_SECONDS)
+            except grpc.FutureTimeoutError:
+                continue
+    finally:
+        future.cancel()
+
+
+def _service_config() -> str:
+    names = [{"service": f"gingham.v1.{service}", "method": name} for service in READS for name in READS[service]]
+    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": _RETRIES}]})

@@ -12,14 +12,18 @@ import pyarrow as pa
 
 from gingham.columns import plain
 from gingham.errors import InvalidArgument, NotReady
+from gingham.query.combine import Combined
 from gingham.query.explain import Explanation, Step
+from gingham.query.highlight import Highlighter
 from gingham.query.hits import BatchHits, Completeness, Hits
 from gingham.query.recall import RecallReport
 from gingham.query.stats import CollectionStats, VectorStats
+from gingham.recode import RecodeReport
 from gingham.rows import query_matrix
 from gingham.schema import Field, Schema, Sparse, Tokens, Vector, check_name, check_named
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.sparse_vectors import sparse_query
+from gingham.storage.verify import Damage, VerifyReport
 from gingham.token_vectors import tokens_queries, tokens_query
 from gingham.types import WriteResult, decode_id, shown
 from gingham.wire import pack_filter, unpack_rows, unpack_table
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 DTYPES = {"f2": pb.DTYPE_FLOAT16, "f4": pb.DTYPE_FLOAT32, "f8": pb.DTYPE_FLOAT64}
 MOST_K = (1 << 63) - 1
+JOINED_ROWS = 10_000
+"""Of a row group of an exported file."""
 
 
 def array_message(numbers: np.ndarray[Any, Any]) -> pb.Array:
@@ -52,6 +58,7 @@ def query_message(query: Any, using: str | None, schema: Callable[[], Schema]) -
     ----------
     schema : asks for the schema, which only a query that is neither needs
     """
+    query = _uncombined(query)
     texts = [query] if isinstance(query, str) else query
     if isinstance(texts, Sequence) and len(texts) and all(isinstance(text, str) for text in texts):
         return {"texts": pb.Texts(values=[checked_text(text) for text in texts], single=isinstance(query, str))}
@@ -67,6 +74,7 @@ def query_message(query: Any, using: str | None, schema: Callable[[], Schema]) -
 
 def search_message(query: Any, using: str | None, schema: Callable[[], Schema]) -> dict[str, Any]:
     """What is searched for, as a field of a request; what may be sparse or several matrices asks for the schema."""
+    query = _uncombined(query)
     if _may_be_nested(query):
         known = schema()
         kind = known.vectors.get(using or "")
@@ -79,6 +87,17 @@ def search_message(query: Any, using: str | None, schema: Callable[[], Schema]) 
             return {"tokens": pb.TokenMatrices(values=[tokens_message(one, lambda: kind) for one in query])}
         return query_message(query, using, lambda: known)
     return query_message(query, using, schema)
+
+
+def _uncombined(query: Any) -> Any:
+    """A query, or its vector where it is one of several vectors."""
+    return query.vector(_untravelled)[0] if isinstance(query, Combined) else query
+
+
+def _untravelled(texts: list[str]) -> np.ndarray[Any, Any]:
+    raise NotReady(
+        f"the texts of combine() do not travel over gRPC yet; embed {texts[0]!r:.40} yourself and give it the vector"
+    )
 
 
 def _may_be_nested(query: Any) -> bool:
@@ -181,32 +200,34 @@ def _vector_stats(message: pb.VectorStats) -> VectorStats:
     return VectorStats(**figures)
 
 
-def search_results(message: pb.SearchResponse) -> Hits | BatchHits:
-    """What a search found."""
-    several = _hits(message)
+def search_results(message: pb.SearchResponse, remarks: Sequence[str] = ()) -> Hits | BatchHits:
+    """What a search found; ``remarks`` are what the client has to say of it."""
+    several = _hits(message, remarks)
     return several[0] if message.single else BatchHits(several)
 
 
-def _hits(message: pb.SearchResponse) -> list[Hits]:
+def _hits(message: pb.SearchResponse, remarks: Sequence[str]) -> list[Hits]:
     payload = unpack_table(message.payload) if message.payload else pa.table({})
     explanation = Explanation(_step(message.explanation))
-    highlighters: Mapping[str, Any] = dict.fromkeys(message.matched_fields, _no_highlights)
     out, start = [], 0
     for one in message.results:
         stop = start + len(one.ids)
         table = payload.slice(start, stop - start) if message.payload else payload
         # Copied, since an array over the bytes of a message is read-only and that of an embedded search is not.
         scores = np.frombuffer(one.scores, "<f4").astype(np.float32)
-        why = Completeness(one.complete, one.why)
+        why = Completeness(one.complete, "; ".join([*remarks, *([one.why] if one.why else [])]))
         ids = [decode_id(i) for i in one.ids]
-        out.append(Hits(ids, scores, table, why, explanation, highlighters, list(message.json_fields)))
+        highlighters = {found.field: _highlighter(found) for found in one.highlighters}
+        out.append(
+            Hits(ids, scores, table, why, explanation, highlighters, list(message.json_fields), _unexplained(one))
+        )
         start = stop
     return out
 
 
-def query_results(message: pb.QueryResponse) -> Hits | BatchHits:
-    """What query trees found."""
-    several = [hits for one in message.results for hits in _hits(one)]
+def query_results(message: pb.QueryResponse, remarks: Sequence[Sequence[str]]) -> Hits | BatchHits:
+    """What query trees found; ``remarks`` are what the client has to say of each."""
+    several = [hits for one, said in zip(message.results, remarks, strict=True) for hits in _hits(one, said)]
     return several[0] if message.single else BatchHits(several)
 
 
@@ -221,24 +242,75 @@ def recall_report(message: pb.RecallResponse) -> RecallReport:
     return RecallReport(**{name: getattr(message, name) for name in RecallReport.__dataclass_fields__})
 
 
-def scanned(answers: Iterator[Any], *, batches: bool) -> Iterator[Any]:
-    """What a scan yields; its first answer is awaited here, since it says whether the request was good."""
+def recode_report(message: pb.ReindexResponse) -> RecodeReport:
+    """What was compared."""
+    figures = {name: getattr(message, name) for name in RecodeReport.__dataclass_fields__}
+    for name in ("old", "new", "old_index", "new_index"):
+        figures[name] = figures[name] if message.HasField(name) else None
+    return RecodeReport(**figures)
+
+
+def spec_messages(given: Mapping[str, str | None]) -> dict[str, str]:
+    """Codecs and indexes, where an empty text is none; raises InvalidArgument where one is no text, or empty."""
+    for name, spec in given.items():
+        if spec is not None and (not isinstance(spec, str) or not spec):
+            raise InvalidArgument(f"reindex({name}=) expects a name such as 'LVQ8' or None, found {shown(spec)}")
+    return {name: checked_text(spec or "") for name, spec in given.items()}
+
+
+def verify_report(message: pb.VerifyResponse) -> VerifyReport:
+    """What was read."""
+    damage = [Damage(one.where, one.what) for one in message.damage]
+    return VerifyReport(damage, message.records, message.blob_bytes)
+
+
+def joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in fewer batches; those of another schema begin another."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        if held and (batch.schema != held[0].schema or sum(map(len, held)) >= JOINED_ROWS):
+            yield _one(held)
+            held = []
+        held.append(batch)
+    if held:
+        yield _one(held)
+
+
+def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    (whole,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return whole
+
+
+def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    """A record batch of no rows."""
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+
+
+def scanned(answers: Iterator[Any]) -> Iterator[Any]:
+    """Rows that a scan yields; its first answer is awaited here, since it says whether the request was good."""
     first = next(answers)
-
-    def parts() -> Iterator[Any]:
-        for answer in answers:
-            if batches:
-                yield from unpack_table(answer.rows).to_batches()
-            else:
-                yield from unpack_rows(answer.rows, first.json_fields)
-
-    return parts()
+    return (row for answer in answers for row in unpack_rows(answer.rows, first.json_fields))
 
 
-def _no_highlights(text: str) -> NoReturn:
-    del text
-    raise NotReady("highlights() expects hits of an embedded search, found some that came over gRPC; search with the "
-                   "folder open, or mark the words in your own code")  # fmt: skip
+def scanned_batches(answers: Iterator[Any]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Record batches that a scan yields, and what they look like where there is none."""
+    first = unpack_table(next(answers).rows)
+    return first.schema, (batch for answer in answers for batch in unpack_table(answer.rows).to_batches())
+
+
+def _unexplained(message: pb.ResultSet) -> Callable[[], NoReturn] | None:
+    """What explains hits by their tokens, which stay where they are."""
+
+    def explained() -> NoReturn:
+        raise NotReady("explain_tokens() expects hits of an open folder, found some that came over gRPC; search there")
+
+    return explained if message.by_tokens else None
+
+
+def _highlighter(message: pb.Highlighter) -> Highlighter:
+    phrases = [tuple(zip(np.frombuffer(one.terms, "<u8").tolist(), one.places, strict=True)) for one in message.phrases]
+    keys = frozenset(np.frombuffer(message.terms, "<u8").tolist())
+    return Highlighter(message.language, keys, tuple(phrases))
 
 
 def _step(message: pb.Step) -> Step:

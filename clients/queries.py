@@ -11,22 +11,20 @@ from gingham.clients.convert import (
     checked_text,
     effort_message,
     filter_message,
-    query_message,
     sparse_message,
     tokens_message,
 )
-from gingham.embed.hyde import Hyde, Written
+from gingham.embed.hyde import Written
 from gingham.errors import InvalidArgument, NotReady
 from gingham.query import nodes, values
+from gingham.query.expansion import late_interaction
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.wire import TreeSize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from gingham.clients.texts import TextQueries
     from gingham.query.nodes import Fusion, Query
     from gingham.query.values import ValueNode
-    from gingham.schema import Schema
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,12 +34,19 @@ class QueryMessages:
 
     Parameters
     ----------
-    schema : asks for the schema, which only numbers that are no array of one or two axes need
+    texts : makes messages of what nodes look near for
+
+    Attributes
+    ----------
+    models : of the cross encoders, those below before those above
+    remarks : on passages of the query that was made last
     """
 
-    def __init__(self, schema: Callable[[], Schema]) -> None:
-        self._schema = schema
+    def __init__(self, texts: TextQueries) -> None:
+        self._texts = texts
         self._size = TreeSize()
+        self.models: list[nodes.CrossEncoder] = []
+        self.remarks: list[str] = []
 
     def of(self, query: Query) -> pb.QueryNode:
         """A query as a message.
@@ -51,14 +56,25 @@ class QueryMessages:
         InvalidArgument : it is too deep or too large, or no query
         NotReady : a part of it cannot travel
         """
+        self.remarks = []
         return self._node(query, 1)
+
+    def _remark(self, source: object) -> None:
+        if isinstance(source, Written):
+            self.remarks += [remark for remark in source.remarks if remark not in self.remarks]
 
     def _node(self, node: Query, depth: int) -> pb.QueryNode:
         self._size.enter(depth)
         match node:
             case nodes.Near():
+                matrices = self._texts.token_matrices(node.query, node.field)
+                if matrices:
+                    self._remark(node.query)
+                    # A limit that it ends in is of the leaf, and must not pass for that of the query.
+                    return self._node(nodes.Limited(late_interaction(node, matrices), None, 0), depth)
                 return pb.QueryNode(near=self._near(node))
             case nodes.Match():
+                self._remark(node.text)
                 return pb.QueryNode(match=_match(node))
             case nodes.NearSparse():
                 query = sparse_message(node.query)
@@ -76,6 +92,10 @@ class QueryMessages:
         return self._step(node, depth)
 
     def _step(self, node: Query, depth: int) -> pb.QueryNode:
+        if isinstance(node, nodes.Expanded):
+            raise NotReady(
+                "expand() does not travel over gRPC yet; open the folder itself, or query for the neighbours"
+            )
         if not isinstance(node, nodes.Filtered | nodes.Boosted | nodes.Diversified | nodes.Reranked | nodes.Grouped
                           | nodes.Limited):  # fmt: skip
             raise InvalidArgument(f"a query expects near(), match(), sparse(), like() or fuse(), found {node!r:.80}")
@@ -90,7 +110,7 @@ class QueryMessages:
                 message = pb.DiversifyNode(child=child, diversity=node.diversity, using=using, candidates=most)
                 return pb.QueryNode(diversify=message)
             case nodes.Reranked():
-                return pb.QueryNode(rerank=pb.RerankNode(child=child, maxsim=self._maxsim(node.by), k=_most(node.k)))
+                return pb.QueryNode(rerank=pb.RerankNode(child=child, k=_most(node.k), **self._scorer(node.by)))
             case nodes.Grouped():
                 name = checked_name(node.field)
                 return pb.QueryNode(group=pb.GroupNode(child=child, field=name, per=_most(node.per)))
@@ -98,20 +118,18 @@ class QueryMessages:
                 return pb.QueryNode(limit=pb.LimitNode(child=child, count=_most(node.count), skip=_most(node.skip)))
 
     def _near(self, node: nodes.Near) -> pb.NearNode:
-        if isinstance(node.query, Hyde | Written):
-            raise NotReady("hyde() does not travel over gRPC; embed its passages yourself and give near() the vector")
-        query = query_message(node.query, _name(node.field), self._schema)
+        self._remark(node.query)
+        query = self._texts.near(node.query, _name(node.field))
         effort = effort_message(node.effort)
         return pb.NearNode(field=node.field, k=_most(node.k), radius=node.radius, effort=effort, **query)
 
-    def _maxsim(self, by: nodes.MaxSim | nodes.CrossEncoder) -> pb.MaxSim:
+    def _scorer(self, by: nodes.MaxSim | nodes.CrossEncoder) -> dict[str, Any]:
         if isinstance(by, nodes.CrossEncoder):
-            raise NotReady(
-                "the model of cross_encoder() does not travel over gRPC; query without rerank() and score the texts of "
-                "the hits with the model yourself"
-            )
+            self.models.append(by)
+            return {"cross_encoder": pb.CrossEncoder(field=checked_name(by.field), model=type(by.model).__name__)}
         name = _name(by.field)
-        return pb.MaxSim(field=name, query=tokens_message(by.query, lambda: self._schema().tokens(name)[1]))
+        query = tokens_message(by.query, lambda: self._texts.schema().tokens(name)[1])
+        return {"maxsim": pb.MaxSim(field=name, query=query)}
 
     def _value(self, node: ValueNode, depth: int) -> pb.Value:
         self._size.enter(depth)
@@ -144,10 +162,10 @@ class QueryMessages:
 
 
 def _match(node: nodes.Match) -> pb.MatchNode:
-    if not isinstance(node.text, str):
-        raise NotReady("hyde() does not travel over gRPC; give match() the words of its passages")
+    text = node.text.words if isinstance(node.text, Written) else node.text
+    assert isinstance(text, str)
     operator = pb.MatchOperator.Value(f"MATCH_OPERATOR_{node.operator.upper()}")
-    return pb.MatchNode(field=_name(node.field), text=checked_text(node.text), operator=operator, k=_most(node.k))
+    return pb.MatchNode(field=_name(node.field), text=checked_text(text), operator=operator, k=_most(node.k))
 
 
 def _fusion(by: Fusion) -> dict[str, Any]:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from gingham.connect import restore as restore
     from gingham.database import Database as Database
     from gingham.database import Snapshot as Snapshot
+    from gingham.embed import words as words
+    from gingham.embed.gaussian import gaussian_queries as gaussian_queries
+    from gingham.embed.gaussian import gaussian_rows as gaussian_rows
     from gingham.embed.hyde import hyde as hyde
+    from gingham.embed.sparse_tokens import SparseTokens as SparseTokens
     from gingham.errors import GinghamError as GinghamError
     from gingham.evaluation import Comparison as Comparison
     from gingham.evaluation import compare as compare
@@ -25,8 +29,10 @@ if TYPE_CHECKING:
     from gingham.index.warmup import warmup as warmup
     from gingham.parallel import set_threads as set_threads
     from gingham.query.ast import F as F
+    from gingham.query.combine import combine as combine
     from gingham.query.expansion import fuse_queries as fuse_queries
     from gingham.query.expansion import step_back as step_back
+    from gingham.query.gain import measure_gain as measure_gain
     from gingham.query.hits import BatchHits as BatchHits
     from gingham.query.hits import Hit as Hit
     from gingham.query.hits import Hits as Hits
@@ -62,6 +68,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Span": "gingham.query.hits",
     "Sparse": "gingham.schema",
+    "SparseTokens": "gingham.embed.sparse_tokens",
     "Query": "gingham.query.nodes",
     "sparse": "gingham.query.nodes",
     "near": "gingham.query.nodes",
@@ -72,6 +79,9 @@ _EXPORTS = {
     "fuse": "gingham.query.nodes",
     "fuse_queries": "gingham.query.expansion",
     "hyde": "gingham.embed.hyde",
+    "gaussian_queries": "gingham.embed.gaussian",
+    "gaussian_rows": "gingham.embed.gaussian",
+    "measure_gain": "gingham.query.gain",
     "HydeCache": "gingham.storage.answers",
     "step_back": "gingham.query.expansion",
     "RRF": "gingham.query.nodes",
@@ -99,6 +109,7 @@ _EXPORTS = {
     "Transaction": "gingham.transaction",
     "WriteResult": "gingham.types",
     "aopen": "gingham.connect",
+    "combine": "gingham.query.combine",
     "compare": "gingham.evaluation",
     "evaluate": "gingham.evaluation",
     "open": "gingham.connect",
@@ -106,7 +117,12 @@ _EXPORTS = {
     "set_threads": "gingham.parallel",
     "warmup": "gingham.index.warmup",
 }
-_MODULES = ("embed", "errors", "index")
+_MODULES = {
+    "embed": "gingham.embed",
+    "errors": "gingham.errors",
+    "index": "gingham.index",
+    "words": "gingham.embed.words",
+}
 
 __all__ = sorted([*_EXPORTS, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -115,7 +131,7 @@ def __getattr__(name: str) -> object:
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
     if name in _MODULES:
-        return import_module(f"gingham.{name}")
+        return import_module(_MODULES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

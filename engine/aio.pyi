@@ -38,6 +38,8 @@ class Opening(Coroutine[Any, Any, _T]):
 class Twin:
     def __init__(self, sync: Any, executor: Executor | None = None) -> None: ...
 
+TWINS: dict[type, type[Twin]]
+
 def opening(opener: Callable[..., Any], *args: Any, **kwargs: Any) -> Opening[Any]: ...
 
 class AsyncCollectionView(Twin):

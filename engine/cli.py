@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gingham.cli_mcp import mcp
+from gingham.cli_server import keys_app, serve
 from gingham.errors import GinghamError, InvalidArgument
 from gingham.progress import progress_bar
 
@@ -33,6 +35,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command()(serve)
+app.command()(mcp)
+app.add_typer(keys_app, name="keys")
 
 DamageFound = 3
 
@@ -432,18 +437,6 @@ def restore(
 
     restore_database(source, target)
     _report({"path": str(target)}, f"restored to {target}", as_json)
-
-
-@app.command()
-def serve(
-    db: PathArgument,
-    listen: Annotated[str, typer.Option(help="HOST:PORT on this machine; port 0 takes a free one.")] = "127.0.0.1:7443",
-    workers: Annotated[int, typer.Option(help="Calls that run at once.")] = 8,
-) -> None:
-    """Serve a database over gRPC until SIGTERM or Ctrl-C; only this machine reaches it."""
-    from gingham.connect import serve as serve_database
-
-    serve_database(db, listen=listen, max_workers=workers, ready=lambda at: typer.echo(f"serving grpc://{at}"))
 
 
 @app.command()

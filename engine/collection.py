@@ -86,10 +86,13 @@ class Collection(CollectionView):
         prepared = writes.prepare_rows(
             embed_rows(batch, schema, self._embedder), schema, self._store.options.memory_budget
         )
-        result = self._store.write(lambda session: writes.upsert(session, self._cid, prepared))
+        result = self._store.write(lambda session: self._upsert_prepared(session, prepared))
         if prepared.segments:
             self._store.maintenance.make_room(self._cid)
         return result
+
+    def _upsert_prepared(self, session: WriteSession, prepared: writes.PreparedRows) -> WriteResult:
+        return writes.upsert(session, self._cid, prepared)
 
     def update(
         self,
@@ -114,12 +117,14 @@ class Collection(CollectionView):
         from gingham.rows import given_changes
 
         schema = check_embedder_attached(self._reader, self._cid, self._embedder)
-        given = given_changes(schema, rows, ids=ids, vectors=vectors, fields=fields)
+        return self._update_batches(given_changes(schema, rows, ids=ids, vectors=vectors, fields=fields), schema)
+
+    def _update_batches(self, given: list[RowBatch], schema: Schema) -> WriteResult:
         while True:
             changes = [embed_changes(self, batch, schema, self._embedder) for batch in given]
             try:
                 return self._store.write(partial(self._update_seen, changes, schema))
-            except _TextsMoved:
+            except TextsMoved:
                 continue
 
     def _update_seen(
@@ -239,8 +244,7 @@ class Collection(CollectionView):
     def _recode(self, call: str, name: str, given: dict[str, str | None], min_recall: float) -> RecodeReport:
         from gingham.recode import recode
 
-        if isinstance(min_recall, bool) or not isinstance(min_recall, (int, float)) or not 0 <= min_recall <= 1:
-            raise InvalidArgument(f"{call}(min_recall=) expects a number from 0 to 1, found {min_recall!r:.60}")
+        check_least_recall(call, min_recall)
         return recode(self._store, self._cid, name, given, min_recall)
 
     def calibrate(self, queries: Any, *, using: str | None = None) -> int:
@@ -277,6 +281,12 @@ class Collection(CollectionView):
         return self._store.maintenance.ask(wait=wait, timeout=timeout)
 
 
+def check_least_recall(call: str, min_recall: float) -> None:
+    """Raise InvalidArgument unless it is a number from 0 to 1."""
+    if isinstance(min_recall, bool) or not isinstance(min_recall, (int, float)) or not 0 <= min_recall <= 1:
+        raise InvalidArgument(f"{call}(min_recall=) expects a number from 0 to 1, found {min_recall!r:.60}")
+
+
 def check_embedder_attached(reader: Reader, cid: int, embedder: Embedder | None) -> Schema:
     """Schema of a collection that is about to be written; raises NotReady where its embedder is missing."""
     with reader.session() as session:
@@ -289,7 +299,7 @@ def check_embedder_attached(reader: Reader, cid: int, embedder: Embedder | None)
         return record.schema
 
 
-class _TextsMoved(Exception):
+class TextsMoved(Exception):
     """A text that a vector was made from is no longer the one that was read."""
 
 
@@ -315,12 +325,12 @@ def embed_changes(
 
 
 def check_texts(session: WriteSession, cid: int, ids: list[bytes], seen: dict[str, list[Any]]) -> None:
-    """Raise _TextsMoved unless the texts that vectors were made from are still there."""
+    """Raise TextsMoved unless the texts that vectors were made from are still there."""
     if seen:
         rows = read.get(session, session.collection_by_id(cid), ids, list(seen), ())
         for name, values in seen.items():
             if values != [None if row is None else row[name] for row in rows]:
-                raise _TextsMoved
+                raise TextsMoved
 
 
 def delete_change(cid: int, ids: Any, where: Where) -> Callable[[WriteSession], WriteResult]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gingham.config import DEFAULT_MEMORY_BYTES, SNAPSHOT_TIMEOUT_SECONDS, Durability, Mode, StoreOptions
 from gingham.database import Database
-from gingham.errors import InvalidArgument, MissingExtra, NotReady
+from gingham.errors import InvalidArgument, MissingExtra
 from gingham.storage import copies
 
 if TYPE_CHECKING:
@@ -26,13 +26,17 @@ def open(  # noqa: A001
     lock_timeout: float = 10.0,
     memory_budget: int | None = None,
     snapshot_timeout: float = SNAPSHOT_TIMEOUT_SECONDS,
+    token: str | None = None,
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
 ) -> Database:
     """Open a database folder, and make it where there is none; or a database that ``gingham serve`` has open.
 
     Parameters
     ----------
-    path : the folder, on a local file system; or ``"grpc://HOST:PORT"``, with ``mode`` alone: the other settings are
-        those of the server
+    path : the folder, on a local file system; or ``"grpc://HOST:PORT"``, or ``"grpcs://HOST:PORT"`` with TLS, with
+        ``mode``, ``token`` and ``tls_*`` alone: the other settings are those of the server
     mode : ``"w"`` to read and write, ``"r"`` to read
     create : make the database where there is none
     durability : ``"commit"`` syncs before a write returns; ``"interval"`` syncs once a second and ``"none"``
@@ -42,15 +46,20 @@ def open(  # noqa: A001
     lock_timeout : seconds a write waits for another process that writes, default 10
     memory_budget : bytes that maintenance may hold in memory at once, default 1 GiB
     snapshot_timeout : seconds after which a snapshot expires, default one hour
+    token : key that ``gingham keys create`` showed, for a server that asks for one; to another machine it travels over
+        TLS only
+    tls_ca : PEM file of the authorities that a server's certificate may be signed by; None takes those that gRPC trusts
+    tls_cert, tls_key : PEM files of the client's own certificate and its key, for a server that asks for one
 
     Returns
     -------
-    Database : or, of a server, what has its methods; those that are not there over gRPC yet raise NotReady
+    Database : or, of a server, what has its methods
 
     Raises
     ------
     MissingExtra : the address of a server, and gRPC is not installed
-    Unavailable : no server answers there
+    Unavailable : no server answers there, or none that is trusted
+    Unauthenticated : the server expects another token
     NotFound : there is no database and ``create`` is false or ``mode`` is ``"r"``
     NotAStore : the folder holds something else
     FormatTooNew : a newer Gingham wrote it
@@ -73,8 +82,13 @@ def open(  # noqa: A001
         memory_budget=DEFAULT_MEMORY_BYTES if memory_budget is None else memory_budget,
         snapshot_timeout=snapshot_timeout,
     )
+    given = {"token": token, "ca": tls_ca, "cert": tls_cert, "key": tls_key}
     if _is_address(path):
-        return _remote(path, options)
+        return _remote(path, options, given)
+    if any(value is not None for value in given.values()):
+        raise InvalidArgument(
+            "open(token=, tls_ca=, tls_cert=, tls_key=) expects the address of a server, found a folder"
+        )
     return Database(path, options)
 
 
@@ -82,38 +96,52 @@ def _is_address(path: object) -> bool:
     return isinstance(path, str) and path.startswith(("grpc://", "grpcs://"))
 
 
-def _remote(path: Any, options: StoreOptions) -> Database:
-    if path.startswith("grpcs://"):
-        raise NotReady(f"open() expects grpc://HOST:PORT on this machine, found {path!r:.80}: there is no TLS yet")
+def _remote(path: Any, options: StoreOptions, given: dict[str, Any]) -> Database:
     if options != StoreOptions(mode=options.mode):
         raise InvalidArgument(
-            "open(grpc://...) expects no setting but mode=, found others; they are those of the server"
+            "open(grpc://...) expects no settings but mode=, token= and tls_*=, found others; they are the server's"
         )
     try:
+        from gingham.clients.credentials import Credentials
         from gingham.clients.remote import RemoteDatabase
     except ImportError as error:
         _check_installed(error)
         raise
-    return cast("Database", RemoteDatabase(path, writable=options.mode == "w"))
+    return cast("Database", RemoteDatabase(path, writable=options.mode == "w", credentials=Credentials(**given)))
 
 
 def serve(
-    path: str | os.PathLike[str], *, listen: str, max_workers: int, ready: Callable[[str], None] | None = None
+    path: str | os.PathLike[str],
+    *,
+    listen: str,
+    max_workers: int,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    client_ca: str | os.PathLike[str] | None = None,
+    keys: str | os.PathLike[str] | None = None,
+    ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a database over gRPC until SIGTERM or SIGINT; see :func:`gingham.server.main.serve`.
 
     Raises
     ------
     MissingExtra : gRPC is not installed
-    InvalidArgument : ``listen`` is an address that other machines reach
-    Unavailable : the port is taken
+    InvalidArgument : ``listen`` is an address that other machines reach and there are not both TLS and keys, or a
+        certificate cannot be used
+    Unavailable : the port is taken, or the keys cannot be read
     """
+    if (tls_cert is None) != (tls_key is None) or (client_ca is not None and tls_cert is None):
+        raise InvalidArgument(
+            "serve() expects tls_cert= and tls_key= together, and client_ca= with them, found some alone"
+        )
     try:
         from gingham.server.main import serve as serve_database
+        from gingham.server.tls import TlsFiles
     except ImportError as error:
         _check_installed(error)
         raise
-    serve_database(path, listen=listen, max_workers=max_workers, ready=ready)
+    tls = None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key, client_ca)
+    serve_database(path, listen=listen, max_workers=max_workers, tls=tls, keys=keys, ready=ready)
 
 
 def _check_installed(error: ImportError) -> None:
@@ -132,8 +160,12 @@ def aopen(
     lock_timeout: float = 10.0,
     memory_budget: int | None = None,
     snapshot_timeout: float = SNAPSHOT_TIMEOUT_SECONDS,
+    token: str | None = None,
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
 ) -> Opening[AsyncDatabase]:
-    """Open a database folder for asyncio; parameters and errors are those of :func:`open`.
+    """Open a database folder, or a database of a server, for asyncio; parameters and errors are those of :func:`open`.
 
     Returns
     -------
@@ -141,15 +173,14 @@ def aopen(
 
     Notes
     -----
-    The same methods as :class:`gingham.Database`, awaited; they run in threads, see :mod:`gingham.aio`.
+    The same methods as :class:`gingham.Database`, awaited; they run in threads, see :mod:`gingham.aio`. What is not
+    awaited, such as ``db["docs"]`` and ``docs.schema``, is a call of the server that the event loop waits for:
+    ``await db.collection("docs")`` and keep it.
     """
     from gingham.aio import opening
 
-    if _is_address(path):
-        raise NotReady("aopen() expects a folder, found the address of a server, which only open() takes yet")
-
     return opening(
-        open,
+        _open_to_await,
         path,
         mode=mode,
         create=create,
@@ -158,7 +189,19 @@ def aopen(
         lock_timeout=lock_timeout,
         memory_budget=memory_budget,
         snapshot_timeout=snapshot_timeout,
+        token=token,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
     )
+
+
+def _open_to_await(path: Any, **settings: Any) -> Database:
+    """A database whose class has a twin."""
+    database = open(path, **settings)
+    if _is_address(path):
+        import gingham.clients.aio  # noqa: F401
+    return database
 
 
 def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

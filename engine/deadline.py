@@ -65,6 +65,11 @@ def check() -> None:
         deadline.check()
 
 
+def limited() -> bool:
+    """Whether the current work has a deadline or can be cancelled."""
+    return _current.get() is not None
+
+
 def within(timeout: float | None) -> AbstractContextManager[None]:
     """Give the block ``timeout`` seconds; of nested blocks the earliest end holds.
 

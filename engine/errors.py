@@ -17,6 +17,7 @@
     │ ├ SnapshotExpired
     │ └ NoDevice
     ├ PermissionDenied (PermissionError) PERMISSION_DENIED
+    ├ Unauthenticated                    UNAUTHENTICATED
     ├ Corrupt                            DATA_LOSS
     │ ├ ChecksumMismatch
     │ └ FormatTooNew
@@ -121,9 +122,15 @@ class NoDevice(NotReady):
 
 
 class PermissionDenied(GinghamError, PermissionError):
-    """The operating system refuses access to the database files."""
+    """The operating system refuses access to files, or a server what the key of the caller does not allow."""
 
     grpc_code = "PERMISSION_DENIED"
+
+
+class Unauthenticated(GinghamError):
+    """A server expects a key, and got none or one that is not good."""
+
+    grpc_code = "UNAUTHENTICATED"
 
 
 class Corrupt(GinghamError):

@@ -12,15 +12,19 @@ from gingham.codecs.pooling import pool_tokens
 from gingham.columns import plain
 from gingham.errors import DimensionMismatch, InvalidArgument, SchemaMismatch
 from gingham.parallel import run_blocks
+from gingham.schema import Tokens
 from gingham.token_arrays import token_arrays
 from gingham.types import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gingham.schema import Tokens
-
     Array = np.ndarray[Any, Any]
+
+
+class GivenTokens(Tokens, frozen=True, tag="given"):
+    """Tokens that are checked here and scaled and pooled elsewhere: their columns are float32."""
+
 
 POOLED_ROWS = 16
 """Rows pooled by a thread at once."""
@@ -46,6 +50,8 @@ def tokens_column(name: str, values: Any, kind: Tokens, n: int, first: int = 0) 
         raise InvalidArgument(f"vector {name!r} expects {n} rows, one for each id, found {len(rows)}")
     what = f"vector {name!r}"
     checked = [None if row is None else _matrix(what, row, kind, first + at) for at, row in enumerate(rows)]
+    if isinstance(kind, GivenTokens):
+        return token_column(checked, kind.dim, np.float32)
     stored = run_blocks(
         lambda start: [_stored(one, kind) for one in checked[start : start + POOLED_ROWS]],
         list(range(0, n, POOLED_ROWS)),
@@ -53,10 +59,10 @@ def tokens_column(name: str, values: Any, kind: Tokens, n: int, first: int = 0) 
     return token_column([one for block in stored for one in block], kind.dim)
 
 
-def token_column(matrices: Sequence[Array | None], dim: int) -> pa.Array:
-    """An Arrow column of float16 matrices (tokens, dim)."""
+def token_column(matrices: Sequence[Array | None], dim: int, dtype: Any = np.float16) -> pa.Array:
+    """An Arrow column of matrices (tokens, dim)."""
     found = [one for one in matrices if one is not None]
-    flat = np.concatenate([np.empty((0, dim), np.float16), *found])
+    flat = np.concatenate([np.empty((0, dim), dtype), *found])
     counts = [0 if one is None else len(one) for one in matrices]
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32))
     tokens = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), dim)

@@ -14,6 +14,7 @@ from gingham.embed.rows import embed_queries
 from gingham.errors import InvalidArgument, NotReady
 from gingham.query import read, select
 from gingham.query.bind import bind
+from gingham.query.combine import Combined
 from gingham.query.effort import Effort
 from gingham.query.expansion import answered, answered_queries
 from gingham.query.export import write_parquet
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from gingham.embed import Embedder
     from gingham.query.bind import Where
-    from gingham.query.hits import BatchHits, Hits
+    from gingham.query.hits import Hits
     from gingham.schema import Schema
     from gingham.storage.catalog import CollectionRecord
     from gingham.storage.session import Session
@@ -237,12 +238,14 @@ class CollectionView:
         ------
         InvalidArgument : the folder cannot be written to, or ids are of several kinds
         """
-        batches = self.scan(where=where, include_vectors=True, batch_size=10_000)
+        return write_parquet(path, self.scan(where=where, include_vectors=True, batch_size=10_000), self._no_rows())
+
+    def _no_rows(self, fields: Sequence[str] | None = None, *, include_vectors: bool = True) -> pa.RecordBatch:
+        """What :meth:`scan` yields batches like."""
         with self._reader.session() as session:
             record = session.collection_by_id(self._cid)
-            nothing = np.empty(0, np.uint64)
-            empty = read.read_batch(session, record, nothing, tuple(record.schema.fields), tuple(record.schema.vectors))
-        return write_parquet(path, batches, empty)
+            vectors = tuple(record.schema.vectors) if include_vectors else ()
+            return read.read_batch(session, record, np.empty(0, np.uint64), read.payload(record, fields), vectors)
 
     def facets(
         self,
@@ -291,10 +294,10 @@ class CollectionView:
 
         Parameters
         ----------
-        query : one vector of shape (dim,) or a batch of shape (n_queries, dim); a text, a list of texts or
-            :func:`gingham.hyde`, which the embedder turns into vectors, and which BM25 searches for where there is none
-            or ``using`` names a text field; a sparse vector or a list of them where ``using`` names a sparse field;
-            tokens of shape (n, dim) or a list of such where it names a token field
+        query : one vector of shape (dim,) or a batch of shape (n_queries, dim), or :func:`gingham.combine` of several;
+            a text, a list of texts or :func:`gingham.hyde`, which the embedder turns into vectors, and which BM25
+            searches for where there is none or ``using`` names a text field; a sparse vector or a list of them where
+            ``using`` names a sparse field; tokens of shape (n, dim) or a list of such where it names a token field
         k : hits per query; None returns all rows that reach ``radius``
         where : filter, applied before rows are scored
         using : field to search; may be left out where there is one
@@ -379,8 +382,7 @@ class CollectionView:
             for one in several:
                 if not isinstance(one, Query):
                     raise InvalidArgument(f"query() expects near(), match(), fuse() and the like, found {one!r:.80}")
-            results: BatchHits = BatchHits([run(one) for one in several])
-            return results
+            return BatchHits([run(one) for one in several])
 
     def _query_of(self, record: CollectionRecord, query: Any, using: str | None) -> tuple[str, Any, Any, bool]:
         """Name and kind of the field that is searched, the checked queries, and whether one was given."""
@@ -389,21 +391,20 @@ class CollectionView:
         schema = record.schema
         if using is not None:
             check_named(using)
-        if isinstance(query, Written):
-            if self._embedder is not None and not isinstance(schema.fields.get(using or ""), Text):
-                name, dense = schema.vector(using)
-                return name, dense, self._vectors(query, dense), True
-            query = query.words
+        in_words = isinstance(schema.fields.get(using or ""), Text)
+        if isinstance(query, Combined) or (isinstance(query, Written) and self._embedder is not None and not in_words):
+            name, dense = schema.vector(using)
+            return name, dense, self._vectors(query, dense), True
+        query = query.words if isinstance(query, Written) else query
         texts = [query] if isinstance(query, str) else query
-        if isinstance(schema.fields.get(using or ""), Text) and not _all_texts(texts):
+        if in_words and not _all_texts(texts):
             raise InvalidArgument(f"search(using={using!r}) expects a text or a list of texts, found {query!r:.80}")
         if _all_texts(texts):
             single = isinstance(query, str)
-            if isinstance(schema.fields.get(using or ""), Text) or (using is None and record.embedder is None):
+            if in_words or (using is None and record.embedder is None):
                 if using is None and self._embedder is None and not schema.inverted:
                     raise InvalidArgument(
-                        "a text query expects an embedder or a text field with bm25=True, found neither in "
-                        f"{record.name!r}"
+                        f"a text query expects an embedder or a text field with bm25=True; {record.name!r} has neither"
                     )
                 if self._embedder is None or using is not None:
                     name, kind = schema.searchable(using, Text)
@@ -418,13 +419,14 @@ class CollectionView:
             single = isinstance(query, (Mapping, tuple)) or not isinstance(query, Sequence)
             return name, kind, [sparse_query(one) for one in ([query] if single else query)], single
         name, dense = schema.vector(using)
-        queries, single = query_matrix(query, dense)
-        return name, dense, queries, single
+        return name, dense, *query_matrix(query, dense)
 
     def _vectors(self, query: Any, dense: Dense) -> np.ndarray[Any, Any]:
         """Checked vectors of a dense query, embedded where it is text."""
         from gingham.rows import query_matrix
 
+        if isinstance(query, Combined):
+            query = query.vector(lambda texts: self._vectors(texts, dense))
         texts = [query] if isinstance(query, str) else query
         if not (isinstance(texts, Written) or _all_texts(texts)):
             return query_matrix(query, dense)[0]

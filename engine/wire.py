@@ -5,6 +5,7 @@ It knows neither gRPC nor the messages of it, so that both sides share it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,18 @@ import pyarrow as pa
 
 from gingham import errors
 from gingham.columns import field_column, vector_column
+from gingham.embed.record import EmbedderRecord
 from gingham.errors import GinghamError, InvalidArgument
 from gingham.query.ast import from_json, to_json
 from gingham.query.bind import filter_node
-from gingham.schema import Json, Tokens
+from gingham.schema import Tokens
 from gingham.sparse_vectors import sparse_column, sparse_dict
 from gingham.storage.columns import vector_list
 from gingham.token_vectors import token_column, token_matrices
 from gingham.types import decode_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from gingham.query.ast import Node
     from gingham.query.bind import Where
@@ -40,6 +42,7 @@ MOST_QUERY_DEPTH = 32
 """Of nodes and values of a query tree; protobuf reads 100 messages in one another, two for each."""
 MOST_QUERY_NODES = 512
 """Of a request; a long sum is a tree as deep as it has terms once it is read, and Python's stack ends at 1,000."""
+DIGEST_BYTES = 16
 _ATTRIBUTES = ("pos", "hint", "pid", "durable_rows")
 _CLASSES: dict[str, type[GinghamError]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, GinghamError)
@@ -82,6 +85,24 @@ def unpack_error(name: str, packed: bytes) -> GinghamError:
         if attribute in found:
             setattr(error, attribute, found[attribute])
     return error
+
+
+def pack_embedder(record: EmbedderRecord | None) -> bytes:
+    """What is kept of an embedder; empty for none."""
+    return b"" if record is None else msgspec.msgpack.encode(record)
+
+
+def unpack_embedder(packed: bytes) -> EmbedderRecord | None:
+    """Invert :func:`pack_embedder`."""
+    try:
+        return msgspec.msgpack.decode(packed, type=EmbedderRecord) if packed else None
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"an embedder expects a msgpack array of four values, found another: {error}") from None
+
+
+def text_digest(text: str) -> bytes:
+    """What a text that a model has scored is known by."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
 def pack_filter(where: Where) -> str | None:
@@ -154,12 +175,6 @@ def unpack_ids(encoded: Sequence[bytes | None]) -> list[UserId]:
         raise InvalidArgument(f"ids expect a tag and the value, found something else: {error}") from None
 
 
-def dicts_of(ids: Sequence[UserId], columns: Mapping[str, pa.Array], schema: Schema) -> list[Row]:
-    """Rows as dicts of what a user would write."""
-    values = {name: _values(column, schema, name) for name, column in columns.items()}
-    return [{"id": user_id, **{name: v[at] for name, v in values.items()}} for at, user_id in enumerate(ids)]
-
-
 def pack_rows(rows: Sequence[Row], ids: Sequence[bytes], schema: Schema) -> bytes:
     """Rows that were read, as dicts of the same names, as an Arrow stream; ids are encoded."""
     columns: dict[str, Any] = {"id": pa.array(ids, pa.binary())}
@@ -210,20 +225,6 @@ def _column(values: list[Any], schema: Schema, name: str) -> pa.Array:
     if kind is not None:
         return sparse_column(name, values, len(values))
     return field_column(name, values, schema.fields[name], len(values))
-
-
-def _values(column: pa.Array, schema: Schema, name: str) -> list[Any]:
-    if pa.types.is_fixed_size_list(column.type):
-        return _dense_values(column)
-    if _is_sparse(column.type):
-        return [sparse_dict(entries) for entries in column.to_pylist()]
-    found: list[Any] = column.to_pylist()
-    if isinstance(schema.fields.get(name), Json):
-        try:
-            return [None if text is None else json.loads(text) for text in found]
-        except (ValueError, TypeError, RecursionError):
-            raise InvalidArgument(f"the JSON field {name!r} expects JSON text, found something else") from None
-    return found
 
 
 def _dense_values(column: pa.FixedSizeListArray) -> list[Any]:

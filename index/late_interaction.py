@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from gingham.codecs.maxsim import QueryTokens, score_f16
-from gingham.codecs.token_residuals import Bits, TokenResiduals
+from gingham.codecs.token_residuals import TokenResiduals
 from gingham.errors import Corrupt, DimensionMismatch, InvalidArgument
 from gingham.index.coded_rows import checked_k, checked_mask, checked_numbers, under
 from gingham.index.container import save_arrays
 from gingham.index.token_search import TokenSearch
 from gingham.parallel import run_blocks
+from gingham.vector_types import TOKEN_BITS
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    from gingham.vector_types import TokenCodec
+
     Array = np.ndarray[Any, Any]
 
-BITS: dict[str, Bits] = {"Residual2": 2, "Residual4": 4}
 POOLED_DOCUMENTS = 16
 """Documents pooled by a thread at once."""
 
@@ -80,8 +82,8 @@ class LateInteraction:
     ----------
     dim : dimensions of a token, at least 1
     metric : ``"cosine"`` (default): tokens have length one; ``"dot"``: they are as they are
-    codec : ``"Residual4"`` (default) or ``"Residual2"``: a centroid and 4 or 2 bits for each dimension; ``"F16"``:
-        floats, of which all are scored
+    codec : ``"Residual8"``, ``"Residual4"`` (default), ``"Residual2"`` or ``"RaBitQ1"``: a centroid and so many bits
+        for each dimension; ``"F16"``: floats, of which all are scored
     pool_factor : tokens of a document that become one, as of :func:`gingham.codecs.pooling.pool_tokens`
     protected : first tokens of a document that are never pooled
     seed : of everything random in training
@@ -111,15 +113,16 @@ class LateInteraction:
         dim: int,
         *,
         metric: Literal["cosine", "dot"] = "cosine",
-        codec: Literal["Residual4", "Residual2", "F16"] = "Residual4",
+        codec: TokenCodec | Literal["F16"] = "Residual4",
         pool_factor: int | Literal["adaptive"] = 1,
         protected: int = 0,
         seed: int = 0,
     ) -> None:
         from gingham.schema import Tokens
 
-        if codec not in (*BITS, "F16"):
-            raise InvalidArgument(f"LateInteraction(codec=) expects one of {[*BITS, 'F16']}, found {codec!r:.60}")
+        if not isinstance(codec, str) or codec not in (*TOKEN_BITS, "F16"):
+            names = [*TOKEN_BITS, "F16"]
+            raise InvalidArgument(f"LateInteraction(codec=) expects one of {names}, found {codec!r:.60}")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise InvalidArgument(f"LateInteraction(seed=) expects an integer from 0 to 2^64 - 1, found {seed!r:.60}")
         self._kind = Tokens(dim, metric=metric, pool_factor=pool_factor, protected=protected)
@@ -169,7 +172,7 @@ class LateInteraction:
         residuals = state.residuals
         if residuals is None:
             unit = self._kind.metric == "cosine"
-            residuals = TokenResiduals.train(flat, BITS[self._codec], unit=unit, seed=self._seed)
+            residuals = TokenResiduals.train(flat, TOKEN_BITS[self._codec], unit=unit, seed=self._seed)
         ids, codes = residuals.encode(flat)
         if state.ids is not None and state.codes is not None:
             ids, codes = np.concatenate([state.ids, ids]), np.concatenate([state.codes, codes])

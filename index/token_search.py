@@ -1,8 +1,9 @@
 """Late interaction in stages: centroids near a query lead to documents, which codes then score.
 
-Source: Santhanam et al., "PLAID: an efficient engine for late interaction retrieval", CIKM 2022, sections 4.2 to 4.5,
-without the pruning of centroids by a threshold; residual codes are scored without being decoded, as in Scheerer et al.,
-"WARP", SIGIR 2025, section 4.3.
+Source: Scheerer et al., "WARP: an efficient engine for multi-vector retrieval", SIGIR 2025. Documents are first scored by
+the centroids of their tokens alone, those near a token of the query: where a document has none of these, the score of the
+next centroid stands for what is missing, which is the most that its centroids can score (WARP takes one by cumulative
+sizes of clusters). The best are then scored by residual codes, without decoding them.
 """
 
 from __future__ import annotations
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-NPROBE, CANDIDATES, PER_K = 4, 512, 8
-"""Centroids whose documents a query token looks at, and documents that codes score: 8 k, 512 at least. SciFact among
-45,000 distractors: of the ten best by all codes .9987 are found, in a tenth of the time (bench/late.py)."""
-SCANNED_TOKENS = 1 << 18
-"""Tokens up to which all documents are scored by their centroids: that takes under 1 ms."""
+NPROBE, CANDIDATES, PER_K = 32, 512, 8
+"""Centroids whose documents a query token looks at, and documents that codes score: 8 k, 512 at least (bench/late.py)."""
 BLOCK_TOKENS = 1 << 17
 
 
@@ -63,7 +61,7 @@ class TokenSearch:
 
         Parameters
         ----------
-        nprobe : centroids of each query token whose documents are looked at; None takes 4
+        nprobe : centroids of each query token whose documents are looked at; None takes 32
         candidates : documents that codes score, those whose centroids score best; None takes 8 k, 512 at least
         allow : bool (documents,), those that may be found; None allows all that have tokens
         exact : score all of them by their codes
@@ -72,19 +70,13 @@ class TokenSearch:
         -------
         tuple : scores float32 and numbers int64, fewer than k where fewer documents may be found
         """
+        query = self.residuals.turned(query)
         with one_blas_thread():
             centroid_scores = query.centroid_scores(self.residuals.centroids)
         wanted = max(PER_K * k, CANDIDATES) if candidates is None else max(k, candidates)
         listed = self._allowed(allow)
         if not exact and len(listed) > wanted:
-            near = self._near(query, centroid_scores, NPROBE if nprobe is None else nprobe, listed, allow)
-            if len(near) >= wanted:
-                listed = near
-            if len(listed) > wanted:
-                rough = self._scored(
-                    listed, lambda part: score_centroids(query, self.ids, centroid_scores, self.starts, part)
-                )
-                listed = np.sort(listed[np.argpartition(rough, -wanted)[-wanted:]])
+            listed = self._near(query, centroid_scores, NPROBE if nprobe is None else nprobe, listed, wanted)
         scores = self._scored(listed, lambda part: self._precise(query, centroid_scores, part))
         order = np.lexsort((listed, -scores))[:k]
         return scores[order], listed[order]
@@ -98,23 +90,30 @@ class TokenSearch:
         present: Array = self._present if allow is None else self._present[allow[self._present]]
         return present
 
-    def _near(
-        self, query: QueryTokens, centroid_scores: Array, nprobe: int, listed: Array, allow: Array | None
-    ) -> Array:
-        """Documents of the centroids nearest to each query token, ascending; all listed ones where these are few."""
-        if len(self.ids) <= SCANNED_TOKENS:
-            return listed
-        scores = centroid_scores[:, : len(query.tokens)]
-        count = min(nprobe, len(scores))
-        nearest = np.unique(np.argpartition(scores, -count, axis=0)[-count:])
-        seen = np.zeros(len(self.starts) - 1, np.bool_)
+    def _near(self, query: QueryTokens, centroid_scores: Array, nprobe: int, listed: Array, wanted: int) -> Array:
+        """Those wanted of the listed documents that centroids score best, ascending."""
+        if nprobe < len(centroid_scores):
+            totals, seen = self._imputed(len(query.tokens), centroid_scores, nprobe)
+            met = listed[seen[listed] > 0]
+            if len(met) >= wanted:
+                return _best(met, totals[met], wanted)
+        scores = self._scored(listed, lambda part: score_centroids(query, self.ids, centroid_scores, self.starts, part))
+        return _best(listed, scores, wanted)
+
+    def _imputed(self, count: int, centroid_scores: Array, nprobe: int) -> tuple[Array, Array]:
+        """Scores of all documents but for what is missing to all alike, and which were met, 0 for those that were not."""
+        from gingham.index import token_search_kernels
+
+        nearest = np.empty((count, nprobe + 1), np.int64)
+        token_search_kernels.nearest_centroids(centroid_scores, count, nearest)
+        missing = centroid_scores[nearest[:, -1], np.arange(count)]
+        totals, seen = (np.zeros(len(self.starts) - 1, dtype) for dtype in (np.float32, np.int64))
         begins, documents = self._lists
-        for centroid in nearest:
-            seen[documents[begins[centroid] : begins[centroid + 1]]] = True
-        if allow is not None:
-            seen &= allow
-        found: Array = np.flatnonzero(seen)
-        return found
+        token_search_kernels.score_lists(
+            np.ascontiguousarray(nearest[:, :-1]), centroid_scores, missing, begins.ctypes.data, documents.ctypes.data,
+            totals, seen,
+        )  # fmt: skip
+        return totals, seen
 
     def _scored(self, documents: Array, score: Any) -> Array:
         """Scores of documents, in blocks of so many tokens."""
@@ -139,6 +138,13 @@ class TokenSearch:
     @cached_property
     def _lists(self) -> tuple[Array, Array]:
         return self.lists or centroid_lists(self.ids, self.starts, len(self.residuals.centroids))
+
+
+def _best(documents: Array, scores: Array, wanted: int) -> Array:
+    if len(documents) <= wanted:
+        return documents
+    best: Array = np.sort(documents[np.argpartition(scores, -wanted)[-wanted:]])
+    return best
 
 
 def centroid_lists(ids: Array, starts: Array, n_centroids: int) -> tuple[Array, Array]:

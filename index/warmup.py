@@ -37,6 +37,7 @@ KERNEL_MODULES = (
     "gingham.codecs.byte_table_kernels",
     "gingham.codecs.maxsim_kernels",
     "gingham.index.list_kernels",
+    "gingham.index.token_search_kernels",
     "gingham.codecs.pooling_kernels",
     "gingham.index.graph_kernels",
     "gingham.index.graph_build_kernels",

@@ -9,16 +9,16 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from gingham.errors import InvalidArgument, NotReady
+from gingham.embed.hyde import Hyde, Written
+from gingham.errors import InvalidArgument
+from gingham.query.highlight import Highlighter
 from gingham.query.hits import BatchHits
-from gingham.schema import Schema, Tokens
+from gingham.schema import Schema
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.types import encode_id
-from gingham.wire import dicts_of, pack_table, unpack_batch, unpack_filter
+from gingham.wire import pack_table, unpack_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gingham import types
     from gingham.query.explain import Step
     from gingham.query.hits import Hits
@@ -73,27 +73,6 @@ def names_of(message: Any) -> list[str] | None:
     return list(message.fields.values) if message.HasField("fields") else None
 
 
-def columns_of(packed: bytes, schema: Schema) -> dict[str, Any]:
-    """Arguments ``ids``, ``vectors`` and ``fields`` of rows."""
-    ids, columns = unpack_batch(packed)
-    for name in columns:
-        if isinstance(schema.vectors.get(name), Tokens):
-            raise NotReady(
-                f"rows over gRPC expect no token vectors yet, found {name!r}; write them where the folder is"
-            )
-    vectors = {name: column for name, column in columns.items() if name in schema.vectors}
-    fields = {name: column for name, column in columns.items() if name not in vectors}
-    return {"ids": ids, "vectors": vectors, "fields": fields}
-
-
-def changes_of(batches: Sequence[bytes], schema: Schema) -> dict[str, Any]:
-    """Arguments of an update: columns of one batch, or rows of several, which change in one commit."""
-    found = [columns_of(packed, schema) for packed in batches]
-    if len(found) == 1:
-        return found[0]
-    return {"rows": [row for one in found for row in dicts_of(one["ids"], one["vectors"] | one["fields"], schema)]}
-
-
 def written(result: types.WriteResult) -> pb.WriteResult:
     """What a write did."""
     return pb.WriteResult(**asdict(result))
@@ -110,11 +89,13 @@ def query_of(request: pb.SearchRequest) -> Any:
     """What is searched for."""
     kind = request.WhichOneof("query")
     if kind is None:
-        raise InvalidArgument("a search expects vectors, texts, sparse vectors or token matrices, found none")
+        raise InvalidArgument("a search expects vectors, texts, passages, sparse vectors or tokens, found none")
     if kind == "vectors":
         return array_of(request.vectors)
     if kind == "texts":
         return texts_of(request.texts)
+    if kind == "passages":
+        return passages_of(request.passages)
     if kind == "tokens":
         return [array_of(one) for one in request.tokens.values]
     several = [sparse_of(one) for one in request.sparse.values]
@@ -125,6 +106,24 @@ def texts_of(message: pb.Texts) -> Any:
     """One text, or a list of them."""
     texts = list(message.values)
     return texts[0] if message.single and len(texts) == 1 else texts
+
+
+class _ElsewhereLLM:
+    """Stands for the language model of a client, which has written its passages."""
+
+    name = "elsewhere"
+
+
+def passages_of(message: pb.Passages) -> Written:
+    """A text and what was written for it; raises InvalidArgument where its share is none."""
+    mix = message.mix if message.HasField("mix") else None
+    if mix is not None and not 0 <= mix <= 1:
+        raise InvalidArgument(f"passages expect a share of the text from 0 to 1, found {mix!r}")
+    texts = tuple(message.passages)
+    if not message.text or not all(texts):
+        raise InvalidArgument("passages expect a text and passages that are not empty, found an empty one")
+    llm: Any = _ElsewhereLLM()
+    return Written(Hyde(message.text, llm, len(texts), "", mix, None, {}), texts, ())
 
 
 def sparse_of(message: pb.SparseVector) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -157,11 +156,14 @@ def found(results: Hits | BatchHits) -> pb.SearchResponse:
     each: list[Hits] = [results] if not isinstance(results, BatchHits) else list(results)
     response = pb.SearchResponse(single=single, explanation=_step(results.explain().root))
     for hits in each:
+        finders = {name: find for name, find in hits._highlighters.items() if isinstance(find, Highlighter)}
         response.results.add(
             ids=[encode_id(i) for i in hits.ids],
             scores=np.ascontiguousarray(hits.scores, "<f4").tobytes(),
             complete=hits.complete.complete,
             why=hits.complete.why,
+            highlighters=[_highlighter(name, find) for name, find in sorted(finders.items())],
+            by_tokens=hits._matches is not None,
         )
     # The payload of hits is theirs alone; their public table makes one column of ids, which may be of several kinds.
     if each and each[0]._table.num_columns:
@@ -172,6 +174,15 @@ def found(results: Hits | BatchHits) -> pb.SearchResponse:
     if each:
         response.matched_fields.extend(sorted(each[0]._highlighters))
     return response
+
+
+def _highlighter(name: str, find: Highlighter) -> pb.Highlighter:
+    phrases = [
+        pb.Phrase(terms=np.array([key for key, _ in phrase], "<u8").tobytes(), places=[at for _, at in phrase])
+        for phrase in find.phrases
+    ]
+    terms = np.array(sorted(find.keys), "<u8").tobytes()
+    return pb.Highlighter(field=name, language=find.language, terms=terms, phrases=phrases)
 
 
 def _step(step: Step) -> pb.Step:

@@ -7,17 +7,19 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gingham.errors import InvalidArgument
 from gingham.query import nodes, values
 from gingham.query.ast import And
 from gingham.query.bind import filter_node
-from gingham.server.convert import array_of, filter_of, sparse_of, texts_of
+from gingham.server.convert import array_of, filter_of, passages_of, sparse_of, texts_of
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.types import whole
-from gingham.wire import TreeSize, unpack_ids
+from gingham.wire import DIGEST_BYTES, TreeSize, text_digest, unpack_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gingham.query.nodes import Fusion, MatchOperator, Query
     from gingham.query.values import ValueNode
@@ -31,6 +33,13 @@ class QueryTrees:
 
     def __init__(self) -> None:
         self._size = TreeSize()
+        self._models: list[_ElsewhereModel] = []
+
+    def unscored(self) -> list[pb.Texts]:
+        """For each cross encoder the texts that were asked for and have no score; empty where there are none at all."""
+        if not any(model.unscored for model in self._models):
+            return []
+        return [pb.Texts(values=list(model.unscored)) for model in self._models]
 
     def of(self, message: pb.QueryNode) -> Query:
         """A query from its message; raises InvalidArgument where it is malformed, too deep or too large."""
@@ -53,6 +62,11 @@ class QueryTrees:
         child = self._node(node.child, depth + 1)
         if kind == "boost":
             return nodes.Boosted(child, self._value(node.value, depth + 1))
+        if kind == "rerank" and node.WhichOneof("by") == "cross_encoder":
+            by = node.cross_encoder
+            model = _elsewhere_model(by)
+            self._models.append(model)
+            return child.rerank(nodes.cross_encoder(by.field, "", model=model), k=node.k)
         return _step(kind, node, child)
 
     def _value(self, message: pb.Value, depth: int) -> ValueNode:
@@ -92,6 +106,34 @@ def recall_arguments(request: pb.RecallRequest) -> dict[str, Any]:
     return {**given, **_effort(request.effort)}
 
 
+class _ElsewhereModel:
+    """Scores that a model of a client gave, and the texts that it has to score yet."""
+
+    def __init__(self, scores: dict[bytes, float]) -> None:
+        self._scores = scores
+        self.unscored: dict[str, None] = {}
+
+    def predict(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Scores of texts; 0 for those that wait for theirs."""
+        found = [self._scores.get(text_digest(text)) for _, text in pairs]
+        self.unscored |= {text: None for (_, text), score in zip(pairs, found, strict=True) if score is None}
+        return [score or 0.0 for score in found]
+
+
+def _elsewhere_model(message: pb.CrossEncoder) -> _ElsewhereModel:
+    scores = np.frombuffer(message.scores[: len(message.scores) // 4 * 4], "<f4")
+    if len(message.scores) % 4 or len(message.digests) != DIGEST_BYTES * len(scores):
+        raise InvalidArgument(
+            f"a cross encoder expects {DIGEST_BYTES} bytes for each text and 4 for its score, found "
+            f"{len(message.digests)} and {len(message.scores)}"
+        )
+    digests = [message.digests[at : at + DIGEST_BYTES] for at in range(0, len(message.digests), DIGEST_BYTES)]
+    # Explanations name the type of a model.
+    name = message.model if message.model.isidentifier() else "model"
+    model: _ElsewhereModel = type(name, (_ElsewhereModel,), {})(dict(zip(digests, scores.tolist(), strict=True)))
+    return model
+
+
 def _effort(message: pb.Effort) -> dict[str, Any]:
     return {name: _optional(message, name) for name in _EFFORT}
 
@@ -103,10 +145,14 @@ def _optional(message: Any, name: str) -> Any:
 def _near(message: pb.NearNode) -> Query:
     kind = message.WhichOneof("query")
     if kind is None:
-        raise InvalidArgument("near expects vectors or texts, found neither")
+        raise InvalidArgument("near expects vectors, texts or passages, found none of them")
+    if kind == "passages":
+        query: Any = passages_of(message.passages)
+    else:
+        query = array_of(message.vectors) if kind == "vectors" else texts_of(message.texts)
     return nodes.near(
         _optional(message, "field"),
-        array_of(message.vectors) if kind == "vectors" else texts_of(message.texts),
+        query,
         k=_optional(message, "k"),
         radius=_optional(message, "radius"),
         exact=message.effort.exact,
@@ -143,7 +189,7 @@ def _step(kind: str, message: Any, child: Query) -> Query:
             return child.diversify(message.diversity, using=using, candidates=candidates)
         case "rerank":
             if message.WhichOneof("by") is None:
-                raise InvalidArgument("rerank expects maxsim, found nothing to score rows by")
+                raise InvalidArgument("rerank expects maxsim or cross_encoder, found nothing to score rows by")
             by = nodes.maxsim(_optional(message.maxsim, "field"), array_of(message.maxsim.query))
             return child.rerank(by, k=message.k)
         case "group":

@@ -2,119 +2,46 @@
 
 from __future__ import annotations
 
-import contextvars
-import functools
-import logging
-import threading
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-import grpc
 import msgspec
 import pyarrow as pa
 
-from gingham.deadline import CancelScope, within
-from gingham.errors import GinghamError, ResourceExhausted
 from gingham.schema import Json
-from gingham.server import convert
+from gingham.server import convert, writes
+from gingham.server.admin import AdminService
+from gingham.server.calls import Scans, answered, streamed
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.server.proto import gingham_pb2_grpc as services
 from gingham.server.queries import QueryTrees, recall_arguments
+from gingham.server.views import Views
 from gingham.types import encode_id
-from gingham.wire import MOST_MESSAGE_CHARACTERS, pack_error, pack_rows, pack_table, unpack_ids
+from gingham.wire import pack_embedder, pack_rows, pack_table, unpack_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
+
+    import grpc
 
     from gingham.database import Database
 
-LOG = logging.getLogger("gingham.server")
 SCANNED_ROWS, SCANNED_VECTORS = 1000, 100
 """Rows of a message of a scan, without vectors and with them."""
-SCAN_SECONDS = 2.0
-"""What a scan waits for another one to end."""
-LONGEST_WAIT = 1e9
-"""Seconds: a deadline further away is none."""
-
-
-def answered(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-    """An RPC that ends with its deadline or its caller, and whose errors become statuses."""
-
-    @functools.wraps(method)
-    def call(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        scope, timeout = _limits(context)
-        try:
-            with scope, within(timeout):
-                return method(self, request)
-        except Exception as error:
-            failure = _failure(method, error)
-        _abort(context, failure)
-
-    return call
-
-
-def streamed(method: Callable[[Any, Any], Generator[Any]]) -> Callable[[Any, Any, Any], Iterator[Any]]:
-    """The same of an RPC that answers with several messages; each is made under its limits, none is sent under them."""
-
-    @functools.wraps(method)
-    def call(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        scope, timeout = _limits(context)
-        frame, limit = contextvars.copy_context(), within(timeout)
-        frame.run(scope.bind)
-        frame.run(limit.__enter__)
-        answers = method(self, request)
-        try:
-            while True:
-                try:
-                    answer = frame.run(next, answers, None)
-                except Exception as error:
-                    failure = _failure(method, error)
-                    break
-                if answer is None:
-                    return
-                yield answer
-        finally:
-            frame.run(answers.close)
-            frame.run(limit.__exit__, None, None, None)
-        _abort(context, failure)
-
-    return call
-
-
-def _limits(context: grpc.ServicerContext) -> tuple[CancelScope, float | None]:
-    scope = CancelScope()
-    context.add_callback(scope.cancel)
-    left = context.time_remaining()
-    return scope, None if left is None or left > LONGEST_WAIT else max(left, 1e-6)
-
-
-def _failure(method: Callable[..., Any], error: Exception) -> GinghamError:
-    if isinstance(error, GinghamError):
-        return error
-    LOG.error("%s failed", method.__name__, exc_info=error)
-    return GinghamError(f"the server expected {method.__name__} to succeed, it failed; its log says why")
-
-
-def _abort(context: grpc.ServicerContext, error: GinghamError) -> NoReturn:
-    name = type(error).__name__
-    context.set_trailing_metadata((("gingham-error", name), ("gingham-error-bin", pack_error(error))))
-    details = str(error)[:MOST_MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
-    context.abort(grpc.StatusCode[error.grpc_code], details)
-    raise AssertionError("abort() ends the call")
 
 
 class CollectionService(services.CollectionServiceServicer):
-    """Collections."""
+    """Collections and pinned commits."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, views: Views) -> None:
+        self._views = views
+        self._db = views.database
 
     @answered
     def ListCollections(self, request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
         """Names of the collections."""
-        del request
-        return pb.ListCollectionsResponse(names=self._db.collections())
+        return pb.ListCollectionsResponse(names=self._views.of(request).collections())
 
     @answered
     def CreateCollection(self, request: pb.CreateCollectionRequest) -> pb.CreateCollectionResponse:
@@ -134,12 +61,17 @@ class CollectionService(services.CollectionServiceServicer):
     @answered
     def GetSchema(self, request: pb.GetSchemaRequest) -> pb.GetSchemaResponse:
         """Fields and vectors of a collection."""
-        return pb.GetSchemaResponse(schema=msgspec.msgpack.encode(self._db[request.name].schema))
+        view = self._views.of(request)[request.name]
+        with view._reader.session() as session:
+            record = session.collection_by_id(view._cid)
+        return pb.GetSchemaResponse(
+            schema=msgspec.msgpack.encode(record.schema), embedder=pack_embedder(record.embedder)
+        )
 
     @answered
     def GetCollectionStats(self, request: pb.GetCollectionStatsRequest) -> pb.GetCollectionStatsResponse:
         """Figures of a collection."""
-        return convert.stats_message(self._db[request.name].stats())
+        return convert.stats_message(self._views.of(request)[request.name].stats())
 
     @answered
     def GetDatabaseStats(self, request: pb.GetDatabaseStatsRequest) -> pb.GetDatabaseStatsResponse:
@@ -185,45 +117,62 @@ class CollectionService(services.CollectionServiceServicer):
     @answered
     def Recall(self, request: pb.RecallRequest) -> pb.RecallResponse:
         """Measure recall."""
-        report = self._db[request.collection].recall(**recall_arguments(request))
+        report = self._views.collection(request).recall(**recall_arguments(request))
         return pb.RecallResponse(**asdict(report))
+
+    @answered
+    def AttachEmbedder(self, request: pb.AttachEmbedderRequest) -> pb.AttachEmbedderResponse:
+        """Keep the embedder of a collection."""
+        writes.attach_embedder(self._db, request)
+        return pb.AttachEmbedderResponse()
+
+    @answered
+    def OpenSnapshot(self, request: pb.OpenSnapshotRequest) -> pb.OpenSnapshotResponse:
+        """Pin the newest commit."""
+        del request
+        name, version = self._views.open()
+        return pb.OpenSnapshotResponse(snapshot=name, version=version)
+
+    @answered
+    def CloseSnapshot(self, request: pb.CloseSnapshotRequest) -> pb.CloseSnapshotResponse:
+        """Give a pinned commit up."""
+        self._views.close(request.snapshot)
+        return pb.CloseSnapshotResponse()
 
 
 class RowService(services.RowServiceServicer):
-    """Rows; ``scans`` is how many of them may go on at once, since each holds a worker while its caller reads."""
+    """Rows."""
 
-    def __init__(self, database: Database, scans: int) -> None:
-        self._db = database
-        self._most_scans = scans
-        self._scans = threading.BoundedSemaphore(scans)
+    def __init__(self, views: Views, scans: Scans) -> None:
+        self._views = views
+        self._db = views.database
+        self._scans = scans
 
     @answered
     def Upsert(self, request: pb.UpsertRequest) -> pb.UpsertResponse:
         """Insert rows or replace them."""
-        collection = self._db[request.collection]
-        result = collection.upsert(**convert.columns_of(request.rows, collection.schema))
-        return pb.UpsertResponse(result=convert.written(result))
+        return writes.upsert(self._db, request)
 
     @answered
     def Update(self, request: pb.UpdateRequest) -> pb.UpdateResponse:
         """Change rows."""
-        collection = self._db[request.collection]
-        result = collection.update(**convert.changes_of(request.batches, collection.schema))
-        return pb.UpdateResponse(result=convert.written(result))
+        return writes.update(self._db, request)
 
     @answered
     def Delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
         """Remove rows."""
-        kind = request.WhichOneof("rows")
-        ids = unpack_ids(request.ids.values) if kind == "ids" else None
-        where = convert.filter_of(request.where) if kind == "where" else None
-        result = self._db[request.collection].delete(ids=ids, where=where)
+        result = self._db[request.collection].delete(**writes.delete_arguments(request))
         return pb.DeleteResponse(result=convert.written(result))
+
+    @answered
+    def WriteBatch(self, request: pb.WriteBatchRequest) -> pb.WriteBatchResponse:
+        """Apply several changes."""
+        return writes.write_batch(self._db, request)
 
     @answered
     def Get(self, request: pb.GetRequest) -> pb.GetResponse:
         """Read rows."""
-        collection = self._db[request.collection]
+        collection = self._views.collection(request)
         asked = unpack_ids(request.ids.values)
         rows = collection.get(asked, fields=convert.names_of(request), include_vectors=request.include_vectors)
         schema = collection.schema
@@ -237,40 +186,38 @@ class RowService(services.RowServiceServicer):
     @answered
     def Count(self, request: pb.CountRequest) -> pb.CountResponse:
         """Count rows."""
-        return pb.CountResponse(count=self._db[request.collection].count(where=convert.filter_of(request.where)))
+        return pb.CountResponse(count=self._views.collection(request).count(where=convert.filter_of(request.where)))
 
     @answered
     def Facets(self, request: pb.FacetsRequest) -> pb.FacetsResponse:
         """Count values."""
-        query = QueryTrees().of(request.query) if request.HasField("query") else None
+        trees = QueryTrees()
+        query = trees.of(request.query) if request.HasField("query") else None
         limit = request.limit if request.HasField("limit") else None
         where = convert.filter_of(request.where)
-        counts = self._db[request.collection].facets(request.field, where=where, query=query, limit=limit)
+        counts = self._views.collection(request).facets(request.field, where=where, query=query, limit=limit)
+        if unscored := trees.unscored():
+            return pb.FacetsResponse(unscored=unscored)
         return pb.FacetsResponse(counts=pack_table(pa.table({"value": [*counts], "count": [*counts.values()]})))
 
     @streamed
     def Scan(self, request: pb.ScanRequest) -> Generator[pb.ScanResponse]:
         """Go through rows."""
-        if not self._scans.acquire(timeout=SCAN_SECONDS):
-            raise ResourceExhausted(
-                f"the server expected at most {self._most_scans} scans at once, found one more; read or close those "
-                "that are open, or serve with more workers"
-            )
-        try:
+        with self._scans.one():
             yield from self._scanned(request)
-        finally:
-            self._scans.release()
 
     def _scanned(self, request: pb.ScanRequest) -> Iterator[pb.ScanResponse]:
-        collection = self._db[request.collection]
+        collection = self._views.collection(request)
         schema = collection.schema
         rows = collection.scan(**convert.scan_arguments(request))
         json_fields = [name for name, kind in schema.fields.items() if isinstance(kind, Json)]
-        yield pb.ScanResponse(json_fields=json_fields)
         if request.HasField("batch_size"):
+            nothing = collection._no_rows(convert.names_of(request), include_vectors=request.include_vectors)
+            yield pb.ScanResponse(json_fields=json_fields, rows=pack_table(pa.Table.from_batches([nothing])))
             for batch in rows:
                 yield pb.ScanResponse(rows=pack_table(pa.Table.from_batches([batch])))
             return
+        yield pb.ScanResponse(json_fields=json_fields)
         most = SCANNED_VECTORS if request.include_vectors else SCANNED_ROWS
         while part := list(islice(rows, most)):
             yield pb.ScanResponse(rows=pack_rows(part, [encode_id(row["id"]) for row in part], schema))
@@ -279,13 +226,13 @@ class RowService(services.RowServiceServicer):
 class QueryService(services.QueryServiceServicer):
     """Searches."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, views: Views) -> None:
+        self._views = views
 
     @answered
     def Search(self, request: pb.SearchRequest) -> pb.SearchResponse:
         """Find rows."""
-        collection = self._db[request.collection]
+        collection = self._views.collection(request)
         return convert.found(collection.search(convert.query_of(request), **convert.search_arguments(request)))
 
     @answered
@@ -294,13 +241,24 @@ class QueryService(services.QueryServiceServicer):
         trees = QueryTrees()
         queries = [trees.of(one) for one in request.queries]
         where, fields = convert.filter_of(request.where), convert.names_of(request)
-        results = self._db[request.collection].query(queries, where=where, fields=fields)
+        results = self._views.collection(request).query(queries, where=where, fields=fields)
+        if unscored := trees.unscored():
+            return pb.QueryResponse(unscored=unscored)
         single = request.single and len(results) == 1
         return pb.QueryResponse(results=[convert.found(hits) for hits in results], single=single)
 
 
-def add_services(database: Database, server: grpc.Server, *, workers: int) -> None:
-    """Answer all RPCs from a database; scans leave one of several workers to other calls."""
-    services.add_CollectionServiceServicer_to_server(CollectionService(database), server)  # type: ignore[no-untyped-call]
-    services.add_RowServiceServicer_to_server(RowService(database, max(1, workers - 1)), server)  # type: ignore[no-untyped-call]
-    services.add_QueryServiceServicer_to_server(QueryService(database), server)  # type: ignore[no-untyped-call]
+def add_services(database: Database, server: grpc.Server, *, workers: int) -> Views:
+    """Answer all RPCs from a database; scans and backups leave one of several workers to other calls.
+
+    Returns
+    -------
+    Views : what clients have pinned, to be closed with the server
+    """
+    views = Views(database)
+    scans = Scans(max(1, workers - 1))
+    services.add_CollectionServiceServicer_to_server(CollectionService(views), server)  # type: ignore[no-untyped-call]
+    services.add_RowServiceServicer_to_server(RowService(views, scans), server)  # type: ignore[no-untyped-call]
+    services.add_QueryServiceServicer_to_server(QueryService(views), server)  # type: ignore[no-untyped-call]
+    services.add_AdminServiceServicer_to_server(AdminService(views, scans), server)  # type: ignore[no-untyped-call]
+    return views

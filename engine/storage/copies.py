@@ -14,6 +14,7 @@ from gingham.storage.session import KeptCache, Session, Shared, WriteSession
 from gingham.storage.verify import verify
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from gingham.storage.holds import Mapped
@@ -75,9 +76,40 @@ def backup(store: Store, path: str | os.PathLike[str]) -> Path:
     ------
     AlreadyExists : something is at ``path``
     """
-    target = _free_path(path)
+    target = free_path(path)
     with store.read() as session:
         _build(target, lambda folder: session.env.copy(folder), new_identity=False)
+    return target
+
+
+def free_path(path: str | os.PathLike[str]) -> Path:
+    """A path where nothing is; raises AlreadyExists."""
+    target = generation.store_folder(path)
+    with translated(target):
+        taken = target.exists()
+    if taken:
+        raise AlreadyExists(f"{target} exists; choose a path where nothing is")
+    return target
+
+
+def received(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> Path:
+    """Write the data file of a backup that arrives in pieces, verified, as a store of its own.
+
+    Raises
+    ------
+    AlreadyExists : something is at ``path``
+    Corrupt : it is damaged
+    """
+
+    def copy(folder: Path) -> None:
+        with (folder / DATA_FILE).open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+
+    target = free_path(path)
+    _build(target, copy, new_identity=False)
     return target
 
 
@@ -93,7 +125,7 @@ def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Pat
     root = generation.store_folder(source)
     if not generation.is_store(root):
         raise NotFound(f"no backup at {root}; check the path")
-    target = _free_path(path)
+    target = free_path(path)
 
     def copy(folder: Path) -> None:
         names = generation.generations(root, first=generation.named_generation(root))
@@ -102,15 +134,6 @@ def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Pat
         shutil.copyfile(root / names[0] / DATA_FILE, folder / DATA_FILE)
 
     _build(target, copy, new_identity=True)
-    return target
-
-
-def _free_path(path: str | os.PathLike[str]) -> Path:
-    target = generation.store_folder(path)
-    with translated(target):
-        taken = target.exists()
-    if taken:
-        raise AlreadyExists(f"{target} exists; choose a path where nothing is")
     return target
 
 

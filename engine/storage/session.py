@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,6 +92,14 @@ class Session:
         self.cache = kept
         self.use: Use | None = None
         """Keeps the file mapped for as long as this object lives."""
+        self.scope: Any = None
+        """A bound filter: to queries of this session, rows that it does not select are as if they were not there."""
+
+    def scoped(self, scope: Any) -> Session:
+        """The same transaction for queries of the rows that a bound filter selects."""
+        same = copy.copy(self)
+        same.scope = scope
+        return same
 
     def end(self) -> None:
         """End a read transaction and the use of the map; may be called twice."""
@@ -175,7 +184,7 @@ class Session:
 
     def planned(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` gives, kept by the sessions of this transaction id: it must not hold a session."""
-        plans = self.shared.plans
+        plans, key = self.shared.plans, (self.scope, key)
         found: T | None = plans.get(key)
         if found is None:
             found = make()

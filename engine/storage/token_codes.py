@@ -66,6 +66,9 @@ def read_token_codes(session: Session, record: CodedRecord, column: pa.Array, ki
     n, n_centroids = int(starts[-1]), len(residuals.centroids)
     fit = ids.shape == (n,) and codes.shape == (n, residuals.code_bytes) and begins.shape == (n_centroids + 1,)
     fit = fit and ids.dtype == np.int32 and codes.dtype == np.uint8 and begins[-1] == len(documents)
+    fit = fit and begins.dtype == np.int64 and documents.dtype == np.int32 and begins[0] == 0
+    # Kernels trust them.
+    fit = fit and (np.diff(begins) >= 0).all() and (n == 0 or (documents.min() >= 0 and documents.max() < len(column)))
     if not fit or (n and (ids.min() < 0 or ids.max() >= n_centroids)):
         raise Corrupt(f"codes of tokens expect {n} tokens of {n_centroids} centroids, found others; run verify()")
     return TokenSearch(residuals, ids, codes, starts, (begins, documents))

@@ -86,8 +86,10 @@ class WriteResult(_message.Message):
     def __init__(self, version: _Optional[int] = ..., inserted: _Optional[int] = ..., updated: _Optional[int] = ..., deleted: _Optional[int] = ..., missing: _Optional[int] = ...) -> None: ...
 
 class ListCollectionsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("snapshot",)
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    snapshot: str
+    def __init__(self, snapshot: _Optional[str] = ...) -> None: ...
 
 class ListCollectionsResponse(_message.Message):
     __slots__ = ("names",)
@@ -120,22 +122,28 @@ class DropCollectionResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class GetSchemaRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "snapshot")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, name: _Optional[str] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class GetSchemaResponse(_message.Message):
-    __slots__ = ("schema",)
+    __slots__ = ("schema", "embedder")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     schema: bytes
-    def __init__(self, schema: _Optional[bytes] = ...) -> None: ...
+    embedder: bytes
+    def __init__(self, schema: _Optional[bytes] = ..., embedder: _Optional[bytes] = ...) -> None: ...
 
 class GetCollectionStatsRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "snapshot")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, name: _Optional[str] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class VectorStats(_message.Message):
     __slots__ = ("index", "codec", "indexed_rows", "coded_rows", "unindexed_rows", "unreachable", "vector_bytes", "code_bytes", "link_bytes")
@@ -209,12 +217,14 @@ class GetDatabaseStatsResponse(_message.Message):
     def __init__(self, store_id: _Optional[str] = ..., version: _Optional[int] = ..., collections: _Optional[int] = ..., rows: _Optional[int] = ..., file_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ...) -> None: ...
 
 class UpsertRequest(_message.Message):
-    __slots__ = ("collection", "rows")
+    __slots__ = ("collection", "rows", "embedded")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDED_FIELD_NUMBER: _ClassVar[int]
     collection: str
     rows: bytes
-    def __init__(self, collection: _Optional[str] = ..., rows: _Optional[bytes] = ...) -> None: ...
+    embedded: bool
+    def __init__(self, collection: _Optional[str] = ..., rows: _Optional[bytes] = ..., embedded: bool = ...) -> None: ...
 
 class UpsertResponse(_message.Message):
     __slots__ = ("result",)
@@ -223,18 +233,24 @@ class UpsertResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
-    __slots__ = ("collection", "batches")
+    __slots__ = ("collection", "batches", "embedded", "seen")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDED_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     collection: str
     batches: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, collection: _Optional[str] = ..., batches: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    embedded: bool
+    seen: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, collection: _Optional[str] = ..., batches: _Optional[_Iterable[bytes]] = ..., embedded: bool = ..., seen: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class UpdateResponse(_message.Message):
-    __slots__ = ("result",)
+    __slots__ = ("result", "texts_moved")
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_MOVED_FIELD_NUMBER: _ClassVar[int]
     result: WriteResult
-    def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ...) -> None: ...
+    texts_moved: bool
+    def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ..., texts_moved: bool = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
     __slots__ = ("collection", "ids", "where")
@@ -253,16 +269,18 @@ class DeleteResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("collection", "ids", "fields", "include_vectors")
+    __slots__ = ("collection", "ids", "fields", "include_vectors", "snapshot")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: Ids
     fields: Names
     include_vectors: bool
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[Ids, _Mapping]] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., include_vectors: bool = ...) -> None: ...
+    snapshot: str
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[Ids, _Mapping]] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., include_vectors: bool = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class GetResponse(_message.Message):
     __slots__ = ("found", "rows", "json_fields")
@@ -275,12 +293,14 @@ class GetResponse(_message.Message):
     def __init__(self, found: _Optional[_Iterable[bool]] = ..., rows: _Optional[bytes] = ..., json_fields: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CountRequest(_message.Message):
-    __slots__ = ("collection", "where")
+    __slots__ = ("collection", "where", "snapshot")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     where: Filter
-    def __init__(self, collection: _Optional[str] = ..., where: _Optional[_Union[Filter, _Mapping]] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, collection: _Optional[str] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class CountResponse(_message.Message):
     __slots__ = ("count",)
@@ -289,12 +309,13 @@ class CountResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "vectors", "texts", "sparse", "tokens", "k", "where", "using", "radius", "fields", "exact", "oversample", "ef_search", "nprobe", "target_recall")
+    __slots__ = ("collection", "vectors", "texts", "sparse", "tokens", "passages", "k", "where", "using", "radius", "fields", "exact", "oversample", "ef_search", "nprobe", "target_recall", "snapshot")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     SPARSE_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PASSAGES_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     USING_FIELD_NUMBER: _ClassVar[int]
@@ -305,11 +326,13 @@ class SearchRequest(_message.Message):
     EF_SEARCH_FIELD_NUMBER: _ClassVar[int]
     NPROBE_FIELD_NUMBER: _ClassVar[int]
     TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     vectors: Array
     texts: Texts
     sparse: SparseVectors
     tokens: TokenMatrices
+    passages: Passages
     k: int
     where: Filter
     using: str
@@ -320,19 +343,44 @@ class SearchRequest(_message.Message):
     ef_search: int
     nprobe: int
     target_recall: float
-    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., sparse: _Optional[_Union[SparseVectors, _Mapping]] = ..., tokens: _Optional[_Union[TokenMatrices, _Mapping]] = ..., k: _Optional[int] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., using: _Optional[str] = ..., radius: _Optional[float] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., exact: bool = ..., oversample: _Optional[float] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., target_recall: _Optional[float] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., sparse: _Optional[_Union[SparseVectors, _Mapping]] = ..., tokens: _Optional[_Union[TokenMatrices, _Mapping]] = ..., passages: _Optional[_Union[Passages, _Mapping]] = ..., k: _Optional[int] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., using: _Optional[str] = ..., radius: _Optional[float] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., exact: bool = ..., oversample: _Optional[float] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., target_recall: _Optional[float] = ..., snapshot: _Optional[str] = ...) -> None: ...
+
+class Phrase(_message.Message):
+    __slots__ = ("terms", "places")
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    terms: bytes
+    places: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, terms: _Optional[bytes] = ..., places: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Highlighter(_message.Message):
+    __slots__ = ("field", "language", "terms", "phrases")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    PHRASES_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    language: str
+    terms: bytes
+    phrases: _containers.RepeatedCompositeFieldContainer[Phrase]
+    def __init__(self, field: _Optional[str] = ..., language: _Optional[str] = ..., terms: _Optional[bytes] = ..., phrases: _Optional[_Iterable[_Union[Phrase, _Mapping]]] = ...) -> None: ...
 
 class ResultSet(_message.Message):
-    __slots__ = ("ids", "scores", "complete", "why")
+    __slots__ = ("ids", "scores", "complete", "why", "highlighters", "by_tokens")
     IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
+    HIGHLIGHTERS_FIELD_NUMBER: _ClassVar[int]
+    BY_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ids: _containers.RepeatedScalarFieldContainer[bytes]
     scores: bytes
     complete: bool
     why: str
-    def __init__(self, ids: _Optional[_Iterable[bytes]] = ..., scores: _Optional[bytes] = ..., complete: bool = ..., why: _Optional[str] = ...) -> None: ...
+    highlighters: _containers.RepeatedCompositeFieldContainer[Highlighter]
+    by_tokens: bool
+    def __init__(self, ids: _Optional[_Iterable[bytes]] = ..., scores: _Optional[bytes] = ..., complete: bool = ..., why: _Optional[str] = ..., highlighters: _Optional[_Iterable[_Union[Highlighter, _Mapping]]] = ..., by_tokens: bool = ...) -> None: ...
 
 class Step(_message.Message):
     __slots__ = ("name", "detail", "seconds", "rows", "steps")
@@ -380,6 +428,16 @@ class SparseVectors(_message.Message):
     single: bool
     def __init__(self, values: _Optional[_Iterable[_Union[SparseVector, _Mapping]]] = ..., single: bool = ...) -> None: ...
 
+class Passages(_message.Message):
+    __slots__ = ("text", "passages", "mix")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PASSAGES_FIELD_NUMBER: _ClassVar[int]
+    MIX_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    passages: _containers.RepeatedScalarFieldContainer[str]
+    mix: float
+    def __init__(self, text: _Optional[str] = ..., passages: _Optional[_Iterable[str]] = ..., mix: _Optional[float] = ...) -> None: ...
+
 class TokenMatrices(_message.Message):
     __slots__ = ("values",)
     VALUES_FIELD_NUMBER: _ClassVar[int]
@@ -401,20 +459,22 @@ class Effort(_message.Message):
     def __init__(self, exact: bool = ..., oversample: _Optional[float] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., target_recall: _Optional[float] = ...) -> None: ...
 
 class NearNode(_message.Message):
-    __slots__ = ("field", "vectors", "texts", "k", "radius", "effort")
+    __slots__ = ("field", "vectors", "texts", "passages", "k", "radius", "effort")
     FIELD_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
+    PASSAGES_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     RADIUS_FIELD_NUMBER: _ClassVar[int]
     EFFORT_FIELD_NUMBER: _ClassVar[int]
     field: str
     vectors: Array
     texts: Texts
+    passages: Passages
     k: int
     radius: float
     effort: Effort
-    def __init__(self, field: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., k: _Optional[int] = ..., radius: _Optional[float] = ..., effort: _Optional[_Union[Effort, _Mapping]] = ...) -> None: ...
+    def __init__(self, field: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., passages: _Optional[_Union[Passages, _Mapping]] = ..., k: _Optional[int] = ..., radius: _Optional[float] = ..., effort: _Optional[_Union[Effort, _Mapping]] = ...) -> None: ...
 
 class MatchNode(_message.Message):
     __slots__ = ("field", "text", "operator", "k")
@@ -554,15 +614,29 @@ class MaxSim(_message.Message):
     query: Array
     def __init__(self, field: _Optional[str] = ..., query: _Optional[_Union[Array, _Mapping]] = ...) -> None: ...
 
+class CrossEncoder(_message.Message):
+    __slots__ = ("field", "model", "digests", "scores")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    model: str
+    digests: bytes
+    scores: bytes
+    def __init__(self, field: _Optional[str] = ..., model: _Optional[str] = ..., digests: _Optional[bytes] = ..., scores: _Optional[bytes] = ...) -> None: ...
+
 class RerankNode(_message.Message):
-    __slots__ = ("child", "maxsim", "k")
+    __slots__ = ("child", "maxsim", "cross_encoder", "k")
     CHILD_FIELD_NUMBER: _ClassVar[int]
     MAXSIM_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENCODER_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     child: QueryNode
     maxsim: MaxSim
+    cross_encoder: CrossEncoder
     k: int
-    def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., maxsim: _Optional[_Union[MaxSim, _Mapping]] = ..., k: _Optional[int] = ...) -> None: ...
+    def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., maxsim: _Optional[_Union[MaxSim, _Mapping]] = ..., cross_encoder: _Optional[_Union[CrossEncoder, _Mapping]] = ..., k: _Optional[int] = ...) -> None: ...
 
 class GroupNode(_message.Message):
     __slots__ = ("child", "field", "per")
@@ -611,26 +685,30 @@ class QueryNode(_message.Message):
     def __init__(self, near: _Optional[_Union[NearNode, _Mapping]] = ..., match: _Optional[_Union[MatchNode, _Mapping]] = ..., sparse: _Optional[_Union[SparseNode, _Mapping]] = ..., like: _Optional[_Union[LikeNode, _Mapping]] = ..., fuse: _Optional[_Union[FuseNode, _Mapping]] = ..., where: _Optional[_Union[WhereNode, _Mapping]] = ..., boost: _Optional[_Union[BoostNode, _Mapping]] = ..., diversify: _Optional[_Union[DiversifyNode, _Mapping]] = ..., rerank: _Optional[_Union[RerankNode, _Mapping]] = ..., group: _Optional[_Union[GroupNode, _Mapping]] = ..., limit: _Optional[_Union[LimitNode, _Mapping]] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
-    __slots__ = ("collection", "queries", "single", "where", "fields")
+    __slots__ = ("collection", "queries", "single", "where", "fields", "snapshot")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     SINGLE_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     queries: _containers.RepeatedCompositeFieldContainer[QueryNode]
     single: bool
     where: Filter
     fields: Names
-    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Iterable[_Union[QueryNode, _Mapping]]] = ..., single: bool = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., fields: _Optional[_Union[Names, _Mapping]] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Iterable[_Union[QueryNode, _Mapping]]] = ..., single: bool = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class QueryResponse(_message.Message):
-    __slots__ = ("results", "single")
+    __slots__ = ("results", "single", "unscored")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     SINGLE_FIELD_NUMBER: _ClassVar[int]
+    UNSCORED_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[SearchResponse]
     single: bool
-    def __init__(self, results: _Optional[_Iterable[_Union[SearchResponse, _Mapping]]] = ..., single: bool = ...) -> None: ...
+    unscored: _containers.RepeatedCompositeFieldContainer[Texts]
+    def __init__(self, results: _Optional[_Iterable[_Union[SearchResponse, _Mapping]]] = ..., single: bool = ..., unscored: _Optional[_Iterable[_Union[Texts, _Mapping]]] = ...) -> None: ...
 
 class AddFieldRequest(_message.Message):
     __slots__ = ("collection", "schema")
@@ -697,7 +775,7 @@ class MaintainResponse(_message.Message):
     def __init__(self, done: bool = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("collection", "k", "n", "where", "using", "vectors", "texts", "effort")
+    __slots__ = ("collection", "k", "n", "where", "using", "vectors", "texts", "effort", "snapshot")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
@@ -706,6 +784,7 @@ class RecallRequest(_message.Message):
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     EFFORT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     k: int
     n: int
@@ -714,7 +793,8 @@ class RecallRequest(_message.Message):
     vectors: Array
     texts: Texts
     effort: Effort
-    def __init__(self, collection: _Optional[str] = ..., k: _Optional[int] = ..., n: _Optional[int] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., using: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., effort: _Optional[_Union[Effort, _Mapping]] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, collection: _Optional[str] = ..., k: _Optional[int] = ..., n: _Optional[int] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., using: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., effort: _Optional[_Union[Effort, _Mapping]] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
     __slots__ = ("recall", "low", "high", "k", "queries", "seconds", "exact_seconds")
@@ -735,27 +815,31 @@ class RecallResponse(_message.Message):
     def __init__(self, recall: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., k: _Optional[int] = ..., queries: _Optional[int] = ..., seconds: _Optional[float] = ..., exact_seconds: _Optional[float] = ...) -> None: ...
 
 class FacetsRequest(_message.Message):
-    __slots__ = ("collection", "field", "where", "query", "limit")
+    __slots__ = ("collection", "field", "where", "query", "limit", "snapshot")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     field: str
     where: Filter
     query: QueryNode
     limit: int
-    def __init__(self, collection: _Optional[str] = ..., field: _Optional[str] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., query: _Optional[_Union[QueryNode, _Mapping]] = ..., limit: _Optional[int] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, collection: _Optional[str] = ..., field: _Optional[str] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., query: _Optional[_Union[QueryNode, _Mapping]] = ..., limit: _Optional[int] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class FacetsResponse(_message.Message):
-    __slots__ = ("counts",)
+    __slots__ = ("counts", "unscored")
     COUNTS_FIELD_NUMBER: _ClassVar[int]
+    UNSCORED_FIELD_NUMBER: _ClassVar[int]
     counts: bytes
-    def __init__(self, counts: _Optional[bytes] = ...) -> None: ...
+    unscored: _containers.RepeatedCompositeFieldContainer[Texts]
+    def __init__(self, counts: _Optional[bytes] = ..., unscored: _Optional[_Iterable[_Union[Texts, _Mapping]]] = ...) -> None: ...
 
 class ScanRequest(_message.Message):
-    __slots__ = ("collection", "where", "order_by", "descending", "fields", "include_vectors", "batch_size")
+    __slots__ = ("collection", "where", "order_by", "descending", "fields", "include_vectors", "batch_size", "snapshot")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     ORDER_BY_FIELD_NUMBER: _ClassVar[int]
@@ -763,6 +847,7 @@ class ScanRequest(_message.Message):
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_VECTORS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     collection: str
     where: Filter
     order_by: str
@@ -770,7 +855,8 @@ class ScanRequest(_message.Message):
     fields: Names
     include_vectors: bool
     batch_size: int
-    def __init__(self, collection: _Optional[str] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., order_by: _Optional[str] = ..., descending: bool = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., include_vectors: bool = ..., batch_size: _Optional[int] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, collection: _Optional[str] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., order_by: _Optional[str] = ..., descending: bool = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., include_vectors: bool = ..., batch_size: _Optional[int] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class ScanResponse(_message.Message):
     __slots__ = ("rows", "json_fields")
@@ -779,3 +865,171 @@ class ScanResponse(_message.Message):
     rows: bytes
     json_fields: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, rows: _Optional[bytes] = ..., json_fields: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AttachEmbedderRequest(_message.Message):
+    __slots__ = ("collection", "embedder")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    embedder: bytes
+    def __init__(self, collection: _Optional[str] = ..., embedder: _Optional[bytes] = ...) -> None: ...
+
+class AttachEmbedderResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class OpenSnapshotRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class OpenSnapshotResponse(_message.Message):
+    __slots__ = ("snapshot", "version")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    snapshot: str
+    version: int
+    def __init__(self, snapshot: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class CloseSnapshotRequest(_message.Message):
+    __slots__ = ("snapshot",)
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    snapshot: str
+    def __init__(self, snapshot: _Optional[str] = ...) -> None: ...
+
+class CloseSnapshotResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Change(_message.Message):
+    __slots__ = ("upsert", "update", "delete")
+    UPSERT_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    upsert: UpsertRequest
+    update: UpdateRequest
+    delete: DeleteRequest
+    def __init__(self, upsert: _Optional[_Union[UpsertRequest, _Mapping]] = ..., update: _Optional[_Union[UpdateRequest, _Mapping]] = ..., delete: _Optional[_Union[DeleteRequest, _Mapping]] = ...) -> None: ...
+
+class WriteBatchRequest(_message.Message):
+    __slots__ = ("changes",)
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[Change]
+    def __init__(self, changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ...) -> None: ...
+
+class WriteBatchResponse(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: WriteResult
+    def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ...) -> None: ...
+
+class RenameCollectionRequest(_message.Message):
+    __slots__ = ("name", "new_name")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NEW_NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    new_name: str
+    def __init__(self, name: _Optional[str] = ..., new_name: _Optional[str] = ...) -> None: ...
+
+class RenameCollectionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReindexRequest(_message.Message):
+    __slots__ = ("collection", "name", "index", "codec", "min_recall")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    MIN_RECALL_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    name: str
+    index: str
+    codec: str
+    min_recall: float
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ..., index: _Optional[str] = ..., codec: _Optional[str] = ..., min_recall: _Optional[float] = ...) -> None: ...
+
+class ReindexResponse(_message.Message):
+    __slots__ = ("old", "new", "old_recall", "new_recall", "switched", "old_index", "new_index")
+    OLD_FIELD_NUMBER: _ClassVar[int]
+    NEW_FIELD_NUMBER: _ClassVar[int]
+    OLD_RECALL_FIELD_NUMBER: _ClassVar[int]
+    NEW_RECALL_FIELD_NUMBER: _ClassVar[int]
+    SWITCHED_FIELD_NUMBER: _ClassVar[int]
+    OLD_INDEX_FIELD_NUMBER: _ClassVar[int]
+    NEW_INDEX_FIELD_NUMBER: _ClassVar[int]
+    old: str
+    new: str
+    old_recall: float
+    new_recall: float
+    switched: bool
+    old_index: str
+    new_index: str
+    def __init__(self, old: _Optional[str] = ..., new: _Optional[str] = ..., old_recall: _Optional[float] = ..., new_recall: _Optional[float] = ..., switched: bool = ..., old_index: _Optional[str] = ..., new_index: _Optional[str] = ...) -> None: ...
+
+class CalibrateRequest(_message.Message):
+    __slots__ = ("collection", "using", "vectors", "texts")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    USING_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    using: str
+    vectors: Array
+    texts: Texts
+    def __init__(self, collection: _Optional[str] = ..., using: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ...) -> None: ...
+
+class CalibrateResponse(_message.Message):
+    __slots__ = ("indexes",)
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
+    indexes: int
+    def __init__(self, indexes: _Optional[int] = ...) -> None: ...
+
+class VerifyRequest(_message.Message):
+    __slots__ = ("collection", "snapshot")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    snapshot: str
+    def __init__(self, collection: _Optional[str] = ..., snapshot: _Optional[str] = ...) -> None: ...
+
+class Damage(_message.Message):
+    __slots__ = ("where", "what")
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    where: str
+    what: str
+    def __init__(self, where: _Optional[str] = ..., what: _Optional[str] = ...) -> None: ...
+
+class VerifyResponse(_message.Message):
+    __slots__ = ("damage", "records", "blob_bytes")
+    DAMAGE_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    BLOB_BYTES_FIELD_NUMBER: _ClassVar[int]
+    damage: _containers.RepeatedCompositeFieldContainer[Damage]
+    records: int
+    blob_bytes: int
+    def __init__(self, damage: _Optional[_Iterable[_Union[Damage, _Mapping]]] = ..., records: _Optional[int] = ..., blob_bytes: _Optional[int] = ...) -> None: ...
+
+class CompactRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CompactResponse(_message.Message):
+    __slots__ = ("before", "after")
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    before: int
+    after: int
+    def __init__(self, before: _Optional[int] = ..., after: _Optional[int] = ...) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BackupResponse(_message.Message):
+    __slots__ = ("length", "data")
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    length: int
+    data: bytes
+    def __init__(self, length: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...

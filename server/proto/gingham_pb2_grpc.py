@@ -95,6 +95,21 @@ class CollectionServiceStub(object):
                 request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RecallRequest.SerializeToString,
                 response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RecallResponse.FromString,
                 _registered_method=True)
+        self.AttachEmbedder = channel.unary_unary(
+                '/gingham.v1.CollectionService/AttachEmbedder',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AttachEmbedderRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AttachEmbedderResponse.FromString,
+                _registered_method=True)
+        self.OpenSnapshot = channel.unary_unary(
+                '/gingham.v1.CollectionService/OpenSnapshot',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.OpenSnapshotRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.OpenSnapshotResponse.FromString,
+                _registered_method=True)
+        self.CloseSnapshot = channel.unary_unary(
+                '/gingham.v1.CollectionService/CloseSnapshot',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CloseSnapshotRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CloseSnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class CollectionServiceServicer(object):
@@ -185,6 +200,27 @@ class CollectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AttachEmbedder(self, request, context):
+        """Keeps which embedder the texts of a collection are embedded by, where none is kept yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenSnapshot(self, request, context):
+        """Pins the newest commit for reading.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseSnapshot(self, request, context):
+        """Gives a pinned commit up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CollectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +283,21 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.Recall,
                     request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RecallRequest.FromString,
                     response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RecallResponse.SerializeToString,
+            ),
+            'AttachEmbedder': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachEmbedder,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AttachEmbedderRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.AttachEmbedderResponse.SerializeToString,
+            ),
+            'OpenSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenSnapshot,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.OpenSnapshotRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.OpenSnapshotResponse.SerializeToString,
+            ),
+            'CloseSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseSnapshot,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CloseSnapshotRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CloseSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -584,6 +635,87 @@ class CollectionService(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def AttachEmbedder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.CollectionService/AttachEmbedder',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.AttachEmbedderRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.AttachEmbedderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.CollectionService/OpenSnapshot',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.OpenSnapshotRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.OpenSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.CollectionService/CloseSnapshot',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.CloseSnapshotRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.CloseSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class RowServiceStub(object):
     """Rows: writing, reading and counting them by id or filter.
@@ -609,6 +741,11 @@ class RowServiceStub(object):
                 '/gingham.v1.RowService/Delete',
                 request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DeleteResponse.FromString,
+                _registered_method=True)
+        self.WriteBatch = channel.unary_unary(
+                '/gingham.v1.RowService/WriteBatch',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.WriteBatchRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.WriteBatchResponse.FromString,
                 _registered_method=True)
         self.Get = channel.unary_unary(
                 '/gingham.v1.RowService/Get',
@@ -652,6 +789,13 @@ class RowServiceServicer(object):
 
     def Delete(self, request, context):
         """Removes rows by id or by filter in one commit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteBatch(self, request, context):
+        """Applies several changes, of one collection or more, in one commit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -702,6 +846,11 @@ def add_RowServiceServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DeleteRequest.FromString,
                     response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.DeleteResponse.SerializeToString,
+            ),
+            'WriteBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteBatch,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.WriteBatchRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.WriteBatchResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -806,6 +955,33 @@ class RowService(object):
             '/gingham.v1.RowService/Delete',
             gingham_dot_server_dot_proto_dot_gingham__pb2.DeleteRequest.SerializeToString,
             gingham_dot_server_dot_proto_dot_gingham__pb2.DeleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.RowService/WriteBatch',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.WriteBatchRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.WriteBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1034,6 +1210,302 @@ class QueryService(object):
             '/gingham.v1.QueryService/Query',
             gingham_dot_server_dot_proto_dot_gingham__pb2.QueryRequest.SerializeToString,
             gingham_dot_server_dot_proto_dot_gingham__pb2.QueryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AdminServiceStub(object):
+    """What is done to a database now and then.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.RenameCollection = channel.unary_unary(
+                '/gingham.v1.AdminService/RenameCollection',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RenameCollectionRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RenameCollectionResponse.FromString,
+                _registered_method=True)
+        self.Reindex = channel.unary_unary(
+                '/gingham.v1.AdminService/Reindex',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ReindexRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ReindexResponse.FromString,
+                _registered_method=True)
+        self.Calibrate = channel.unary_unary(
+                '/gingham.v1.AdminService/Calibrate',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CalibrateRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CalibrateResponse.FromString,
+                _registered_method=True)
+        self.Verify = channel.unary_unary(
+                '/gingham.v1.AdminService/Verify',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.VerifyResponse.FromString,
+                _registered_method=True)
+        self.Compact = channel.unary_unary(
+                '/gingham.v1.AdminService/Compact',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CompactRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CompactResponse.FromString,
+                _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/gingham.v1.AdminService/Backup',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.BackupRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.BackupResponse.FromString,
+                _registered_method=True)
+
+
+class AdminServiceServicer(object):
+    """What is done to a database now and then.
+    """
+
+    def RenameCollection(self, request, context):
+        """Gives a collection another name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reindex(self, request, context):
+        """Searches a vector field by another codec or index from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Calibrate(self, request, context):
+        """Measures what a target recall takes of each index, with queries.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Verify(self, request, context):
+        """Reads everything that is stored and reports all damage.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compact(self, request, context):
+        """Gives free pages back to the disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Backup(self, request, context):
+        """A copy of the newest commit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AdminServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'RenameCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameCollection,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RenameCollectionRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.RenameCollectionResponse.SerializeToString,
+            ),
+            'Reindex': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reindex,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ReindexRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ReindexResponse.SerializeToString,
+            ),
+            'Calibrate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Calibrate,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CalibrateRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CalibrateResponse.SerializeToString,
+            ),
+            'Verify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.VerifyRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.VerifyResponse.SerializeToString,
+            ),
+            'Compact': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compact,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CompactRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.CompactResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.BackupRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.BackupResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gingham.v1.AdminService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gingham.v1.AdminService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class AdminService(object):
+    """What is done to a database now and then.
+    """
+
+    @staticmethod
+    def RenameCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.AdminService/RenameCollection',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.RenameCollectionRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.RenameCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reindex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.AdminService/Reindex',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.ReindexRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.ReindexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Calibrate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.AdminService/Calibrate',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.CalibrateRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.CalibrateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.AdminService/Verify',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.VerifyRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.VerifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gingham.v1.AdminService/Compact',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.CompactRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.CompactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gingham.v1.AdminService/Backup',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.BackupRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import gingham as gg
 from gingham.codecs.token_residuals import TokenResiduals, centroid_count
 from gingham.errors import Corrupt, DimensionMismatch, InvalidArgument
-from gingham.index import token_search
+from gingham.index import token_search_kernels
 
 DIM = 24
 
@@ -49,7 +49,9 @@ def test_floats_find_what_brute_force_finds(metric: str) -> None:
     assert alone[1].tolist() == rows[:1].tolist()
 
 
-@pytest.mark.parametrize(("codec", "share"), [("Residual4", 0.88), ("Residual2", 0.75)])
+@pytest.mark.parametrize(
+    ("codec", "share"), [("Residual8", 0.97), ("Residual4", 0.88), ("Residual2", 0.75), ("RaBitQ1", 0.7)]
+)
 def test_codes_find_most_of_what_floats_find(codec: str, share: float) -> None:
     given, queries = documents(800), documents(30, 7)
     index = gg.index.LateInteraction(DIM, codec=codec)
@@ -59,8 +61,7 @@ def test_codes_find_most_of_what_floats_find(codec: str, share: float) -> None:
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, truth, strict=True)]) > share
 
 
-def test_stages_find_what_all_codes_find_and_more_of_either_finds_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_search, "SCANNED_TOKENS", 100)
+def test_stages_find_what_all_codes_find_and_more_of_either_finds_more() -> None:
     given, queries = documents(3000), documents(40, 7)
     index = gg.index.LateInteraction(DIM)
     index.add(given)
@@ -95,7 +96,7 @@ def test_deleted_and_filtered_documents_are_not_found() -> None:
     assert np.isneginf(scores[0, 2:]).all()
 
 
-@pytest.mark.parametrize("codec", ["F16", "Residual2", "Residual4"])
+@pytest.mark.parametrize("codec", ["F16", "RaBitQ1", "Residual4", "Residual8"])
 def test_a_saved_index_finds_the_same_and_grows(codec: str, tmp_path: Path) -> None:
     given, queries = documents(200), documents(5, 7)
     index = gg.index.LateInteraction(DIM, codec=codec, pool_factor=2, protected=1)
@@ -163,13 +164,20 @@ def test_bad_documents_and_queries_are_named_and_add_nothing() -> None:
     for options in ({"k": 0}, {"nprobe": 0}, {"candidates": True}, {"allow": np.ones(2, bool)}):
         with pytest.raises(InvalidArgument):
             index.search(good[0], **options)
-    for bad_options in ({"codec": "LVQ8"}, {"metric": "l2"}, {"dim": 0}, {"seed": -1}, {"pool_factor": 0}):
+    for bad_options in (
+        {"codec": "LVQ8"},
+        {"codec": 8},
+        {"metric": "l2"},
+        {"dim": 0},
+        {"seed": -1},
+        {"pool_factor": 0},
+    ):
         with pytest.raises(InvalidArgument):
             gg.index.LateInteraction(**{"dim": DIM, **bad_options})
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 40), st.integers(1, 200), st.sampled_from([2, 4]), st.integers(0, 99))
+@given(st.integers(1, 40), st.integers(1, 200), st.sampled_from([2, 4, 8]), st.integers(0, 99))
 def test_codes_decode_to_the_nearest_weights_around_the_centroid(dim: int, n: int, bits: int, seed: int) -> None:
     tokens = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
     residuals = TokenResiduals.train(tokens, bits, unit=False)
@@ -179,6 +187,27 @@ def test_codes_decode_to_the_nearest_weights_around_the_centroid(dim: int, n: in
     np.testing.assert_array_equal(residuals.decode(ids, codes), residuals.centroids[ids] + residuals.weights[values])
     again = TokenResiduals.from_arrays(residuals.arrays(), dim)
     np.testing.assert_array_equal(again.encode(tokens)[1], codes)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 140), st.integers(1, 200), st.integers(0, 99))
+def test_codes_of_one_bit_are_the_signs_of_rotated_residuals_with_the_length_along_them(
+    dim: int, n: int, seed: int
+) -> None:
+    tokens = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+    residuals = TokenResiduals.train(tokens[: max(1, n // 2)], 1, unit=False, seed=seed)
+    ids, codes = residuals.encode(tokens)
+    rotated = residuals.rotation.apply(tokens)
+    left = rotated - residuals.centroids[ids]
+    decoded = residuals.rotation.apply(residuals.decode(ids, codes)) - residuals.centroids[ids]
+    # The share of the residual along its code is exact: <r, decoded> = |r|^2 (RaBitQ, theorem 3.2).
+    np.testing.assert_allclose((left * decoded).sum(axis=1), (left**2).sum(axis=1), rtol=2e-3, atol=2e-3)
+    if residuals.rotation.out_dim == dim:
+        assert ((decoded > 0) == (left > 0)).mean() > 0.999
+    again = TokenResiduals.from_arrays(residuals.arrays(), dim)
+    np.testing.assert_array_equal(again.encode(tokens)[1], codes)
+    with pytest.raises(Corrupt):
+        TokenResiduals.from_arrays({**residuals.arrays(), "signs": np.ones((1, 2), np.int8)}, dim)
 
 
 def test_centroids_grow_with_the_root_of_the_tokens() -> None:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gingham as gg
-from gingham import DBSF, RRF, F, MinMax, cross_encoder, errors, fuse, hyde, like, match, maxsim, near, sparse
+from gingham import DBSF, RRF, F, MinMax, errors, fuse, like, match, maxsim, near, sparse
 from gingham.clients.queries import QueryMessages
-from gingham.embed import CallableLLM
+from gingham.clients.texts import TextQueries
 from gingham.server.main import Server
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.server.queries import QueryTrees
@@ -72,6 +72,7 @@ QUERIES: dict[str, Query] = {
     "near of doubles, with all options": near("dense", X[3].astype(float), k=20, radius=0.1, oversample=2, ef_search=70, nprobe=3),
     "near of a batch of one": near("dense", X[3:4], exact=True),
     "near with a target": near("dense", X[3], target_recall=0.9),
+    "near several vectors": near("dense", gg.combine([(X[3], 1), (X[4].tolist(), -0.5)], away=X[5])),
     "tokens": near("tokens", TOKENS),
     "tokens of bools": near("tokens", np.ones((2, 4), bool)),
     "tokens in lists": near("tokens", [[1, 0, 0, 0], [0, 1, 0, 0.5]], k=4, radius=-1),
@@ -125,16 +126,6 @@ def test_several_queries_run_on_one_commit(both: tuple[Any, Any]) -> None:
     same_hits(here.query(several), there.query(several))
     same_hits(here.query(several[:1]), there.query(tuple(several[:1])))
     same_hits(here.query([]), there.query([]))
-
-
-def test_highlights_of_what_was_not_matched_are_refused_and_others_are_not_there_yet(both: tuple[Any, Any]) -> None:
-    here, there = both
-    asked = [near("dense", X[0]), match("body", "red")]
-    for one, other in zip(here.query(asked), there.query(asked), strict=True):
-        assert str(raised(lambda one=one: one.highlights("lang"))) == str(
-            raised(lambda other=other: other.highlights("lang"))
-        )
-    assert type(raised(lambda: there.query(asked)[1].highlights("body"))) is errors.NotReady
 
 
 def test_remarks_of_a_model_travel(both: tuple[Any, Any]) -> None:
@@ -205,11 +196,9 @@ def deep(levels: int) -> Query:
 
 def test_what_does_not_travel_says_what_to_do(both: tuple[Any, Any]) -> None:
     here, there = both
-    passages = hyde("red house", llm=CallableLLM(lambda prompt, n: ["a red house"] * n, name="x"))
     cases: list[tuple[Any, type[Exception], str]] = [
-        (near("dense", passages), errors.NotReady, "embed its passages yourself"),
-        (match("body", passages), errors.NotReady, "the words of its passages"),
-        (BASE.rerank(cross_encoder("body", "red", model=lambda pairs: [0.0] * len(pairs))), errors.NotReady, "score the texts"),
+        (near("dense", X[3]).expand(parent="lang", ordinal="year"), errors.NotReady, "open the folder itself"),
+        (near("dense", gg.combine({"red": 1})), errors.NotReady, "embed 'red' yourself"),
         (match("body", "\ud800"), errors.InvalidArgument, "UTF-8"),
         (deep(MOST_QUERY_DEPTH + 1), errors.InvalidArgument, f"at most {MOST_QUERY_DEPTH} deep"),
         ([deep(8)] * (MOST_QUERY_NODES // 8 + 1), errors.InvalidArgument, f"at most {MOST_QUERY_NODES} nodes"),
@@ -253,6 +242,12 @@ def nested(levels: int) -> pb.QueryNode:
         pb.QueryNode(fuse=pb.FuseNode()), pb.QueryNode(fuse=pb.FuseNode(branches=[leaf()], rrf=pb.Rrf(k=-1))),
         pb.QueryNode(fuse=pb.FuseNode(branches=[leaf()], dbsf=pb.Dbsf(weights=[1, 2]))),
         pb.QueryNode(fuse=pb.FuseNode(branches=[leaf()] * 600)),
+        pb.QueryNode(rerank=pb.RerankNode(child=leaf(), cross_encoder=pb.CrossEncoder(field="body", scores=b"123"), k=3)),
+        pb.QueryNode(rerank=pb.RerankNode(child=leaf(), cross_encoder=pb.CrossEncoder(field="body", scores=b"1234"), k=3)),
+        pb.QueryNode(rerank=pb.RerankNode(child=leaf(), cross_encoder=pb.CrossEncoder(field="body"), k=0)),
+        pb.QueryNode(near=pb.NearNode(field="dense", passages=pb.Passages())),
+        pb.QueryNode(near=pb.NearNode(field="dense", passages=pb.Passages(text="a", passages=["b", ""]))),
+        pb.QueryNode(near=pb.NearNode(field="dense", passages=pb.Passages(text="a", passages=["b"], mix=7))),
         pb.QueryNode(where=pb.WhereNode(child=leaf(), where=pb.Filter(json="[]"))),
         pb.QueryNode(boost=pb.BoostNode(child=leaf())),
         pb.QueryNode(boost=pb.BoostNode(child=leaf(), value=pb.Value(sum=pb.Values(args=[pb.Value(number=1)])))),
@@ -362,7 +357,7 @@ TREES = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(TREES)
 def test_random_trees_come_through_as_they_are(query: Query) -> None:
-    messages = QueryMessages(lambda: pytest.fail("asked for the schema"))
+    messages = QueryMessages(TextQueries(lambda: pytest.fail("asked for the schema"), None))
     try:
         packed = messages.of(query).SerializeToString()
     except errors.InvalidArgument as error:

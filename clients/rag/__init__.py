@@ -1,0 +1,1 @@
+"""Gingham behind the frameworks of retrieval-augmented generation; each module imports its framework, this one none."""

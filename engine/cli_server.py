@@ -1,0 +1,121 @@
+"""The commands of a server: serving a database, and the keys of those who call it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+keys_app = typer.Typer(
+    help="Make, list and revoke the keys of those who call a server.", no_args_is_help=True, rich_markup_mode=None
+)
+
+KeysArgument = Annotated[Path, typer.Argument(help="Folder of a database, or a file of keys.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def serve(
+    db: Annotated[Path, typer.Argument(help="Folder of the database.", show_default=False)],
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; port 0 takes a free one. Beyond this machine only with TLS and keys.")
+    ] = "127.0.0.1:7443",
+    workers: Annotated[int, typer.Option(help="Calls that run at once.")] = 8,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate; read again when it changes.", show_default=False)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its private key.", show_default=False)] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of authorities: clients need a certificate of one.", show_default=False),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="File of keys that calls need; that of the folder, where it has one.", show_default=False),
+    ] = None,
+) -> None:
+    """Serve a database over gRPC until SIGTERM or Ctrl-C; the log goes to standard error."""
+    from gingham.connect import serve as serve_database
+
+    log = logging.getLogger("gingham")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    serve_database(
+        db, listen=listen, max_workers=workers, tls_cert=tls_cert, tls_key=tls_key, client_ca=client_ca, keys=keys,
+        ready=lambda at: typer.echo(f"serving {at}"),
+    )  # fmt: skip
+
+
+@keys_app.command()
+def create(
+    path: KeysArgument,
+    scope: Annotated[
+        str, typer.Option(help="read; write, which also reads; or admin, which also changes collections.")
+    ] = "read",
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--collection",
+            "-c",
+            show_default=False,
+            help="Collection, or the beginning of names and *; may be given several times. All where it is not.",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            show_default=False,
+            help="Rows that are there to the holder, such as \"tenant = 'a'\"; for read and write.",
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="Time after which it is refused, such as 12h or 30d.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and print its token, which is shown this once and stored nowhere."""
+    from gingham.server.keys import Scope, create_key, lifetime
+
+    token, key = create_key(
+        path, scope=cast("Scope", scope), collections=collection or ("*",), filter=where,
+        expires=None if expires is None else lifetime(expires),
+    )  # fmt: skip
+    typer.echo(json.dumps({"token": token, "id": key.id}) if as_json else token)
+
+
+@keys_app.command(name="list")
+def list_command(path: KeysArgument, as_json: JsonOption = False) -> None:
+    """Show keys with what they are good for, never their tokens."""
+    from gingham.server.keys import list_keys
+
+    shown: list[dict[str, Any]] = [
+        {
+            "id": key.id, "scope": key.scope, "collections": list(key.collections), "filter": key.filter,
+            "created": key.created.isoformat(), "expires": key.expires and key.expires.isoformat(),
+            "expired": key.expired,
+        }
+        for key in list_keys(path)
+    ]  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    for one in shown:
+        where = "" if one["filter"] is None else f"  where {one['filter']}"
+        ends = "" if one["expires"] is None else f"  {'expired' if one['expired'] else 'expires'} {one['expires']}"
+        typer.echo(f"{one['id']}  {one['scope']:<5}  {' '.join(one['collections'])}{where}{ends}")
+
+
+@keys_app.command()
+def revoke(
+    path: KeysArgument, key: Annotated[str, typer.Argument(help="Id of the key, as listed.", show_default=False)]
+) -> None:
+    """Take a key away: running servers refuse it from now on."""
+    from gingham.server.keys import revoke_key
+
+    revoke_key(path, key)
+    typer.echo(f"revoked {key}")

@@ -1,0 +1,114 @@
+"""How an RPC is called: under the limits of its call, with errors as statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+
+from gingham.deadline import CancelScope, within
+from gingham.errors import GinghamError, ResourceExhausted
+from gingham.server.access import for_caller
+from gingham.wire import MOST_MESSAGE_CHARACTERS, pack_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+LOG = logging.getLogger("gingham.server")
+LONGEST_WAIT = 1e9
+"""Seconds: a deadline further away is none."""
+SCAN_SECONDS = 2.0
+"""What a scan waits for another one to end."""
+
+
+def answered(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """An RPC that ends with its deadline or its caller, and whose errors become statuses."""
+
+    @functools.wraps(method)
+    def call(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        scope, timeout = _limits(context)
+        try:
+            with scope, within(timeout):
+                return method(self, request)
+        except Exception as error:
+            failure = _failure(method, error)
+        abort(context, failure)
+
+    return call
+
+
+def streamed(method: Callable[[Any, Any], Generator[Any]]) -> Callable[[Any, Any, Any], Iterator[Any]]:
+    """The same of an RPC that answers with several messages; each is made under its limits, none is sent under them."""
+
+    @functools.wraps(method)
+    def call(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        scope, timeout = _limits(context)
+        frame, limit = contextvars.copy_context(), within(timeout)
+        frame.run(scope.bind)
+        frame.run(limit.__enter__)
+        answers = method(self, request)
+        try:
+            while True:
+                try:
+                    answer = frame.run(next, answers, None)
+                except Exception as error:
+                    failure = _failure(method, error)
+                    break
+                if answer is None:
+                    return
+                yield answer
+        finally:
+            frame.run(answers.close)
+            frame.run(limit.__exit__, None, None, None)
+        abort(context, failure)
+
+    return call
+
+
+def _limits(context: grpc.ServicerContext) -> tuple[CancelScope, float | None]:
+    scope = CancelScope()
+    context.add_callback(scope.cancel)
+    left = context.time_remaining()
+    return scope, None if left is None or left > LONGEST_WAIT else max(left, 1e-6)
+
+
+def _failure(method: Callable[..., Any], error: Exception) -> GinghamError:
+    if isinstance(error, GinghamError):
+        return for_caller(error)
+    LOG.error("%s failed", method.__name__, exc_info=error)
+    return GinghamError(f"the server expected {method.__name__} to succeed, it failed; its log says why")
+
+
+def abort(context: grpc.ServicerContext, error: GinghamError) -> NoReturn:
+    """End a call with an error."""
+    name = type(error).__name__
+    context.set_trailing_metadata((("gingham-error", name), ("gingham-error-bin", pack_error(error))))
+    details = str(error)[:MOST_MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+    context.abort(grpc.StatusCode[error.grpc_code], details)
+    raise AssertionError("abort() ends the call")
+
+
+class Scans:
+    """How many scans and backups may go on at once, since each holds a worker while its caller reads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._free = threading.BoundedSemaphore(most)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Let one go on for the time of a block; raises ResourceExhausted."""
+        if not self._free.acquire(timeout=SCAN_SECONDS):
+            raise ResourceExhausted(
+                f"the server expected at most {self._most} scans at once, found one more; read or close those that are "
+                "open, or serve with more workers"
+            )
+        try:
+            yield
+        finally:
+            self._free.release()
