@@ -1,0 +1,96 @@
+"""Search of token matrices beside fast-plaid: SciFact alone and with WordNet definitions among it, one thread.
+
+Both take the tokens of ``embed_late.py`` (all-MiniLM-L6-v2, not trained for late interaction) with 4 bits a dimension; a
+query has its own number of tokens. fast-plaid brings torch, so this runs in an environment of its own, with the packages
+``gingham`` needs, ``torch`` and ``fast-plaid``.
+
+Run: OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 python bench/plaid.py --json bench/results/plaid.json
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from late import judged, matrices, ndcg
+from measure import arguments, report
+
+import gingham as gg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Array = np.ndarray
+
+K, ROUNDS = 10, 3
+PROBES = (8, 16, 32)
+"""Centroids that fast-plaid probes for a query token; it takes 8 by itself."""
+
+
+def ours(documents: list[Array]) -> dict[str, Callable[[Array], Array]]:
+    index = gg.index.LateInteraction(documents[0].shape[1], codec="Residual4")
+    index.add(documents)
+    return {
+        "gingham": lambda query: index.search(query, K)[1][0],
+        "gingham, all codes": lambda query: index.search(query, K, exact=True)[1][0],
+    }
+
+
+def theirs(documents: list[Array], folder: str) -> dict[str, Callable[[Array], Array]]:
+    import torch
+    from fast_plaid import search
+
+    torch.set_num_threads(1)
+    index = search.FastPlaid(index=folder, device="cpu")
+    index.create(documents_embeddings=[torch.from_numpy(one) for one in documents], nbits=4)
+
+    def at(probes: int) -> Callable[[Array], Array]:
+        def run(query: Array) -> Array:
+            found = index.search([torch.from_numpy(query)], top_k=K, n_ivf_probe=probes, show_progress=False)[0]
+            return np.array([number for number, _ in found])
+
+        return run
+
+    return {f"fast-plaid, {probes} probes": at(probes) for probes in PROBES}
+
+
+def compared(documents: list[Array], queries: list[Array], qrels: Any, asked: list[int]) -> dict[str, Any]:
+    """Quality and milliseconds a query of all, in turns."""
+    out: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        ways: dict[str, Callable[[Array], Array]] = {}
+        for name, make in (("gingham", lambda: ours(documents)), ("fast-plaid", lambda: theirs(documents, folder))):
+            started = time.perf_counter()
+            ways |= make()
+            out[f"{name} built in s"] = round(time.perf_counter() - started, 1)
+        best = dict.fromkeys(ways, np.inf)
+        found: dict[str, list[Array]] = {}
+        for _ in range(ROUNDS):
+            for name, way in ways.items():
+                started = time.perf_counter()
+                found[name] = [way(queries[number]) for number in asked]
+                best[name] = min(best[name], (time.perf_counter() - started) / len(asked))
+    for name in ways:
+        rows = np.array([np.pad(one, (0, K - len(one)), constant_values=-1) for one in found[name]])
+        out[name] = {"nDCG@10": round(ndcg(rows, qrels, asked), 4), "ms": round(best[name] * 1e3, 2)}
+    return out
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    gg.set_threads(1)
+    gg.warmup()
+    documents, queries = matrices("docs.npy", "starts.npy"), matrices("queries.npy", "query_starts.npy")
+    asked, qrels = judged()
+    result: dict[str, Any] = {"bench": "plaid", "fast-plaid": importlib.metadata.version("fast-plaid")}
+    result["SciFact"] = compared(documents, queries, qrels, asked)
+    distractors = matrices("distractors.npy", "distractor_starts.npy")
+    result[f"with {len(distractors)} distractors"] = compared(documents + distractors, queries, qrels, asked)
+    report(result, options.json)
+
+
+if __name__ == "__main__":
+    main()
