@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import secrets
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 """What the first answer of a server may take."""
+FIRST_RECONNECT_MS, LAST_RECONNECT_MS = 100, 1000
+"""What gRPC waits before it connects again, where a server has gone: at first, and at most."""
 CHECK_SECONDS = 0.05
 """How soon a call is given up once its deadline is over or it is cancelled."""
 READS = {
@@ -26,8 +31,11 @@ READS = {
     "QueryService": ("Search", "Query"),
     "AdminService": ("Verify",),
 }
-"""Calls that change nothing: they are made again, up to three times within a second, where the server is not there. A
-write is not, since it may have been done."""
+"""Calls that change nothing: gRPC makes them again, up to three times in a second, where the server is not there."""
+PAUSES = 0.05, 0.15, 0.45
+"""Seconds before a write is made again."""
+MOST_WAITS = 3
+"""Times that a call which found no room is made again, of any kind: nothing was done of it."""
 _RETRIES = {
     "maxAttempts": 4,
     "initialBackoff": "0.05s",
@@ -65,7 +73,12 @@ class Channel:
         self.credentials = credentials or Credentials()
         self._metadata = self.credentials.metadata()
         # Answers are as long as the server lets them be: it has the limit.
-        options = [("grpc.max_receive_message_length", -1), ("grpc.service_config", _service_config())]
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.service_config", _service_config()),
+            ("grpc.initial_reconnect_backoff_ms", FIRST_RECONNECT_MS),
+            ("grpc.max_reconnect_backoff_ms", LAST_RECONNECT_MS),
+        ]
         self._grpc = self.credentials.channel(scheme, self.address, options)
         self.collections = services.CollectionServiceStub(self._grpc)  # type: ignore[no-untyped-call]
         self.rows = services.RowServiceStub(self._grpc)  # type: ignore[no-untyped-call]
@@ -89,15 +102,41 @@ class Channel:
         timeout : seconds that the caller gave
         spent : seconds of them that are over
         """
+        end = None if timeout is None else time.monotonic() + timeout - spent
+        waits = 0
+        while True:
+            if not self.open:
+                raise Closed(f"the connection to {self.address} is closed; open it again")
+            left = None if end is None else max(end - time.monotonic(), 1e-9)
+            try:
+                given = {"timeout": left, "metadata": self._metadata}
+                return _awaited(method, request, given) if deadline.limited() else method(request, **given)
+            except grpc.RpcError as error:
+                failure = self.failure(error, timeout)
+            if waits == MOST_WAITS or not _waited(failure, end):
+                raise failure
+            waits += 1
+
+    def write(self, method: Any, request: Any) -> Any:
+        """The answer to a write, which is made again where the server is not there, up to three times within a second.
+
+        Its random id tells the server whether it has been done.
+        """
+        request.request_id = secrets.token_bytes(16)
+        for pause in PAUSES:
+            try:
+                return self.call(method, request)
+            except errors.Unavailable as error:
+                if type(error) is not errors.Unavailable:
+                    raise
+            time.sleep(pause)
+        return self.call(method, request)
+
+    def begin(self, method: Any, requests: Iterator[Any]) -> Any:
+        """A call of several requests and answers; see :meth:`failure` for what it raises."""
         if not self.open:
             raise Closed(f"the connection to {self.address} is closed; open it again")
-        left = None if timeout is None else max(timeout - spent, 1e-9)
-        try:
-            given = {"timeout": left, "metadata": self._metadata}
-            return _awaited(method, request, given) if deadline.limited() else method(request, **given)
-        except grpc.RpcError as error:
-            failure = self._failure(error, timeout)
-        raise failure
+        return method(requests, metadata=self._metadata)
 
     def stream(self, method: Callable[..., Any], request: Any) -> Iterator[Any]:
         """The answers to a request; closing the generator ends the call."""
@@ -110,12 +149,13 @@ class Channel:
                 yield answer
             return
         except grpc.RpcError as error:
-            failure = self._failure(error, None)
+            failure = self.failure(error, None)
         finally:
             call.cancel()
         raise failure
 
-    def _failure(self, error: Any, timeout: float | None) -> GinghamError:
+    def failure(self, error: Any, timeout: float | None = None) -> GinghamError:
+        """The error that a call of gRPC has ended with."""
         code, details = error.code().name, str(error.details()).partition("\n")[0][:300]
         trailing = dict(error.trailing_metadata() or ())
         if code == DeadlineExceeded.grpc_code and timeout is not None:
@@ -156,6 +196,23 @@ def _awaited(method: Any, request: Any, given: dict[str, Any]) -> Any:
                 continue
     finally:
         future.cancel()
+
+
+def _waited(failure: GinghamError, end: float | None) -> bool:
+    """Whether a call may be made again: it found no room, and what the server asked to wait, and a part more, is over.
+
+    The part is random, so that many clients do not come back at once.
+    """
+    asked = failure.retry_after if isinstance(failure, errors.ResourceExhausted) else None
+    if asked is None:
+        return False
+    over = time.monotonic() + asked * (1 + random.random())
+    if end is not None and over >= end:
+        return False
+    while (left := over - time.monotonic()) > 0:
+        deadline.check()
+        time.sleep(min(left, CHECK_SECONDS))
+    return True
 
 
 def _service_config() -> str:

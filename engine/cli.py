@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gingham.cli_console import console
 from gingham.cli_mcp import mcp
-from gingham.cli_server import keys_app, serve
+from gingham.cli_server import health, keys_app, serve
 from gingham.errors import GinghamError, InvalidArgument
 from gingham.progress import progress_bar
 
@@ -36,7 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(serve)
+app.command()(health)
 app.command()(mcp)
+app.command()(console)
 app.add_typer(keys_app, name="keys")
 
 DamageFound = 3

@@ -35,19 +35,63 @@ def serve(
         Path | None,
         typer.Option(help="File of keys that calls need; that of the folder, where it has one.", show_default=False),
     ] = None,
+    max_hits: Annotated[int, typer.Option(help="Hits that one request may ask for.")] = 1_000_000,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of this machine for Prometheus, such as 127.0.0.1:9464.", show_default=False),
+    ] = None,
+    recall_every: Annotated[
+        float | None, typer.Option(help="Minutes between two measures of recall for the metrics.", show_default=False)
+    ] = None,
+    reflection: Annotated[
+        bool | None,
+        typer.Option(
+            "--reflection/--no-reflection",
+            help="Tell clients the interface; unless said, where calls need no keys.",
+            show_default=False,
+        ),
+    ] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON, with a line for each call.")] = False,
 ) -> None:
     """Serve a database over gRPC until SIGTERM or Ctrl-C; the log goes to standard error."""
     from gingham.connect import serve as serve_database
 
-    log = logging.getLogger("gingham")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    _log_to_stderr(as_json=log_json)
     serve_database(
         db, listen=listen, max_workers=workers, tls_cert=tls_cert, tls_key=tls_key, client_ca=client_ca, keys=keys,
+        max_hits=max_hits, metrics=metrics, recall_every=recall_every, reflection=reflection,
         ready=lambda at: typer.echo(f"serving {at}"),
     )  # fmt: skip
+
+
+def _log_to_stderr(*, as_json: bool) -> None:
+    from gingham.server.logs import CALLS, JsonLines
+
+    log = logging.getLogger("gingham")
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if as_json else text)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    CALLS.setLevel(logging.INFO if as_json else logging.WARNING)
+
+
+def health(
+    url: Annotated[str, typer.Argument(help="grpc://HOST:PORT or grpcs://HOST:PORT.", show_default=False)],
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="PEM file of the authorities of its certificate.", show_default=False)
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM file of a certificate of the client.", show_default=False)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its private key.", show_default=False)] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that the answer may take.")] = 5.0,
+) -> None:
+    """Probe a server: exit code 0 where it takes calls, else 1; no key is needed."""
+    from gingham.connect import check_health
+
+    check_health(url, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, timeout=timeout)
+    typer.echo("SERVING")
 
 
 @keys_app.command()

@@ -119,9 +119,15 @@ def serve(
     tls_key: str | os.PathLike[str] | None = None,
     client_ca: str | os.PathLike[str] | None = None,
     keys: str | os.PathLike[str] | None = None,
+    max_hits: int = 1_000_000,
+    metrics: str | None = None,
+    recall_every: float | None = None,
+    reflection: bool | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a database over gRPC until SIGTERM or SIGINT; see :func:`gingham.server.main.serve`.
+
+    The last four options but ``ready`` are those of :class:`gingham.server.main.Operation`.
 
     Raises
     ------
@@ -135,18 +141,49 @@ def serve(
             "serve() expects tls_cert= and tls_key= together, and client_ca= with them, found some alone"
         )
     try:
+        from gingham.server.main import Operation
         from gingham.server.main import serve as serve_database
         from gingham.server.tls import TlsFiles
     except ImportError as error:
         _check_installed(error)
         raise
     tls = None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key, client_ca)
-    serve_database(path, listen=listen, max_workers=max_workers, tls=tls, keys=keys, ready=ready)
+    operation = Operation(max_hits=max_hits, metrics=metrics, recall_every=recall_every, reflection=reflection)
+    serve_database(path, listen=listen, max_workers=max_workers, tls=tls, keys=keys, operation=operation, ready=ready)
+
+
+def check_health(
+    url: str,
+    *,
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    timeout: float = 5.0,
+) -> None:
+    """Return where a server takes calls; see :func:`gingham.clients.health.check_health`.
+
+    Raises
+    ------
+    MissingExtra : gRPC is not installed
+    Unavailable : no server answers there, none that is trusted, or one that drains
+    DeadlineExceeded : the time is over
+    """
+    try:
+        from gingham.clients import health
+        from gingham.clients.credentials import Credentials
+    except ImportError as error:
+        _check_installed(error)
+        raise
+    health.check_health(url, credentials=Credentials(ca=tls_ca, cert=tls_cert, key=tls_key), timeout=timeout)
+
+
+_PACKAGES = ("grpc", "google", "grpc_health", "grpc_reflection", "prometheus_client")
+"""Of the server extra."""
 
 
 def _check_installed(error: ImportError) -> None:
     """Raise MissingExtra where it is the packages of the server that cannot be imported."""
-    if (error.name or "").partition(".")[0] in ("grpc", "google"):
+    if (error.name or "").partition(".")[0] in _PACKAGES:
         raise MissingExtra("remote databases need the server extra; run: pip install 'gingham[server]'") from error
 
 

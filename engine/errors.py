@@ -191,9 +191,16 @@ class LLMFailed(GinghamError):
 
 
 class ResourceExhausted(GinghamError):
-    """A limit was reached."""
+    """A limit was reached.
+
+    Attributes
+    ----------
+    retry_after : seconds after which the same call, of which nothing was done, may find room; None where waiting is
+        no help
+    """
 
     grpc_code = "RESOURCE_EXHAUSTED"
+    retry_after: float | None = None
 
 
 class StoreFull(ResourceExhausted):

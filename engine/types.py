@@ -45,6 +45,8 @@ def encode_id(user_id: object) -> bytes:
     ------
     InvalidArgument : another type, an id that is empty, too long or out of range
     """
+    if type(user_id) is int and -_INT_BIAS <= user_id < _INT_BIAS:  # most ids of searches over gRPC are
+        return _INT + (user_id + _INT_BIAS).to_bytes(_INT_BYTES, "big")
     if isinstance(user_id, str):
         try:
             encoded = _STR + user_id.encode()

@@ -43,7 +43,7 @@ MOST_QUERY_DEPTH = 32
 MOST_QUERY_NODES = 512
 """Of a request; a long sum is a tree as deep as it has terms once it is read, and Python's stack ends at 1,000."""
 DIGEST_BYTES = 16
-_ATTRIBUTES = ("pos", "hint", "pid", "durable_rows")
+_ATTRIBUTES = ("pos", "hint", "pid", "durable_rows", "retry_after")
 _CLASSES: dict[str, type[GinghamError]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, GinghamError)
 }

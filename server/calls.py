@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gingham.deadline import CancelScope, within
 from gingham.errors import GinghamError, ResourceExhausted
@@ -86,29 +87,55 @@ def _failure(method: Callable[..., Any], error: Exception) -> GinghamError:
 
 def abort(context: grpc.ServicerContext, error: GinghamError) -> NoReturn:
     """End a call with an error."""
-    name = type(error).__name__
-    context.set_trailing_metadata((("gingham-error", name), ("gingham-error-bin", pack_error(error))))
     details = str(error)[:MOST_MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+    trailing = [("gingham-error", type(error).__name__), ("gingham-error-bin", pack_error(error))]
+    if isinstance(error, ResourceExhausted) and error.retry_after is not None:
+        trailing.append(("grpc-status-details-bin", _retry_info(details, error.retry_after)))
+    context.set_trailing_metadata(trailing)
     context.abort(grpc.StatusCode[error.grpc_code], details)
     raise AssertionError("abort() ends the call")
 
 
+def _retry_info(details: str, seconds: float) -> bytes:
+    """The status RESOURCE_EXHAUSTED with a google.rpc.RetryInfo, which clients in other languages read."""
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromNanoseconds(int(seconds * 1e9))
+    status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message=details)
+    status.details.add().Pack(info)
+    return bytes(status.SerializeToString())
+
+
 class Scans:
-    """How many scans and backups may go on at once, since each holds a worker while its caller reads."""
+    """How many scans, backups and ingests may go on at once: each holds a worker while its caller reads or writes.
+
+    Attributes
+    ----------
+    open : those that go on
+    ending : ingests are to end, since the server does
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._free = threading.BoundedSemaphore(most)
+        self._counting = threading.Lock()
+        self.open = 0
+        self.ending = False
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
         """Let one go on for the time of a block; raises ResourceExhausted."""
         if not self._free.acquire(timeout=SCAN_SECONDS):
-            raise ResourceExhausted(
-                f"the server expected at most {self._most} scans at once, found one more; read or close those that are "
-                "open, or serve with more workers"
+            error = ResourceExhausted(
+                f"the server expected at most {self._most} scans and other streams at once, found one more; read or "
+                "close those that are open, or serve with more workers"
             )
+            error.retry_after = SCAN_SECONDS
+            raise error
+        with self._counting:
+            self.open += 1
         try:
             yield
         finally:
+            with self._counting:
+                self.open -= 1
             self._free.release()

@@ -11,6 +11,7 @@ import grpc
 from gingham.errors import GinghamError, InvalidArgument, PermissionDenied
 from gingham.server.access import RULES, Caller, call_for, called_by, check_allowed
 from gingham.server.calls import abort
+from gingham.server.logs import note_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ AUDIT = logging.getLogger("gingham.audit")
 PACKAGE = "/gingham.v1."
 OPEN = ("/grpc.health.v1.Health/",)
 """Services that ask for no key: probes have none."""
+_CHANGED = "the server expected the key that the call began with, found it changed"
 _COUNTS = ("version", "inserted", "updated", "deleted", "missing")
 
 
@@ -90,43 +92,63 @@ class _Door:
         frame = contextvars.copy_context()
         frame.run(call_for, Caller(self._key, self._root))
         answers = behaviour(request, context)
-        outcome = "failed"
+        outcome, last = "failed", None
         try:
             while (response := frame.run(next, answers, None)) is not None:
                 self._trim(response)
                 self._check_still(context)
+                last = response
                 yield response
             outcome = "done"
         finally:
             frame.run(answers.close)
-            self._record(outcome)
+            self._record(outcome, last)
 
     def _admitted(self, raw: Any, context: grpc.ServicerContext) -> Any:
         """The request, or the requests, of a call that is admitted; others end here."""
-        if self._handler.request_streaming:
+        if not self._handler.request_streaming:
+            return self._checked(raw, context)
+        try:
+            self._key = self._verified()
+        except GinghamError as error:
+            refusal = error
+        else:
             return (self._checked(one, context) for one in raw)
-        return self._checked(raw, context)
+        self._refused(refusal)
+        return abort(context, refusal)
+
+    def _verified(self) -> Key | None:
+        return None if self._keys is None else self._keys.verify(self._token)
 
     def _checked(self, raw: bytes, context: grpc.ServicerContext) -> Any:
+        streaming = self._handler.request_streaming
         try:
-            self._key = None if self._keys is None else self._keys.verify(self._token)
+            key = self._verified()
+            if streaming and key != self._key:
+                raise PermissionDenied(_CHANGED)
+            self._key = key
             request = self._read(raw)
-            self._named = (self._rule.collections(request) or []) if self._rule is not None else []
-            if self._key is not None and self._ours:
-                check_allowed(self._method, self._key, request)
+            names = (self._rule.collections(request) or []) if self._rule is not None else []
+            if names or not streaming:
+                self._named = names
+                note_call(None if key is None else key.id, names)
+            if key is not None and self._ours:
+                check_allowed(self._method, key, request)
         except GinghamError as error:
             refusal = error
         else:
             return request
         self._refused(refusal)
+        if streaming and self._ours:
+            raise refusal  # which the RPC ends its call with
         return abort(context, refusal)
 
     def _check_still(self, context: grpc.ServicerContext) -> None:
         """End a stream whose key has been revoked or has expired."""
         try:
-            if self._keys is None or self._keys.verify(self._token) == self._key:
+            if self._verified() == self._key:
                 return
-            raise PermissionDenied("the server expected the key that the call began with, found it changed")
+            raise PermissionDenied(_CHANGED)
         except GinghamError as error:
             refusal = error
         self._refused(refusal)

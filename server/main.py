@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
 
 from gingham.config import StoreOptions
 from gingham.database import Database
-from gingham.errors import InvalidArgument, Unavailable
+from gingham.errors import GinghamError, InvalidArgument, Unavailable
 from gingham.server.access import GuardedDatabase
+from gingham.server.health import Health, add_reflection
 from gingham.server.interceptor import AccessInterceptor
 from gingham.server.keys import KEYS_FILE, KeyRing
+from gingham.server.limits import CallPool, LimitInterceptor
+from gingham.server.metrics import Metrics
+from gingham.server.observer import CallObserver
 from gingham.server.servicer import add_services
 from gingham.server.tls import server_credentials
 from gingham.types import whole
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from gingham.server.tls import TlsFiles
@@ -36,6 +43,49 @@ WAITING_CALLS = 16
 """Calls per worker that wait for it; more are refused."""
 DRAIN_SECONDS = 30.0
 """What running calls have to end in after SIGTERM."""
+MAX_HITS = 1_000_000
+_PROBE_WORKERS = 2
+"""Threads for probes of health and for refusals."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How a server is watched and bounded.
+
+    Attributes
+    ----------
+    max_hits : hits that one request may ask for: k of each of its queries, or the rows that there are
+    metrics : HOST:PORT of this machine where Prometheus finds metrics at ``/metrics``; None counts nothing
+    recall_every : minutes between two measures of the recall of each dense vector, which cost 50 exact searches; None
+        measures none
+    reflection : whether clients may ask for the interface; None where calls need no keys
+    """
+
+    max_hits: int = MAX_HITS
+    metrics: str | None = None
+    recall_every: float | None = None
+    reflection: bool | None = None
+
+    def __post_init__(self) -> None:
+        whole("serve(max_hits=)", self.max_hits)
+        if self.recall_every is not None and not (self.metrics is not None and 0 < self.recall_every < math.inf):
+            raise InvalidArgument(
+                f"serve(recall_every=) expects minutes above 0, and metrics=, found {self.recall_every!r:.40} and "
+                f"{self.metrics!r:.60}"
+            )
+        if self.metrics is not None:
+            metrics_address(self.metrics)
+
+
+def metrics_address(metrics: str) -> tuple[str, int]:
+    """Host and port for metrics; raises InvalidArgument for an address that other machines reach."""
+    try:
+        return address_of(metrics)
+    except InvalidArgument:
+        raise InvalidArgument(
+            f"serve(metrics=) expects HOST:PORT of this machine alone, such as 127.0.0.1:9464, found {metrics!r:.60}; "
+            "let those who scrape from elsewhere come through a tunnel"
+        ) from None
 
 
 def address_of(listen: str, *, tls: bool = False, keys: bool = False) -> tuple[str, int]:
@@ -69,11 +119,14 @@ class Server:
     max_message_bytes : longest request and longest answer
     tls : certificate and key, read again when they change; None does not encrypt
     keys : file of keys, or the folder with it, read again when it changes; None lets every caller do everything
+    operation : how it is watched and bounded
+    interceptors : of gRPC, which see calls first, such as those of OpenTelemetry
 
     Attributes
     ----------
     address : where it listens, HOST:PORT
     url : the same for :func:`gingham.open`
+    metrics_port : where it shows metrics; None where it does not
 
     Raises
     ------
@@ -90,25 +143,56 @@ class Server:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         tls: TlsFiles | None = None,
         keys: str | os.PathLike[str] | None = None,
+        operation: Operation | None = None,
+        interceptors: Sequence[grpc.ServerInterceptor] = (),
     ) -> None:
+        operation = operation or Operation()
         host, port = address_of(listen, tls=tls is not None, keys=keys is not None)
         workers = whole("serve(max_workers=)", max_workers, most=1024)
         limit = whole("serve(max_message_bytes=)", max_message_bytes, most=(1 << 31) - 1)
         credentials = None if tls is None else server_credentials(tls)
         access = AccessInterceptor(str(database.path), None if keys is None else KeyRing(keys))
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="gingham-grpc")
+        self._pool = CallPool(workers)
+        self._probes = ThreadPoolExecutor(_PROBE_WORKERS, thread_name_prefix="gingham-probes")
+        self._limits = LimitInterceptor(self._pool, self._probes, workers * WAITING_CALLS)
+        self._observer = CallObserver()
         self._grpc = grpc.server(
             self._pool,
-            interceptors=[access],
+            interceptors=[*interceptors, self._observer, self._limits, access],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
                 # Another server on the same port is to be told so, and not to share its calls.
                 ("grpc.so_reuseport", 0),
             ],
-            maximum_concurrent_rpcs=workers * WAITING_CALLS,
+            # Those that are refused count too; beyond this, they are not even told when to call again.
+            maximum_concurrent_rpcs=workers * WAITING_CALLS * 4,
         )
-        self._views = add_services(cast("Database", GuardedDatabase(database)), self._grpc, workers=workers)
+        self._views, self._scans = add_services(
+            cast("Database", GuardedDatabase(database)), self._grpc, workers=workers, max_hits=operation.max_hits
+        )
+        self._health = Health()
+        self._health.add_to(self._grpc, self._probes)
+        if operation.reflection or (operation.reflection is None and keys is None):
+            add_reflection(self._grpc)
+        self.metrics_port: int | None = None
+        self._listen(host, port, credentials)
+        try:
+            self._show_metrics(database, operation)
+        except GinghamError:
+            self.stop(0)
+            raise
+        self._grpc.start()
+
+    def _show_metrics(self, database: Database, operation: Operation) -> None:
+        if operation.metrics is None:
+            return
+        opened = {"calls": lambda: self._pool.calls, "scans": lambda: self._scans.open, "snapshots": self._views.count}
+        every = None if operation.recall_every is None else operation.recall_every * 60
+        self._observer.metrics = Metrics(database, opened, recall_every=every)
+        self.metrics_port = self._observer.metrics.listen(*metrics_address(operation.metrics))
+
+    def _listen(self, host: str, port: int, credentials: Any) -> None:
         shown = f"[{host}]" if ":" in host else host
         try:
             if credentials is None:
@@ -119,16 +203,29 @@ class Server:
             bound = 0
         if not bound:
             self.stop(0)
-            raise Unavailable(f"serve() expects a free port, found {listen} taken; choose another with listen=")
+            raise Unavailable(f"serve() expects a free port, found {shown}:{port} taken; choose another with listen=")
         self.address = f"{shown}:{bound}"
         self.url = f"{'grpc' if credentials is None else 'grpcs'}://{self.address}"
-        self._grpc.start()
 
     def stop(self, grace: float = DRAIN_SECONDS) -> None:
-        """Take no more calls, and wait for those that run; may be called twice."""
-        self._grpc.stop(grace).wait()
+        """Take no more calls, and wait for those that run; may be called twice.
+
+        Parameters
+        ----------
+        grace : seconds that they have; until they are over, the server answers probes, as one that does not serve
+        """
+        end = time.monotonic() + grace
+        self._health.drain()
+        self._limits.draining = True
+        self._scans.ending = True
+        self._pool.wait(grace)
+        self._health.end()
+        self._grpc.stop(max(0.0, end - time.monotonic())).wait()
         self._pool.shutdown()
+        self._probes.shutdown()
         self._views.close_all()
+        if self._observer.metrics is not None:
+            self._observer.metrics.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +244,7 @@ def serve(
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     tls: TlsFiles | None = None,
     keys: str | os.PathLike[str] | None = None,
+    operation: Operation | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a database until SIGTERM or SIGINT; running calls have half a minute to end.
@@ -154,8 +252,8 @@ def serve(
     Parameters
     ----------
     path : folder of the database, made where there is none
-    listen, max_workers, max_message_bytes, tls, keys : as of :class:`Server`; where no keys are named, those in the
-        folder are used if there are some
+    listen, max_workers, max_message_bytes, tls, keys, operation : as of :class:`Server`; where no keys are named, those
+        in the folder are used if there are some
     ready : called with the address for :func:`gingham.open` once calls are taken
 
     Raises
@@ -179,6 +277,7 @@ def serve(
                 max_message_bytes=max_message_bytes,
                 tls=tls,
                 keys=keys,
+                operation=operation,
             ) as server,
         ):
             if ready is not None:

@@ -13,6 +13,8 @@ from gingham.schema import Json
 from gingham.server import convert, writes
 from gingham.server.admin import AdminService
 from gingham.server.calls import Scans, answered, streamed
+from gingham.server.ingest import ingest
+from gingham.server.limits import check_queries, check_search
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.server.proto import gingham_pb2_grpc as services
 from gingham.server.queries import QueryTrees, recall_arguments
@@ -161,8 +163,7 @@ class RowService(services.RowServiceServicer):
     @answered
     def Delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
         """Remove rows."""
-        result = self._db[request.collection].delete(**writes.delete_arguments(request))
-        return pb.DeleteResponse(result=convert.written(result))
+        return writes.delete(self._db, request)
 
     @answered
     def WriteBatch(self, request: pb.WriteBatchRequest) -> pb.WriteBatchResponse:
@@ -206,6 +207,12 @@ class RowService(services.RowServiceServicer):
         with self._scans.one():
             yield from self._scanned(request)
 
+    @streamed
+    def Ingest(self, request: Iterator[pb.IngestRequest]) -> Generator[pb.IngestResponse]:
+        """Insert the rows of a stream."""
+        with self._scans.one():
+            yield from ingest(self._db, request, self._scans)
+
     def _scanned(self, request: pb.ScanRequest) -> Iterator[pb.ScanResponse]:
         collection = self._views.collection(request)
         schema = collection.schema
@@ -226,39 +233,44 @@ class RowService(services.RowServiceServicer):
 class QueryService(services.QueryServiceServicer):
     """Searches."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: Views, max_hits: int) -> None:
         self._views = views
+        self._max_hits = max_hits
 
     @answered
     def Search(self, request: pb.SearchRequest) -> pb.SearchResponse:
         """Find rows."""
         collection = self._views.collection(request)
-        return convert.found(collection.search(convert.query_of(request), **convert.search_arguments(request)))
+        query = convert.query_of(request)
+        check_search(request, collection, self._max_hits)
+        return convert.found(collection.search(query, **convert.search_arguments(request)))
 
     @answered
     def Query(self, request: pb.QueryRequest) -> pb.QueryResponse:
         """Run query trees."""
         trees = QueryTrees()
         queries = [trees.of(one) for one in request.queries]
+        collection = self._views.collection(request)
+        check_queries(request, collection, self._max_hits)
         where, fields = convert.filter_of(request.where), convert.names_of(request)
-        results = self._views.collection(request).query(queries, where=where, fields=fields)
+        results = collection.query(queries, where=where, fields=fields)
         if unscored := trees.unscored():
             return pb.QueryResponse(unscored=unscored)
         single = request.single and len(results) == 1
         return pb.QueryResponse(results=[convert.found(hits) for hits in results], single=single)
 
 
-def add_services(database: Database, server: grpc.Server, *, workers: int) -> Views:
+def add_services(database: Database, server: grpc.Server, *, workers: int, max_hits: int) -> tuple[Views, Scans]:
     """Answer all RPCs from a database; scans and backups leave one of several workers to other calls.
 
     Returns
     -------
-    Views : what clients have pinned, to be closed with the server
+    tuple : what clients have pinned, to be closed with the server, and the scans that go on
     """
     views = Views(database)
     scans = Scans(max(1, workers - 1))
     services.add_CollectionServiceServicer_to_server(CollectionService(views), server)  # type: ignore[no-untyped-call]
     services.add_RowServiceServicer_to_server(RowService(views, scans), server)  # type: ignore[no-untyped-call]
-    services.add_QueryServiceServicer_to_server(QueryService(views), server)  # type: ignore[no-untyped-call]
+    services.add_QueryServiceServicer_to_server(QueryService(views, max_hits), server)  # type: ignore[no-untyped-call]
     services.add_AdminServiceServicer_to_server(AdminService(views, scans), server)  # type: ignore[no-untyped-call]
-    return views
+    return views, scans

@@ -24,6 +24,11 @@ class Views:
         self._lock = threading.Lock()
         self._snapshots: dict[str, Snapshot] = {}
 
+    def count(self) -> int:
+        """How many snapshots are open."""
+        with self._lock:
+            return sum(not one._pin.closed for one in self._snapshots.values())
+
     def open(self) -> tuple[str, int]:
         """Pin the newest commit; its name, which cannot be guessed, and its number."""
         with self._lock:
