@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gingham.clients import convert
+from gingham.clients.ingest import Ingest
 from gingham.clients.view import RemoteCollectionView
 from gingham.clients.writes import WriteMessages, delete_request
 from gingham.collection import check_least_recall
-from gingham.errors import GinghamError, InvalidArgument, ReadOnly
+from gingham.errors import InvalidArgument, ReadOnly
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.types import RowBatch, WriteResult, finite
 
@@ -46,21 +47,15 @@ class RemoteCollection(RemoteCollectionView):
     ) -> WriteResult:
         """Insert rows, replacing those of the same id; they survive a crash of the server when this returns."""
         messages = self._messages()
-        total = WriteResult(0)
-        durable = 0
-        try:
+        with Ingest(self._channel, self._name, embedded=messages.embedded) as ingest:
             for batch in messages.given_rows(rows, ids=ids, vectors=vectors, fields=fields):
-                total += self._upsert_batch(batch, messages)
-                durable += len(batch)
-        except Exception as error:
-            if isinstance(error, GinghamError):
-                error.durable_rows = durable
-            error.add_note(f"{durable} rows were written before")
-            raise
-        return total if total.version else self._upsert_batch(RowBatch([], {}, {}), messages)
+                ingest.add(messages.packed(batch), len(batch))
+        total = ingest.result
+        return total if total.version else self._upsert_nothing(messages)
 
-    def _upsert_batch(self, batch: RowBatch, messages: WriteMessages) -> WriteResult:
-        return convert.write_result(self._channel.call(self._channel.rows.Upsert, messages.upsert(batch)).result)
+    def _upsert_nothing(self, messages: WriteMessages) -> WriteResult:
+        request = messages.upsert(RowBatch([], {}, {}))
+        return convert.write_result(self._channel.write(self._channel.rows.Upsert, request).result)
 
     def update(
         self,
@@ -74,7 +69,7 @@ class RemoteCollection(RemoteCollectionView):
         messages = self._messages()
         given = messages.given_changes(rows, ids=ids, vectors=vectors, fields=fields)
         while True:
-            answer = self._channel.call(self._channel.rows.Update, messages.update(given))
+            answer = self._channel.write(self._channel.rows.Update, messages.update(given))
             if not answer.texts_moved:
                 return convert.write_result(answer.result)
 
@@ -82,7 +77,7 @@ class RemoteCollection(RemoteCollectionView):
         """Remove rows by id or by filter in one commit; unknown ids are counted as missing."""
         check_writable(self._writable, self._channel)
         request = delete_request(self._name, ids, where)
-        return convert.write_result(self._channel.call(self._channel.rows.Delete, request).result)
+        return convert.write_result(self._channel.write(self._channel.rows.Delete, request).result)
 
     def add_field(self, name: str, field: Field) -> None:
         """Add a payload field; rows that exist have null."""

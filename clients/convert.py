@@ -218,9 +218,10 @@ def _hits(message: pb.SearchResponse, remarks: Sequence[str]) -> list[Hits]:
         why = Completeness(one.complete, "; ".join([*remarks, *([one.why] if one.why else [])]))
         ids = [decode_id(i) for i in one.ids]
         highlighters = {found.field: _highlighter(found) for found in one.highlighters}
-        out.append(
-            Hits(ids, scores, table, why, explanation, highlighters, list(message.json_fields), _unexplained(one))
-        )
+        hits = Hits(ids, scores, table, why, explanation, highlighters, list(message.json_fields), _unexplained(one))
+        if one.brought_by:
+            hits.brought_by = [decode_id(by) if by else None for by in one.brought_by]
+        out.append(hits)
         start = stop
     return out
 

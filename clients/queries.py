@@ -15,7 +15,7 @@ from gingham.clients.convert import (
     tokens_message,
 )
 from gingham.embed.hyde import Written
-from gingham.errors import InvalidArgument, NotReady
+from gingham.errors import InvalidArgument
 from gingham.query import nodes, values
 from gingham.query.expansion import late_interaction
 from gingham.server.proto import gingham_pb2 as pb
@@ -54,7 +54,7 @@ class QueryMessages:
         Raises
         ------
         InvalidArgument : it is too deep or too large, or no query
-        NotReady : a part of it cannot travel
+        NotReady : a text of combine(), which cannot travel
         """
         self.remarks = []
         return self._node(query, 1)
@@ -92,12 +92,8 @@ class QueryMessages:
         return self._step(node, depth)
 
     def _step(self, node: Query, depth: int) -> pb.QueryNode:
-        if isinstance(node, nodes.Expanded):
-            raise NotReady(
-                "expand() does not travel over gRPC yet; open the folder itself, or query for the neighbours"
-            )
         if not isinstance(node, nodes.Filtered | nodes.Boosted | nodes.Diversified | nodes.Reranked | nodes.Grouped
-                          | nodes.Limited):  # fmt: skip
+                          | nodes.Limited | nodes.Expanded):  # fmt: skip
             raise InvalidArgument(f"a query expects near(), match(), sparse(), like() or fuse(), found {node!r:.80}")
         child = self._node(node.child, depth + 1)
         match node:
@@ -114,6 +110,14 @@ class QueryMessages:
             case nodes.Grouped():
                 name = checked_name(node.field)
                 return pb.QueryNode(group=pb.GroupNode(child=child, field=name, per=_most(node.per)))
+            case nodes.Expanded():
+                message = pb.ExpandNode(
+                    child=child,
+                    neighbours=_most(node.neighbours),
+                    parent=checked_name(node.parent),
+                    ordinal=checked_name(node.ordinal),
+                )
+                return pb.QueryNode(expand=message)
             case nodes.Limited():
                 return pb.QueryNode(limit=pb.LimitNode(child=child, count=_most(node.count), skip=_most(node.skip)))
 

@@ -48,7 +48,7 @@ class RemoteTransaction:
         changes, ended = self._changes, self._ended
         self._changes, self._ended = [], True
         if kind is None and changes and not ended:
-            answer = self._channel.call(self._channel.rows.WriteBatch, pb.WriteBatchRequest(changes=changes))
+            answer = self._channel.write(self._channel.rows.WriteBatch, pb.WriteBatchRequest(changes=changes))
             self.result = convert.write_result(answer.result)
 
     def __getitem__(self, name: str) -> RemoteTransactionCollection:

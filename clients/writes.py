@@ -49,12 +49,20 @@ class WriteMessages:
         """Check what an update is given."""
         return given_changes(self._schema, rows, **columns)
 
-    def upsert(self, batch: RowBatch) -> pb.UpsertRequest:
-        """Rows to be inserted."""
+    @property
+    def embedded(self) -> bool:
+        """Whether texts are embedded here."""
+        return self._embedder is not None
+
+    def packed(self, batch: RowBatch) -> bytes:
+        """Rows to be inserted, with vectors of their texts where these are embedded here."""
         if len(batch):
             batch = embed_rows(batch, self._schema, self._embedder)
-        packed = pack_batch(batch, leave_out_nulls=True)
-        return pb.UpsertRequest(collection=self._view.name, rows=packed, embedded=self._embedder is not None)
+        return pack_batch(batch, leave_out_nulls=True)
+
+    def upsert(self, batch: RowBatch) -> pb.UpsertRequest:
+        """The same as a request."""
+        return pb.UpsertRequest(collection=self._view.name, rows=self.packed(batch), embedded=self.embedded)
 
     def update(self, batches: Sequence[RowBatch], *, may_see: bool = True) -> pb.UpdateRequest:
         """Changes of rows.

@@ -82,10 +82,11 @@ class Collection(CollectionView):
             raise
         return total if total.version else self._upsert_batch(RowBatch([], {}, {}), schema)
 
+    def _prepared(self, batch: RowBatch, schema: Schema) -> writes.PreparedRows:
+        return writes.prepare_rows(embed_rows(batch, schema, self._embedder), schema, self._store.options.memory_budget)
+
     def _upsert_batch(self, batch: RowBatch, schema: Schema) -> WriteResult:
-        prepared = writes.prepare_rows(
-            embed_rows(batch, schema, self._embedder), schema, self._store.options.memory_budget
-        )
+        prepared = self._prepared(batch, schema)
         result = self._store.write(lambda session: self._upsert_prepared(session, prepared))
         if prepared.segments:
             self._store.maintenance.make_room(self._cid)

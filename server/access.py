@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gingham.errors import CollectionNotFound, GinghamError, PermissionDenied
 from gingham.query.bind import filter_node
@@ -84,6 +87,10 @@ def _one_or_all(request: Any) -> list[str] | None:
     return [request.collection] if request.HasField("collection") else None
 
 
+def _begun(request: Any) -> list[str]:
+    return [request.header.collection] if request.HasField("header") else []
+
+
 def _changed(request: Any) -> list[str]:
     kinds = [(change, change.WhichOneof("kind")) for change in request.changes]
     return [getattr(change, kind).collection for change, kind in kinds if kind is not None]
@@ -134,6 +141,7 @@ RULES: dict[str, Rule] = {
     "RowService/Update": Rule("write", _collection, filtered=True),
     "RowService/Delete": Rule("write", _collection, filtered=True),
     "RowService/WriteBatch": Rule("write", _changed),
+    "RowService/Ingest": Rule("write", _begun, filtered=True),
     "RowService/Get": Rule("read", _collection, filtered=True),
     "RowService/Count": Rule("read", _collection, filtered=True),
     "RowService/Facets": Rule("read", _collection, filtered=True),
@@ -194,6 +202,13 @@ class GuardedDatabase:
         if _filter_of_caller() is not None:
             raise PermissionDenied("the call expects a key for all rows, found one with a filter")
         return getattr(self._database, name)
+
+
+def known_by(*parts: object) -> bytes:
+    """16 bytes that a job or a write of the caller is known by; those of other keys are others."""
+    caller = _CALLER.get()
+    key = None if caller is None or caller.key is None else caller.key.id
+    return hashlib.blake2b(msgspec.msgpack.encode((key, *parts)), digest_size=16).digest()
 
 
 def _filter_of_caller() -> Node | None:

@@ -164,6 +164,7 @@ def found(results: Hits | BatchHits) -> pb.SearchResponse:
             why=hits.complete.why,
             highlighters=[_highlighter(name, find) for name, find in sorted(finders.items())],
             by_tokens=hits._matches is not None,
+            brought_by=_bringers(hits),
         )
     # The payload of hits is theirs alone; their public table makes one column of ids, which may be of several kinds.
     if each and each[0]._table.num_columns:
@@ -174,6 +175,12 @@ def found(results: Hits | BatchHits) -> pb.SearchResponse:
     if each:
         response.matched_fields.extend(sorted(each[0]._highlighters))
     return response
+
+
+def _bringers(hits: Hits) -> list[bytes]:
+    if all(one is None for one in hits.brought_by):
+        return []
+    return [b"" if one is None else encode_id(one) for one in hits.brought_by]
 
 
 def _highlighter(name: str, find: Highlighter) -> pb.Highlighter:

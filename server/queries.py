@@ -194,6 +194,8 @@ def _step(kind: str, message: Any, child: Query) -> Query:
             return child.rerank(by, k=message.k)
         case "group":
             return child.group(message.field, per=message.per)
+        case "expand":
+            return child.expand(message.neighbours, parent=message.parent, ordinal=message.ordinal)
     count = _optional(message, "count")
     return nodes.Limited(child, None if count is None else whole("limit()", count), message.skip)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pyarrow as pa
 
@@ -11,8 +11,10 @@ from gingham.collection import TextsMoved
 from gingham.errors import InvalidArgument, NotReady, SchemaMismatch
 from gingham.rows import from_columns
 from gingham.schema import Tokens
+from gingham.server.access import known_by
 from gingham.server.convert import filter_of, written
 from gingham.server.proto import gingham_pb2 as pb
+from gingham.storage.receipts import OnceStore
 from gingham.storage.schema_moves import set_embedder
 from gingham.token_vectors import token_matrices
 from gingham.transaction import Transaction
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
     from gingham.embed.record import EmbedderRecord
     from gingham.schema import Schema
     from gingham.storage.session import WriteSession
+    from gingham.storage.store import Store
     from gingham.types import RowBatch
+
+MOST_ID_BYTES = 64
+"""Of a request."""
 
 
 class _ElsewhereEmbedder:
@@ -69,13 +75,13 @@ def _matrices(column: pa.Array) -> Any:
 
 def upsert(database: Database, request: pb.UpsertRequest) -> pb.UpsertResponse:
     """Insert rows."""
-    collection = _written_to(database, request)
+    collection = written_to(database, request)
     return pb.UpsertResponse(result=written(collection.upsert(**columns_of(request.rows, collection.schema))))
 
 
 def update(database: Database, request: pb.UpdateRequest) -> pb.UpdateResponse:
     """Change rows; what a client saw of them has to be there still."""
-    collection = _written_to(database, request)
+    collection = written_to(database, request)
     schema = collection.schema
     batches = [from_columns(schema, **columns_of(packed, schema), partial=True) for packed in request.batches]
     for batch in batches:
@@ -105,6 +111,12 @@ def _seen(batch: RowBatch, packed: bytes) -> dict[str, list[Any]]:
     return {name: column.to_pylist() for name, column in columns.items()}
 
 
+def delete(database: Database, request: pb.DeleteRequest) -> pb.DeleteResponse:
+    """Remove rows."""
+    result = written_to(database, request).delete(**delete_arguments(request))
+    return pb.DeleteResponse(result=written(result))
+
+
 def delete_arguments(request: pb.DeleteRequest) -> dict[str, Any]:
     """Keyword arguments of ``delete``."""
     kind = request.WhichOneof("rows")
@@ -120,7 +132,9 @@ def write_batch(database: Database, request: pb.WriteBatchRequest) -> pb.WriteBa
     if None in kinds:
         raise InvalidArgument("a change expects rows to insert, to change or to remove, found none of them")
     changes = [(str(kind), getattr(change, str(kind))) for kind, change in zip(kinds, request.changes, strict=True)]
-    with Transaction(database._reader(write=True), _embedders(database, changes)) as transaction:
+    reader = database._reader(write=True)
+    reader.store = _once(reader.store, request)
+    with Transaction(reader, _embedders(database, changes)) as transaction:
         for kind, change in changes:
             collection = transaction[change.collection]
             if kind == "upsert":
@@ -155,13 +169,28 @@ def attach_embedder(database: Database, request: pb.AttachEmbedderRequest) -> No
     database._reader(write=True).store.write(change)
 
 
-def _written_to(database: Database, request: pb.UpsertRequest | pb.UpdateRequest) -> Collection:
+def written_to(
+    database: Database, request: pb.UpsertRequest | pb.UpdateRequest | pb.DeleteRequest | pb.IngestHeader
+) -> Collection:
+    """The collection that a request writes to, once where the request has an id."""
     collection = database[request.collection]
-    if request.embedded:
+    collection._store = _once(collection._store, request)
+    if getattr(request, "embedded", False):
         with collection._reader.session() as session:
             record = session.collection_by_id(collection._cid)
         collection._embedder = None if record.embedder is None else _ElsewhereEmbedder(record.embedder)
     return collection
+
+
+def _once(store: Store, request: Any) -> Store:
+    """A store that makes the change of a request once, if it has an id."""
+    if "request_id" not in request.DESCRIPTOR.fields_by_name or not request.HasField("request_id"):
+        return store
+    if not 0 < len(request.request_id) <= MOST_ID_BYTES:
+        raise InvalidArgument(
+            f"the id of a request expects 1 to {MOST_ID_BYTES} bytes, found {len(request.request_id)}"
+        )
+    return cast("Store", OnceStore(store, known_by("request", request.request_id)))
 
 
 def _embedders(database: Database, changes: list[tuple[str, Any]]) -> dict[int, Any]:

@@ -47,7 +47,7 @@ class Combined:
         Raises
         ------
         DimensionMismatch : parts of several widths
-        InvalidArgument : nothing is left of the query
+        InvalidArgument : nothing is left of the query, or more than float32 holds
         """
         given = [*self.parts, *self.away]
         texts = [part for part in given if isinstance(part, str)]
@@ -58,20 +58,24 @@ class Combined:
             raise DimensionMismatch(f"combine() expects parts of one width, found {widths} dimensions")
         matrix = np.array(vectors)
         lengths = np.linalg.norm(matrix, axis=1)
+        units = matrix / np.where(lengths > 0, lengths, 1)[:, None]
         if self.normalize:
-            matrix /= np.where(lengths > 0, lengths, 1)[:, None]
-            lengths = (lengths > 0).astype(np.float64)
+            matrix, lengths = units, (lengths > 0).astype(np.float64)
         n, weights = len(self.parts), np.array(self.weights)
-        query = weights @ matrix[:n]
-        if self.away:
-            _, values, axes = np.linalg.svd(matrix[n:], full_matrices=False)
-            axes = axes[values > NOTHING * values[0]] if values[0] > 0 else axes[:0]
-            query -= axes.T @ (axes @ query)
-        if not np.linalg.norm(query) > NOTHING * (np.abs(weights) @ lengths[:n]):
+        with np.errstate(over="ignore", invalid="ignore"):
+            query = weights @ matrix[:n]
+            if self.away:
+                _, values, axes = np.linalg.svd(units[n:], full_matrices=False)
+                axes = axes[values > NOTHING * values[0]] if values[0] > 0 else axes[:0]
+                query -= axes.T @ (axes @ query)
+            out: Array = query.astype(np.float32)[None]
+            least = NOTHING * (np.abs(weights) @ lengths[:n])
+        if not np.isfinite(out).all():
+            raise InvalidArgument("combine() expects a sum within float32, found a greater one; lower the weights")
+        if not (np.linalg.norm(query) > least and out.any()):
             raise InvalidArgument(
                 "combine() expects parts that add up to something, found nothing left; change weights or away="
             )
-        out: Array = query.astype(np.float32)[None]
         return out
 
 
@@ -93,7 +97,8 @@ def combine(
 
     Raises
     ------
-    InvalidArgument : no parts, or one that is neither text nor finite numbers of shape (dim,)
+    InvalidArgument : no parts, one that is neither text nor numbers of shape (dim,) that are finite in float32, or a
+        weight that is not finite
 
     Notes
     -----
@@ -110,6 +115,8 @@ def combine(
     weights = tuple(finite("combine()", weight, "weight") for _, weight in pairs)
     if not isinstance(normalize, bool):
         raise InvalidArgument(f"combine(normalize=) expects True or False, found {normalize!r:.60}")
+    if not isinstance(away, Iterable) or isinstance(away, bytes | Mapping) or getattr(away, "ndim", 1) == 0:
+        raise InvalidArgument(f"combine(away=) expects a list of texts and vectors, found {away!r:.60}")
     listed = [away] if isinstance(away, str) or getattr(away, "ndim", 0) == 1 else list(away)
     return Combined(tuple(_part(part) for part, _ in pairs), weights, tuple(_part(part) for part in listed), normalize)
 
@@ -121,7 +128,10 @@ def _part(part: Any) -> str | Array:
         array = np.asarray(part)
     except (TypeError, ValueError):
         array = np.empty(0, object)
-    if array.dtype.kind not in "fiu" or array.ndim != 1 or not len(array) or not np.isfinite(array).all():
+    fit = array.dtype.kind in "fiu" and array.ndim == 1 and len(array) > 0
+    with np.errstate(over="ignore"):
+        fit = fit and bool(np.isfinite(array.astype(np.float32)).all())
+    if not fit:
         raise InvalidArgument(
             f"combine() expects texts and vectors of finite numbers of shape (dim,), found {type(part).__name__} "
             f"{part!r:.60}"

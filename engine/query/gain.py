@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
@@ -97,7 +97,7 @@ def measure_gain(
 
     Raises
     ------
-    InvalidArgument : there is no judged query with a text, or a measure is unknown
+    InvalidArgument : there is no judged query with a text, a measure is unknown, or an argument is of another kind
 
     Notes
     -----
@@ -105,9 +105,15 @@ def measure_gain(
     "Hypothetical documents or knowledge leakage?"): judge queries of your own documents. With several measures some
     p-value is small by chance more often than each alone; decide by the one chosen beforehand.
     """
+    if isinstance(measures, str) or not isinstance(measures, Iterable):
+        raise InvalidArgument(f"measure_gain(measures=) expects a list of measures, found {shown(measures)}")
+    measures = list(measures)
     cuts = [cut_off("measure_gain(measures=)", measure) for measure in measures]
     if not cuts:
         raise InvalidArgument("measure_gain(measures=) expects at least one measure, found none")
+    for what, build in (("expanded", expanded), ("plain", plain)):
+        if not callable(build) and (build is not None or what == "expanded"):
+            raise InvalidArgument(f"measure_gain({what}=) expects a function of a text, found {shown(build)}")
     for what, value in (("queries", queries), ("qrels", qrels)):
         if not isinstance(value, Mapping):
             raise InvalidArgument(f"measure_gain({what}=) expects a dict by id of a query, found {shown(value)}")

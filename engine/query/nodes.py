@@ -87,8 +87,7 @@ class Query:
         :attr:`gingham.Hit.brought_by` says which. Rows without a parent or an ordinal bring nothing.
 
         A limit below counts rows found, one above all rows; without any, 10 rows are found and expanded. A filter
-        above, or ``where=``, holds for what is brought too, one below only for what is found. Over gRPC it raises
-        NotReady.
+        above, or ``where=``, holds for what is brought too, one below only for what is found.
         """
         return Expanded(self, whole("expand()", neighbours), parent, ordinal)
 

@@ -24,6 +24,11 @@ def collection_key(cid: int) -> bytes:
     return b"c" + cid.to_bytes(4, "big")
 
 
+def receipt_key(name: bytes) -> bytes:
+    """Key of a receipt, or of what leads to it."""
+    return b"r" + name
+
+
 def child_key(cid: int, number: int) -> bytes:
     """Key of a tail batch, segment record or tombstone bitmap of a collection."""
     return cid.to_bytes(4, "big") + number.to_bytes(8, "big")

@@ -20,6 +20,7 @@ from gingham.storage.records import (
     id_key,
     open_record,
     open_row,
+    receipt_key,
 )
 from gingham.storage.segment import SegmentPart
 from gingham.storage.tail import TailPart
@@ -253,7 +254,7 @@ class _Reader:
                 self._note(f"blob {number}", "no segment names it")
         known = {collection_key(cid) for cid in self._names.values()} | {b"store"}
         for key, _ in txn.cursor(db=env.table("catalog")):
-            if bytes(key) not in known:
+            if bytes(key) not in known and bytes(key[:1]) != receipt_key(b""):
                 self._note(f"catalog record {bytes(key).hex()}", "no name leads to it")
 
     def _find_strays(self) -> None:

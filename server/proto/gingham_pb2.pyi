@@ -217,14 +217,16 @@ class GetDatabaseStatsResponse(_message.Message):
     def __init__(self, store_id: _Optional[str] = ..., version: _Optional[int] = ..., collections: _Optional[int] = ..., rows: _Optional[int] = ..., file_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ...) -> None: ...
 
 class UpsertRequest(_message.Message):
-    __slots__ = ("collection", "rows", "embedded")
+    __slots__ = ("collection", "rows", "embedded", "request_id")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     rows: bytes
     embedded: bool
-    def __init__(self, collection: _Optional[str] = ..., rows: _Optional[bytes] = ..., embedded: bool = ...) -> None: ...
+    request_id: bytes
+    def __init__(self, collection: _Optional[str] = ..., rows: _Optional[bytes] = ..., embedded: bool = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class UpsertResponse(_message.Message):
     __slots__ = ("result",)
@@ -233,16 +235,18 @@ class UpsertResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
-    __slots__ = ("collection", "batches", "embedded", "seen")
+    __slots__ = ("collection", "batches", "embedded", "seen", "request_id")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     EMBEDDED_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     batches: _containers.RepeatedScalarFieldContainer[bytes]
     embedded: bool
     seen: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, collection: _Optional[str] = ..., batches: _Optional[_Iterable[bytes]] = ..., embedded: bool = ..., seen: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    request_id: bytes
+    def __init__(self, collection: _Optional[str] = ..., batches: _Optional[_Iterable[bytes]] = ..., embedded: bool = ..., seen: _Optional[_Iterable[bytes]] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class UpdateResponse(_message.Message):
     __slots__ = ("result", "texts_moved")
@@ -253,14 +257,16 @@ class UpdateResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ..., texts_moved: bool = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("collection", "ids", "where")
+    __slots__ = ("collection", "ids", "where", "request_id")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: Ids
     where: Filter
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[Ids, _Mapping]] = ..., where: _Optional[_Union[Filter, _Mapping]] = ...) -> None: ...
+    request_id: bytes
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[Ids, _Mapping]] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class DeleteResponse(_message.Message):
     __slots__ = ("result",)
@@ -367,20 +373,22 @@ class Highlighter(_message.Message):
     def __init__(self, field: _Optional[str] = ..., language: _Optional[str] = ..., terms: _Optional[bytes] = ..., phrases: _Optional[_Iterable[_Union[Phrase, _Mapping]]] = ...) -> None: ...
 
 class ResultSet(_message.Message):
-    __slots__ = ("ids", "scores", "complete", "why", "highlighters", "by_tokens")
+    __slots__ = ("ids", "scores", "complete", "why", "highlighters", "by_tokens", "brought_by")
     IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     HIGHLIGHTERS_FIELD_NUMBER: _ClassVar[int]
     BY_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BROUGHT_BY_FIELD_NUMBER: _ClassVar[int]
     ids: _containers.RepeatedScalarFieldContainer[bytes]
     scores: bytes
     complete: bool
     why: str
     highlighters: _containers.RepeatedCompositeFieldContainer[Highlighter]
     by_tokens: bool
-    def __init__(self, ids: _Optional[_Iterable[bytes]] = ..., scores: _Optional[bytes] = ..., complete: bool = ..., why: _Optional[str] = ..., highlighters: _Optional[_Iterable[_Union[Highlighter, _Mapping]]] = ..., by_tokens: bool = ...) -> None: ...
+    brought_by: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, ids: _Optional[_Iterable[bytes]] = ..., scores: _Optional[bytes] = ..., complete: bool = ..., why: _Optional[str] = ..., highlighters: _Optional[_Iterable[_Union[Highlighter, _Mapping]]] = ..., by_tokens: bool = ..., brought_by: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Step(_message.Message):
     __slots__ = ("name", "detail", "seconds", "rows", "steps")
@@ -658,8 +666,20 @@ class LimitNode(_message.Message):
     skip: int
     def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., count: _Optional[int] = ..., skip: _Optional[int] = ...) -> None: ...
 
+class ExpandNode(_message.Message):
+    __slots__ = ("child", "neighbours", "parent", "ordinal")
+    CHILD_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    ORDINAL_FIELD_NUMBER: _ClassVar[int]
+    child: QueryNode
+    neighbours: int
+    parent: str
+    ordinal: str
+    def __init__(self, child: _Optional[_Union[QueryNode, _Mapping]] = ..., neighbours: _Optional[int] = ..., parent: _Optional[str] = ..., ordinal: _Optional[str] = ...) -> None: ...
+
 class QueryNode(_message.Message):
-    __slots__ = ("near", "match", "sparse", "like", "fuse", "where", "boost", "diversify", "rerank", "group", "limit")
+    __slots__ = ("near", "match", "sparse", "like", "fuse", "where", "boost", "diversify", "rerank", "group", "limit", "expand")
     NEAR_FIELD_NUMBER: _ClassVar[int]
     MATCH_FIELD_NUMBER: _ClassVar[int]
     SPARSE_FIELD_NUMBER: _ClassVar[int]
@@ -671,6 +691,7 @@ class QueryNode(_message.Message):
     RERANK_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    EXPAND_FIELD_NUMBER: _ClassVar[int]
     near: NearNode
     match: MatchNode
     sparse: SparseNode
@@ -682,7 +703,8 @@ class QueryNode(_message.Message):
     rerank: RerankNode
     group: GroupNode
     limit: LimitNode
-    def __init__(self, near: _Optional[_Union[NearNode, _Mapping]] = ..., match: _Optional[_Union[MatchNode, _Mapping]] = ..., sparse: _Optional[_Union[SparseNode, _Mapping]] = ..., like: _Optional[_Union[LikeNode, _Mapping]] = ..., fuse: _Optional[_Union[FuseNode, _Mapping]] = ..., where: _Optional[_Union[WhereNode, _Mapping]] = ..., boost: _Optional[_Union[BoostNode, _Mapping]] = ..., diversify: _Optional[_Union[DiversifyNode, _Mapping]] = ..., rerank: _Optional[_Union[RerankNode, _Mapping]] = ..., group: _Optional[_Union[GroupNode, _Mapping]] = ..., limit: _Optional[_Union[LimitNode, _Mapping]] = ...) -> None: ...
+    expand: ExpandNode
+    def __init__(self, near: _Optional[_Union[NearNode, _Mapping]] = ..., match: _Optional[_Union[MatchNode, _Mapping]] = ..., sparse: _Optional[_Union[SparseNode, _Mapping]] = ..., like: _Optional[_Union[LikeNode, _Mapping]] = ..., fuse: _Optional[_Union[FuseNode, _Mapping]] = ..., where: _Optional[_Union[WhereNode, _Mapping]] = ..., boost: _Optional[_Union[BoostNode, _Mapping]] = ..., diversify: _Optional[_Union[DiversifyNode, _Mapping]] = ..., rerank: _Optional[_Union[RerankNode, _Mapping]] = ..., group: _Optional[_Union[GroupNode, _Mapping]] = ..., limit: _Optional[_Union[LimitNode, _Mapping]] = ..., expand: _Optional[_Union[ExpandNode, _Mapping]] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
     __slots__ = ("collection", "queries", "single", "where", "fields", "snapshot")
@@ -911,10 +933,12 @@ class Change(_message.Message):
     def __init__(self, upsert: _Optional[_Union[UpsertRequest, _Mapping]] = ..., update: _Optional[_Union[UpdateRequest, _Mapping]] = ..., delete: _Optional[_Union[DeleteRequest, _Mapping]] = ...) -> None: ...
 
 class WriteBatchRequest(_message.Message):
-    __slots__ = ("changes",)
+    __slots__ = ("changes", "request_id")
     CHANGES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     changes: _containers.RepeatedCompositeFieldContainer[Change]
-    def __init__(self, changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ...) -> None: ...
+    request_id: bytes
+    def __init__(self, changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class WriteBatchResponse(_message.Message):
     __slots__ = ("result",)
@@ -1033,3 +1057,41 @@ class BackupResponse(_message.Message):
     length: int
     data: bytes
     def __init__(self, length: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class IngestHeader(_message.Message):
+    __slots__ = ("collection", "job", "embedded")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDED_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    job: str
+    embedded: bool
+    def __init__(self, collection: _Optional[str] = ..., job: _Optional[str] = ..., embedded: bool = ...) -> None: ...
+
+class IngestBatch(_message.Message):
+    __slots__ = ("sequence", "rows", "more")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    rows: bytes
+    more: bool
+    def __init__(self, sequence: _Optional[int] = ..., rows: _Optional[bytes] = ..., more: bool = ...) -> None: ...
+
+class IngestRequest(_message.Message):
+    __slots__ = ("header", "batch")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    header: IngestHeader
+    batch: IngestBatch
+    def __init__(self, header: _Optional[_Union[IngestHeader, _Mapping]] = ..., batch: _Optional[_Union[IngestBatch, _Mapping]] = ...) -> None: ...
+
+class IngestResponse(_message.Message):
+    __slots__ = ("sequence", "window", "result")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    window: int
+    result: WriteResult
+    def __init__(self, sequence: _Optional[int] = ..., window: _Optional[int] = ..., result: _Optional[_Union[WriteResult, _Mapping]] = ...) -> None: ...

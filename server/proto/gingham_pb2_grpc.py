@@ -767,6 +767,11 @@ class RowServiceStub(object):
                 request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ScanRequest.SerializeToString,
                 response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ScanResponse.FromString,
                 _registered_method=True)
+        self.Ingest = channel.stream_stream(
+                '/gingham.v1.RowService/Ingest',
+                request_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.IngestRequest.SerializeToString,
+                response_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.IngestResponse.FromString,
+                _registered_method=True)
 
 
 class RowServiceServicer(object):
@@ -829,6 +834,14 @@ class RowServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Ingest(self, request_iterator, context):
+        """Inserts rows, replacing those of the same id, in many commits: a job, which goes on after a broken connection or a crash
+        of the server from where it stood, in another call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RowServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -871,6 +884,11 @@ def add_RowServiceServicer_to_server(servicer, server):
                     servicer.Scan,
                     request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ScanRequest.FromString,
                     response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.ScanResponse.SerializeToString,
+            ),
+            'Ingest': grpc.stream_stream_rpc_method_handler(
+                    servicer.Ingest,
+                    request_deserializer=gingham_dot_server_dot_proto_dot_gingham__pb2.IngestRequest.FromString,
+                    response_serializer=gingham_dot_server_dot_proto_dot_gingham__pb2.IngestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1090,6 +1108,33 @@ class RowService(object):
             '/gingham.v1.RowService/Scan',
             gingham_dot_server_dot_proto_dot_gingham__pb2.ScanRequest.SerializeToString,
             gingham_dot_server_dot_proto_dot_gingham__pb2.ScanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ingest(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gingham.v1.RowService/Ingest',
+            gingham_dot_server_dot_proto_dot_gingham__pb2.IngestRequest.SerializeToString,
+            gingham_dot_server_dot_proto_dot_gingham__pb2.IngestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,7 @@ def same_hits(one: Any, other: Any) -> None:
         return
     assert same(one.ids, other.ids)
     assert same(one.scores, other.scores)
+    assert same(one.brought_by, other.brought_by)
     assert one.complete == other.complete
     assert [h.fields for h in one] == [h.fields for h in other]
     assert [name for name, _ in one.explain().root.lines()] == [name for name, _ in other.explain().root.lines()]

@@ -86,6 +86,12 @@ def test_messages_of_the_first_stubs_are_still_read(kind: str, written: str) -> 
         ("GetRequest", "0a04646f637312040a0273612a026162"),
         ("ReindexRequest", "0a04646f6373120564656e73651a0022044c56513829000000000000e03f"),
         ("WriteBatchRequest", "0a0d0a0b0a04646f637312017218010a0e1a0c0a04646f637312040a027361"),
+        ("IngestRequest", "120708031201721801"),
+        ("IngestHeader", "0a04646f637312016a1801"),
+        ("IngestResponse", "080310091a0408021001"),
+        ("DeleteRequest", "0a04646f637312040a027361220171"),
+        ("ExpandNode", "0a05120312017810021a017022016f"),
+        ("ResultSet", "0a0273610a0273623a003a027361"),
     ],
 )  # fmt: skip
 def test_messages_of_later_stubs_are_still_read(kind: str, written: str) -> None:

@@ -100,6 +100,8 @@ QUERIES: dict[str, Query] = {
     "boost of a long sum": BASE.boost(sum((F.views * at for at in range(1, 60)), 0.5 * F.views)),
     "boost by one number": BASE.boost(2),
     "diversify": near("dense", X[3]).diversify(0.7, using="dense", candidates=30),
+    "expand": near("dense", X[3]).limit(4).expand(2, parent="lang", ordinal="year"),
+    "expand in a tree": BASE.expand(1 << 70, parent="lang", ordinal="year").where("year > 2003").limit(7),
     "group": BASE.group("lang", per=2),
     "limit and offset": BASE.offset(2).limit(4),
     "offset of a limit": BASE.limit(9).offset(3),
@@ -170,6 +172,9 @@ BAD: dict[str, Any] = {
     "a boost of no instant": lambda c: c.query(BASE.boost(F.year.recency(half_life=HALF_LIFE))),
     "a boost of a name that is none": lambda c: c.query(BASE.boost(F[3] * 2)),
     "a boost with a wrong filter": lambda c: c.query(BASE.boost((F.yeer > 1) * 2)),
+    "expansion by an unknown field": lambda c: c.query(BASE.expand(parent="lang", ordinal="yeer")),
+    "expansion by no number": lambda c: c.query(BASE.expand(parent="lang", ordinal="body")),
+    "expansion by a name that is none": lambda c: c.query(BASE.expand(parent=3, ordinal="year")),
     "groups of an unknown field": lambda c: c.query(BASE.group("yeer")),
     "groups of a name that is none": lambda c: c.query(BASE.group(3)),
     "diversity by an unknown vector": lambda c: c.query(BASE.diversify(0.5, using="x")),
@@ -197,7 +202,6 @@ def deep(levels: int) -> Query:
 def test_what_does_not_travel_says_what_to_do(both: tuple[Any, Any]) -> None:
     here, there = both
     cases: list[tuple[Any, type[Exception], str]] = [
-        (near("dense", X[3]).expand(parent="lang", ordinal="year"), errors.NotReady, "open the folder itself"),
         (near("dense", gg.combine({"red": 1})), errors.NotReady, "embed 'red' yourself"),
         (match("body", "\ud800"), errors.InvalidArgument, "UTF-8"),
         (deep(MOST_QUERY_DEPTH + 1), errors.InvalidArgument, f"at most {MOST_QUERY_DEPTH} deep"),
@@ -348,6 +352,7 @@ TREES = st.recursive(
         st.builds(lambda q, d, u, c: q.diversify(d, using=u, candidates=c), inner, st.floats(0, 1), NAMES, COUNTS),
         st.builds(lambda q, f, t, k: q.rerank(maxsim(f, t), k=k), inner, NAMES, VECTORS, st.integers(1, 99)),
         st.builds(lambda q, f, p: q.group(f, per=p), inner, st.text(), st.integers(1, 99)),
+        st.builds(lambda q, n, f, o: q.expand(n, parent=f, ordinal=o), inner, st.integers(1, 99), st.text(), st.text()),
         st.builds(gg.query.nodes.Limited, inner, COUNTS, st.integers(0, 2**63 - 1)),
     ),
     max_leaves=6,

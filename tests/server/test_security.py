@@ -343,6 +343,48 @@ def test_a_stream_ends_when_its_key_is_revoked(tmp_path: Path, db: gg.Database) 
             list(scan)
 
 
+def rows_and_then(act: Any, *last: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """So many rows that they go in a stream, then something that happens, then others."""
+    yield from ({"id": at, "tenant": "a"} for at in range(100, 10_101))
+    act()
+    yield from last
+
+
+def test_a_stream_of_rows_is_admitted_as_other_writes_are(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gingham.audit")
+    docs, key = served.db["docs"], served.tokens["filtered"][3:15]
+    with served.open("filtered") as db:
+        with pytest.raises(errors.PermissionDenied) as caught:
+            db["docs"].upsert(rows_and_then(lambda: None, {"id": 2, "tenant": "a"}))
+        assert caught.value.durable_rows == 10_000
+        assert (docs.get(2)["tenant"], docs.count()) == ("b", 10_002)
+        db["docs"].upsert(rows_and_then(lambda: None))
+    assert docs.delete(ids=list(range(100, 10_101))).deleted == 10_001
+    lines = [record.getMessage() for record in caplog.records if "Ingest" in record.getMessage()]
+    assert re.match(
+        rf"key={key} method=RowService/Ingest collections=\['docs'\] outcome=failed .*inserted=10000", lines[0]
+    )
+    assert re.match(
+        rf"key={key} method=RowService/Ingest collections=\['docs'\] outcome=done .*updated=10000", lines[1]
+    )
+    for name in ("read", "docs*", "expired"):
+        with pytest.raises((errors.PermissionDenied, errors.Unauthenticated)), served.open(name) as db:
+            db["docs"].upsert(rows_and_then(lambda: None))
+    assert docs.count() == 2
+
+
+def test_a_stream_of_rows_ends_when_its_key_is_revoked(tmp_path: Path, db: gg.Database) -> None:
+    db.create_collection("docs", fields={"tenant": gg.Keyword()})
+    token, key = create_key(tmp_path / "keys", scope="write")
+    with (
+        Server(db, listen="127.0.0.1:0", keys=tmp_path / "keys") as server,
+        gg.open(server.url, token=token) as remote,
+        pytest.raises(errors.Unauthenticated),
+    ):
+        remote["docs"].upsert(rows_and_then(lambda: revoke_key(tmp_path / "keys", key.id)))
+    assert db["docs"].count() in (0, 10_000)
+
+
 def test_a_server_for_other_machines_needs_tls_and_keys(tmp_path: Path) -> None:
     for secured, missing in (({}, "TLS.* and keys"), ({"tls": True}, "without keys"), ({"keys": True}, "without TLS")):
         with pytest.raises(errors.InvalidArgument, match=missing):
