@@ -61,7 +61,8 @@ def stub() -> str:
     """Text of the stub."""
     modules: set[str] = set()
     classes = []
-    for cls, twin in aio.TWINS.items():
+    for cls in aio.SYNC:
+        twin = aio.TWINS[cls]
         members = aio.members(cls)
         modules |= {cls.__module__, *(inspect.unwrap(getattr(m, "fget", m)).__module__ for m in members.values())}
         body = [line for member in members.values() for line in _member(member)]
