@@ -131,8 +131,8 @@ class Levels:
         if len(weights) not in (2, 4, 16, 256):
             raise InvalidArgument(f"weights expects 2, 4, 16 or 256 numbers, found {len(weights)}")
         low, high = float(weights[0]), float(weights[-1])
-        scale = (high - low) / 255 or 1.0
-        levels = np.rint((weights[:16].astype(np.float64) - low) / scale).astype(np.uint8)
+        scale = (high - low) / 255
+        levels = np.rint((weights[:16].astype(np.float64) - low) / (scale or 1.0)).astype(np.uint8)
         return cls(np.tile(levels, 16 // len(levels)), scale, low)
 
 

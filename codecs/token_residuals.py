@@ -8,7 +8,7 @@ distance. Codes of one bit are those of Gao and Long, "RaBitQ", SIGMOD 2024: sig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -73,6 +73,19 @@ class TokenResiduals:
         held = tokens[np.sort(rng.choice(len(tokens), min(HELD_OUT, len(tokens)), replace=False))]
         left = held - centroids[assign(held, centroids)]
         return cls(centroids, *_weights(left, bits), bits, rotation)
+
+    def lengths(self, tokens: Array, ids: Array) -> Array:
+        """Lengths of what the centroids leave of tokens, float32 (n,)."""
+        out = np.empty(len(tokens), np.float32)
+        for first in range(0, len(tokens), ENCODED):
+            part = slice(first, first + ENCODED)
+            out[part] = np.linalg.norm(self._turned(tokens[part]) - self.centroids[ids[part]], axis=1)
+        return out
+
+    def with_more(self, tokens: Array, count: int, *, unit: bool, seed: int = 0) -> TokenResiduals:
+        """Further centroids after those there are, learned from float32 (n, dim); what is encoded stays as it is."""
+        more = train_centroids(self._turned(tokens), min(len(tokens), count), unit=unit, seed=seed)
+        return replace(self, centroids=np.concatenate([self.centroids, more]))
 
     @property
     def levels(self) -> Levels:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 PARALLEL_WEIGHT = 1.0
-"""Lambda of the paper, whose figures are for 1 too; 1.5 finds as many (bench/ann/spill.py)."""
+"""Lambda of the paper, whose figures are for 1 too."""
 BLOCK_ROWS = 1024
 
 

@@ -41,7 +41,7 @@ def gaussian_rows(means: Any, variances: Any) -> Array:
     The mean in place of a sum, and k in the query, leave all components of about one size, as codecs like it.
     """
     mean, variance = _checked("gaussian_rows", means, variances)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         inverse = 1 / variance
         first = -(np.log(variance) + np.square(mean) * inverse).mean(axis=1, keepdims=True)
         return _float32("gaussian_rows", [first, -inverse, 2 * mean * inverse])

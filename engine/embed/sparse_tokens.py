@@ -14,7 +14,8 @@ import numpy as np
 
 from gingham import deadline
 from gingham.codecs.token_residuals import centroid_count, train_centroids
-from gingham.errors import DimensionMismatch, InvalidArgument
+from gingham.errors import Corrupt, DimensionMismatch, InvalidArgument
+from gingham.types import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,8 @@ PRODUCTS = 1 << 24
 class SparseTokens:
     """Sparse vectors of token matrices, for :class:`gingham.Sparse` fields and :func:`gingham.sparse`.
 
-    A token v has the weights ``log(1 + max(head(v), 0))``, of which the greatest few are kept. A document has of each
+    A token v has the weights ``log(1 + max(head(v), 0))``, of which the greatest few are kept, and any equal to the
+    least of these. A document has of each
     term the greatest weight of its tokens, a query the sum over its tokens. The inner product of both is no less than
     the sum over query tokens of the greatest product with any token of the document, in weights.
 
@@ -94,16 +96,16 @@ class SparseTokens:
         Parameters
         ----------
         tokens : numbers (n, dim)
-        n_terms : centroids, at most n; None takes 4 sqrt(n)
+        n_terms : centroids, at most n; None takes 4 sqrt(n), or n where that is less
         document_terms, query_terms : as of the class
         seed : of the rows drawn
 
         Raises
         ------
-        InvalidArgument : not finite tokens, or more terms than tokens
+        InvalidArgument : not finite tokens, more terms than tokens, or a seed below 0
         """
-        sample = _numbers("SparseTokens.fit(tokens)", tokens, 2)
-        n_terms = centroid_count(len(sample)) if n_terms is None else n_terms
+        sample, seed = _numbers("SparseTokens.fit(tokens)", tokens, 2), whole("SparseTokens.fit(seed=)", seed, 0)
+        n_terms = min(centroid_count(len(sample)), len(sample)) if n_terms is None else n_terms
         if isinstance(n_terms, bool) or not isinstance(n_terms, (int, np.integer)) or not 1 <= n_terms <= len(sample):
             raise InvalidArgument(
                 f"SparseTokens.fit(n_terms=) expects an integer from 1 to {len(sample)}, found {n_terms!r:.60}"
@@ -169,9 +171,17 @@ class SparseTokens:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> SparseTokens:
-        """Invert :meth:`arrays`."""
-        document_terms, query_terms = (int(number) for number in arrays["kept"])
-        return cls(np.asarray(arrays["head"]), arrays.get("bias"), document_terms, query_terms)
+        """Invert :meth:`arrays`.
+
+        Raises
+        ------
+        Corrupt : the arrays are others
+        """
+        try:
+            document_terms, query_terms = (int(number) for number in arrays["kept"])
+            return cls(np.asarray(arrays["head"]), arrays.get("bias"), document_terms, query_terms)
+        except (KeyError, TypeError, ValueError, InvalidArgument) as error:
+            raise Corrupt(f"from_arrays() expects what arrays() gave, found {error}; fit anew") from error
 
     def _document(self, what: str, tokens: Any) -> tuple[Array, Array]:
         greatest: Array | None = None
@@ -180,6 +190,16 @@ class SparseTokens:
             greatest = part if greatest is None else np.maximum(greatest, part)
         assert greatest is not None
         return _sparse(np.log1p(greatest))
+
+    def _given(self, tokens: Array) -> Array:
+        if not callable(self.head):
+            products: Array = tokens @ self.head
+            return products if self.bias is None else products + self.bias
+        made = self.head(tokens)
+        try:
+            return np.array(made, np.float32)
+        except (TypeError, ValueError):
+            return np.empty(0, np.float32)
 
     def _products(self, what: str, tokens: Any, kept: int) -> Iterator[Array]:
         """What the head gives for tokens, float32 (some, n_terms), 0 where it is less or not among the greatest."""
@@ -191,15 +211,13 @@ class SparseTokens:
         for start in range(0, len(matrix), step):
             deadline.check()
             part = matrix[start : start + step]
-            if callable(head):
-                products = np.array(head(part), np.float32)
-                if products.ndim != 2 or len(products) != len(part) or not np.isfinite(products).all():
-                    raise InvalidArgument(
-                        f"SparseTokens(head=) expects to give finite numbers ({len(part)}, n_terms), found "
-                        f"{products.shape} of {what}"
-                    )
-            else:
-                products = part @ head if self.bias is None else part @ head + self.bias
+            with np.errstate(over="ignore", invalid="ignore"):
+                products = self._given(part)
+            if products.ndim != 2 or len(products) != len(part) or not products.size or not np.isfinite(products).all():
+                raise InvalidArgument(
+                    f"SparseTokens(head=) expects to give finite numbers ({len(part)}, n_terms), found others or "
+                    f"{products.shape} of {what}"
+                )
             if kept < products.shape[1]:
                 least = np.partition(products, -kept, axis=1)[:, -kept, None]
                 products[products < least] = 0
@@ -209,7 +227,8 @@ class SparseTokens:
 def _numbers(what: str, value: Any, ndim: int) -> Array:
     """Finite float32 of so many dimensions, none of them 0."""
     try:
-        numbers = np.asarray(value, np.float32)
+        with np.errstate(over="ignore"):
+            numbers = np.asarray(value, np.float32)
     except (TypeError, ValueError):
         numbers = np.empty(0, np.float32)
     if numbers.ndim != ndim or 0 in numbers.shape or not np.isfinite(numbers).all():

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 KIND = "Words"
 _LINES = 4096
 """Lines whose numbers are in memory at once."""
+_DIGITS = 20
+"""Of a count of words or dimensions, fewer than these."""
 
 
 def read_words(source: Path, folder: Path) -> tuple[list[bytes], Array]:
@@ -42,9 +45,9 @@ def read_words(source: Path, folder: Path) -> tuple[list[bytes], Array]:
         try:
             first = lines.readline()
             head = first.split()
-            counted = len(head) == 2 and all(one.isdigit() for one in head)
+            counted = len(head) == 2 and all(one.isdigit() and len(one) < _DIGITS for one in head)
             dim = int(head[1]) if counted else len(head) - 1
-            if not 1 <= dim <= MAX_DIM:
+            if not 1 <= dim <= MAX_DIM or (counted and not int(head[0])):
                 _refuse(source, 1, f"a word and 1 to {MAX_DIM} numbers", first)
             rest = lines if counted else itertools.chain([first], lines)
             number, read = 1 + counted, 0
@@ -53,7 +56,7 @@ def read_words(source: Path, folder: Path) -> tuple[list[bytes], Array]:
                 fresh = [at for at, word in enumerate(made) if word not in words and not words.update({word: None})]
                 raw.write(unit(vectors[fresh]).astype(np.float32).data)
                 number, read = number + len(block), read + len(made)
-        except (gzip.BadGzipFile, EOFError) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InvalidArgument(
                 f"words.open() expects a whole gzipped file, found {error} in {source.name!r}"
             ) from None
@@ -123,7 +126,13 @@ def lexicon_lines(lexicon: Mapping[str, Iterable[str]] | str | os.PathLike[str])
         try:
             lines = Path(lexicon).read_text("utf-8").splitlines()
         except OSError as error:
-            raise NotFound(f"retrofit(lexicon) expects a file, found {error.strerror} at {lexicon!r}") from None
+            raise NotFound(
+                f"retrofit(lexicon) expects a file, found {error.strerror} at {os.fspath(lexicon)!r}"
+            ) from None
+        except ValueError as error:
+            raise InvalidArgument(
+                f"retrofit(lexicon) expects a file in UTF-8, found {error} in {os.fspath(lexicon)!r}"
+            ) from None
         yield from ((words[0], words[1:]) for line in lines if (words := line.split()))
         return
     if not isinstance(lexicon, Mapping):

@@ -10,6 +10,7 @@ import functools
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,10 +23,10 @@ from gingham.errors import Corrupt, InvalidArgument, NotFound
 from gingham.index.container import MAGIC, load_arrays
 from gingham.index.exact import row_norms, search_exact
 from gingham.parallel import one_blas_thread
-from gingham.types import whole
+from gingham.types import shown, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     Array = np.ndarray[Any, Any]
 
@@ -54,7 +55,8 @@ def open(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None =
     Raises
     ------
     NotFound : there is no such file
-    InvalidArgument : a line is no word with its numbers, or the mapped form cannot be written
+    InvalidArgument : a line is no word with its numbers, or the mapped form cannot be written, for instance since
+        another file stands there
     Corrupt, ChecksumMismatch, FormatTooNew : a mapped form that was given itself cannot be read
 
     Notes
@@ -62,14 +64,16 @@ def open(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None =
     Vectors are scaled to length one. Of several lines of a word the first counts. Converting holds the words in memory,
     and the vectors in a temporary file beside ``cache``.
     """
+    for name, given in (("path", path), ("cache", path if cache is None else cache)):
+        if not isinstance(given, str | os.PathLike):
+            raise InvalidArgument(f"words.open({name}) expects the path of a file, found {shown(given)}")
     source = Path(path)
     try:
         with source.open("rb") as file:
             mapped = file.read(len(MAGIC)) == MAGIC
-    except OSError as error:
-        raise NotFound(
-            f"words.open(path) expects a file of word vectors, found {error.strerror} at {os.fspath(path)!r}"
-        ) from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise NotFound(f"words.open(path) expects a file of word vectors, found {why} at {os.fspath(path)!r}") from None
     if mapped:
         return Words(*load_arrays(source))
     target = source.with_name(source.name + ".words") if cache is None else Path(cache)
@@ -78,10 +82,17 @@ def open(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None =
     if target.is_file():
         try:
             about, arrays = load_arrays(target)
-        except Corrupt:  # it is made again
+        except Corrupt:
             about, arrays = {}, {}
         if about.get("source") == stamp:
             return Words(about, arrays)
+        with target.open("rb") as file:
+            damaged = not about and file.read(len(MAGIC)) in (MAGIC, b"")
+        if not damaged and about.get("source") is None:
+            raise InvalidArgument(
+                f"words.open() expects no file at {os.fspath(target)!r}, or one made of {source.name!r}, found another "
+                "one, which stays; give another place with cache="
+            )
     try:
         words, vectors = read_words(source, target.parent)
         save_words(target, source.name, words, vectors, stamp)
@@ -172,7 +183,12 @@ class Words:
         return self.embed_documents(texts)
 
     def similar_spellings(self, word: str, *, k: int = 10) -> list[tuple[str, float]]:
-        """Known words that share most character n-grams of 2 and 3 with a word: at most k, with Dice's coefficient."""
+        """Known words that share most character n-grams of 2 and 3 with a word: at most k, with Dice's coefficient.
+
+        Of runs of a character in the word given two count.
+        """
+        if not isinstance(word, str):
+            raise InvalidArgument(f"similar_spellings() expects a word, found {shown(word)}")
         rows, shares = self._spelled_like(word, whole("similar_spellings(k=)", k))
         return [(self._word(row), share) for row, share in zip(rows.tolist(), shares.tolist(), strict=True)]
 
@@ -257,7 +273,12 @@ class Words:
         vectors = np.array(self.vectors)
         moved = retrofitted(vectors[rows], neighbours, whole("retrofit(iterations=)", iterations))
         vectors[rows] = unit(moved)
-        save_words(path, self.name, [word.encode() for word in self], vectors, None)
+        try:
+            save_words(path, self.name, [word.encode() for word in self], vectors, None)
+        except OSError as error:
+            raise InvalidArgument(
+                f"retrofit(path) expects to write {os.fspath(path)!r}, found {error.strerror}; give another path"
+            ) from error
         return Words(*load_arrays(path))
 
     @functools.cached_property
@@ -291,10 +312,13 @@ class Words:
         return -1
 
     def _given(self, given: Any) -> list[str | Array]:
-        single = isinstance(given, str) or getattr(given, "ndim", 0) == 1
+        single = not isinstance(given, Iterable) or isinstance(given, str) or getattr(given, "ndim", 2) <= 1
         out: list[str | Array] = []
         for one in [given] if single else list(given):
-            array = np.zeros(self.dim) if isinstance(one, str) else np.asarray(one)
+            try:
+                array = np.zeros(self.dim) if isinstance(one, str) else np.asarray(one)
+            except ValueError:
+                array = np.empty(0)
             if array.dtype.kind not in "fiu" or array.shape != (self.dim,) or not np.isfinite(array).all():
                 raise InvalidArgument(
                     f"most_similar() expects words and finite vectors of shape ({self.dim},), found {one!r:.60}"
@@ -307,7 +331,7 @@ class Words:
         grams = _grams(word)
         counts = np.zeros(len(self), np.int64)
         for gram, mine in Counter(grams).items():
-            found = re.finditer(re.escape(gram.encode(errors="surrogatepass")), self._text)
+            found = re.finditer(_overlapping(gram), self._text)
             # A gram that begins with the end of the word before belongs to the word after it.
             places = np.fromiter((one.start() for one in found), np.int64) + gram.startswith("\n")
             rows, theirs = np.unique(np.searchsorted(self._starts, places, "right") - 1, return_counts=True)
@@ -327,6 +351,12 @@ class Words:
         like = unit(self.vectors[rows].sum(axis=0, dtype=np.float64))
         vector: Array = unit((1 - _SHARE) * own + _SHARE * like).astype(np.float32)
         return vector
+
+
+def _overlapping(gram: str) -> bytes:
+    """Pattern of all places of an n-gram, those that begin within another one included."""
+    first, rest = (re.escape(part.encode(errors="surrogatepass")) for part in (gram[0], gram[1:]))
+    return first + b"(?=" + rest + b")" if gram[0] == gram[-1] else first + rest
 
 
 def _grams(word: str) -> list[str]:

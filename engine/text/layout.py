@@ -31,6 +31,7 @@ SEPARATOR = "\n"
 GROUP_BOXES = 1000
 """Consecutive boxes that are clustered at once: eigenvectors take time in proportion to the cube of their number."""
 RESTARTS = 10
+MOST_PAGES = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,14 @@ class Box:
             raise InvalidArgument(f"a box expects a text, found {type(self.text).__name__}; decode bytes first")
         for name in ("left", "top", "right", "bottom", "width", "height"):
             object.__setattr__(self, name, finite(f"Box({name}=)", getattr(self, name)))
-        object.__setattr__(self, "page", whole("Box(page=)", self.page, 0))
+        object.__setattr__(self, "page", whole("Box(page=)", self.page, 0, MOST_PAGES))
         if self.width <= 0 or self.height <= 0:
             raise InvalidArgument(f"a box expects a page larger than 0, found {self.width:g} by {self.height:g}")
+        if not all(map(math.isfinite, self.center)):
+            raise InvalidArgument(
+                f"a box expects edges in the unit of its page, found {self.left:g} to {self.right:g} and {self.top:g} "
+                f"to {self.bottom:g} on {self.width:g} by {self.height:g}"
+            )
 
     @property
     def center(self) -> tuple[float, float]:
@@ -107,6 +113,7 @@ def chunk_layout(
     is cut between boxes, and a box between sentences. Each 1,000 consecutive boxes are clustered by themselves.
     """
     check_sizes(size, 0)
+    seed = whole("chunk_layout(seed=)", seed, 0)
     if not isinstance(boxes, Iterable):
         raise InvalidArgument(f"chunk_layout() expects a list of boxes, found {type(boxes).__name__}")
     boxes = list(boxes)
@@ -143,7 +150,8 @@ def _weights(boxes: Sequence[Box], vectors: Array) -> Array:
     """How much each two boxes belong together, float64 (n, n), from 0 to 1; 0 for a box and itself."""
     places = np.array([box.center for box in boxes])
     pages = np.array([box.page for box in boxes], np.float64)
-    distances = np.sqrt(np.square(places[:, None] - places[None]).sum(axis=2)) + np.abs(pages[:, None] - pages[None])
+    with np.errstate(over="ignore"):
+        distances = np.hypot(*np.moveaxis(places[:, None] - places[None], 2, 0)) + np.abs(pages[:, None] - pages[None])
     with one_blas_thread():
         cosines = np.clip(vectors @ vectors.T, 0, 1)
     weights: Array = (1 / (1 + distances) + cosines) / 2
@@ -162,7 +170,8 @@ def _clusters(weights: Array, k: int, seed: int) -> Array:
     n = len(weights)
     if k >= n or k < 2:
         return np.arange(n, dtype=np.int32) if k >= n else np.zeros(n, np.int32)
-    scale = 1 / np.sqrt(weights.sum(axis=1))
+    degrees = weights.sum(axis=1)
+    scale = np.divide(1, np.sqrt(degrees), out=np.zeros(n), where=degrees > 0)
     with one_blas_thread():
         _, vectors = np.linalg.eigh(weights * scale[:, None] * scale[None])
     rows = vectors[:, -k:]

@@ -12,6 +12,7 @@ import numpy as np
 
 from gingham.errors import EmbedderFailed, InvalidArgument
 from gingham.text.chunk import Chunk, Units, check_sizes, token_spans
+from gingham.types import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -127,9 +128,16 @@ def unit_vectors(texts: list[str], embed: Callable[[list[str]], Array], what: st
 
     Raises
     ------
+    InvalidArgument : ``embed`` is no function
     EmbedderFailed : it made something else than n finite vectors
     """
-    made = np.asarray(embed(texts))
+    if not callable(embed):
+        raise InvalidArgument(f"embed= expects a function from texts to vectors, found {shown(embed)}")
+    given = embed(texts)
+    try:
+        made = np.asarray(given)
+    except ValueError:
+        made = np.empty(0)
     if made.dtype.kind not in "fiu" or made.ndim != 2 or len(made) != len(texts) or not np.isfinite(made).all():
         raise EmbedderFailed(
             f"embed= is expected to make a finite vector of each of {len(texts)} {what}, found shape "

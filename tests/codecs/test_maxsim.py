@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gingham.codecs import maxsim
 from gingham.codecs.maxsim import Levels, QueryTokens
+from gingham.codecs.token_residuals import Bits, TokenResiduals
 from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -173,6 +174,19 @@ def test_centroids(case: Case, n_centroids: int) -> None:
     products = products_of(case.query, centroids[ids])
     bound = case.rounding(products)
     case.compare(lambda d: maxsim.score_centroids(case.query, ids, near, case.starts, d), products, bound)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_tokens_that_are_their_centroids_have_exact_scores(bits: Bits) -> None:
+    tokens = np.random.default_rng(bits).standard_normal((5, 32)).astype(np.float32)[[0, 1, 2, 3, 4, 4, 4]]
+    query = QueryTokens(np.random.default_rng(9).standard_normal((3, 32)).astype(np.float32))
+    for some in (tokens, np.zeros_like(tokens), tokens[:1]):
+        residuals = TokenResiduals.train(some, bits=bits, unit=False)
+        ids, codes = residuals.encode(some)
+        turned, rows = residuals.turned(query), np.arange(len(some))
+        near, starts = turned.centroid_scores(residuals.centroids), np.arange(len(some) + 1)
+        scores = maxsim.score_residual(turned, codes, bits, residuals.levels, ids, near, starts, rows)
+        np.testing.assert_allclose(scores, (query.tokens @ some.T).sum(axis=0), rtol=1e-4, atol=1e-4)
 
 
 def test_bytes_and_residuals_keep_the_order_of_documents_of_real_shape() -> None:

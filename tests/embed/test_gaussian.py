@@ -66,11 +66,17 @@ def test_very_small_variances_of_many_dimensions_neither_vanish_nor_overflow() -
         ([[np.inf]], [[1.0]], "row 0"),
         ([["a"]], [[1.0]], "expects numbers"),
         ([[0.0], [1e30]], [[1.0], [1e-30]], "fit float32, found others in row 1"),
+        ([[1e30]], [[1e-310]], "fit float32, found others in row 0"),
     ],
 )
 def test_what_is_no_distribution_is_refused(make: Any, means: Any, variances: Any, found: str) -> None:
     with pytest.raises(InvalidArgument, match=found):
         make(means, variances)
+
+
+def test_a_variance_whose_inverse_is_infinite_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="raise small variances"):
+        gaussian_rows([[0.0]], [[1e-310]])
 
 
 def test_no_rows_are_no_vectors() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gingham as gg
-from gingham.errors import DimensionMismatch, InvalidArgument
+from gingham.errors import Corrupt, DimensionMismatch, InvalidArgument
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,5 +116,21 @@ def test_bad_input_is_a_typed_error() -> None:
                     {"head": len, "bias": np.ones(3)}):  # fmt: skip
         with pytest.raises(InvalidArgument, match="SparseTokens"):
             gg.SparseTokens(**options)
-    with pytest.raises(InvalidArgument, match="head"):
-        gg.SparseTokens(lambda tokens: tokens[:0]).encode_query(good)
+    heads: list[Any] = [
+        lambda tokens: tokens[:0], lambda tokens: tokens[:, :0], lambda tokens: None, lambda tokens: [[1], [1, 2]],
+        lambda tokens: np.full((len(tokens), 2), 1e300), np.full((DIM, 2), 3e38),
+    ]  # fmt: skip
+    for head in heads:
+        with pytest.raises(InvalidArgument, match="head"):
+            gg.SparseTokens(head).encode_query(np.full_like(good, 2))
+    for seed in (-1, "a"):
+        with pytest.raises(InvalidArgument, match="seed"):
+            gg.SparseTokens.fit(good, 1, seed=seed)  # type: ignore[arg-type]
+    for arrays in ({}, {"head": slim.head}, {"head": slim.head, "kept": np.ones(1)}, slim.arrays() | {"head": good[0]}):
+        with pytest.raises(Corrupt, match="from_arrays"):
+            gg.SparseTokens.from_arrays(arrays)
+
+
+def test_fewer_tokens_than_four_times_their_root_are_all_terms() -> None:
+    for n in (1, 2, 15):
+        assert gg.SparseTokens.fit(np.eye(DIM)[:n]).head.shape == (DIM, n)

@@ -82,6 +82,18 @@ def test_a_file_is_converted_once_and_again_when_it_changes_or_what_was_made_is_
     assert sorted(os.listdir(tmp_path)) == ["kept"]
 
 
+def test_a_cache_replaces_no_file_but_one_made_of_the_same_text(tmp_path: Path, words: gg.words.Words) -> None:
+    source, other = tmp_path / "words.txt", written(tmp_path / "other.txt")
+    words.retrofit({NAMES[1]: [NAMES[2]]}, tmp_path / "moved")
+    index = gg.index.Flat(4)
+    index.save(tmp_path / "index")
+    for taken in (source, other, tmp_path / "moved", tmp_path / "index"):
+        before = taken.read_bytes()
+        with pytest.raises(InvalidArgument, match="another place with cache="):
+            gg.words.open(source, cache=taken)
+        assert taken.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -93,6 +105,8 @@ def test_a_file_is_converted_once_and_again_when_it_changes_or_what_was_made_is_
         (b"a\n", "in line 1"),
         (b"", "in line 1"),
         (b"a 1 1e99\n", "finite"),
+        (b"0 5\n", "in line 1"),
+        (b"9" * 5000 + b" 1" * 2 + b"\n" + b"9" * 5000 + b" " + b"9" * 5000 + b"\n", "in line 2"),
     ],
 )
 def test_lines_that_are_no_words_with_numbers_are_refused_by_number(tmp_path: Path, text: bytes, message: str) -> None:
@@ -113,6 +127,14 @@ def test_files_that_are_not_there_or_hold_something_else_are_refused(tmp_path: P
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"a 1 2\n" * 99)[:-9])
     with pytest.raises(InvalidArgument, match="whole gzipped file"):
         gg.words.open(tmp_path / "cut.gz")
+    (tmp_path / "bent.gz").write_bytes(gzip.compress(b"a 1 2\n")[:10] + b"\xff" * 20)
+    with pytest.raises(InvalidArgument, match="whole gzipped file"):
+        gg.words.open(tmp_path / "bent.gz")
+    with pytest.raises(NotFound, match="null byte"):
+        gg.words.open("a\0b")
+    for bad in ({"path": 5}, {"path": tmp_path / "index", "cache": 5}):
+        with pytest.raises(InvalidArgument, match="expects the path"):
+            gg.words.open(**bad)
     with pytest.raises(InvalidArgument, match="give a place with cache="):
         gg.words.open(written(tmp_path / "a.txt"), cache=tmp_path / "no" / "folder")
 
@@ -142,7 +164,7 @@ def test_spellings_are_compared_by_the_share_of_n_grams(words: gg.words.Words) -
         marked = f"\n{word}\n"
         return Counter(marked[at : at + size] for size in (2, 3) for at in range(len(marked) - size + 1))
 
-    for word in ("wouldn", "überall", "thamselves", "nosotros", "yourself"):
+    for word in ("wouldn", "überall", "thamselves", "nosotros", "yourself", "desesesde"):
         mine = grams(word)
         shares = {name: 2 * (mine & grams(name)).total() / (mine + grams(name)).total() for name in NAMES}
         found = words.similar_spellings(word, k=5)
@@ -166,9 +188,11 @@ def test_most_similar_words_are_those_of_an_exact_scan_without_the_words_given(w
             np.testing.assert_allclose([score for _, score in found], scores[order], atol=1e-5)
     assert words.most_similar(words.vectors[a], k=1)[0][0] == NAMES[a]
     assert len(words.most_similar(NAMES[a], k=10**9)) == len(NAMES) - 1
-    for bad in ((), [np.ones(3)], [np.full(12, np.nan)], [1.0]):
+    for bad in ((), [np.ones(3)], [np.full(12, np.nan)], [1.0], 5, None, [[[1], [1, 2]]], np.array(1.0)):
         with pytest.raises(InvalidArgument, match="most_similar"):
             words.most_similar(bad)
+    with pytest.raises(InvalidArgument, match="a word"):
+        words.similar_spellings(5)  # type: ignore[arg-type]
 
 
 @settings(max_examples=20, deadline=None)
@@ -206,6 +230,11 @@ def test_retrofitting_brings_linked_words_together_and_leaves_others(tmp_path: P
     for bad in ({a: b}, {a: [1]}, [a]):
         with pytest.raises(InvalidArgument, match="retrofit"):
             words.retrofit(bad, tmp_path / "bad")  # type: ignore[arg-type]
+    (tmp_path / "latin").write_bytes("größe groß".encode("latin-1"))
+    with pytest.raises(InvalidArgument, match="UTF-8"):
+        words.retrofit(tmp_path / "latin", tmp_path / "bad")
+    with pytest.raises(InvalidArgument, match="another path"):
+        words.retrofit({a: [b]}, tmp_path)
 
 
 def test_texts_are_embedded_as_the_means_of_their_known_words(db: gg.Database, words: gg.words.Words) -> None:

@@ -63,63 +63,61 @@ def test_places_of_rows_met_before_are_dropped(places: list[int], seed: int) -> 
 
 @pytest.mark.parametrize("codec", ["LVQ8", "RaBitQ1", "PQ8x4fs", "LVQ4x8"])
 def test_all_lists_probed_find_what_one_list_a_row_finds_and_no_row_twice(codec: str) -> None:
-    rows, queries = points(1500, 2), points(20, 3)
+    rows, queries = points(600, 2), points(8, 3)
     found = []
     for soar in (False, True):
-        index = gg.index.IVF(DIM, codec=codec, nlist=12, soar=soar)
+        index = gg.index.IVF(DIM, codec=codec, nlist=8, soar=soar)
         index.add(rows)
-        found.append(index.search(queries, 30, nprobe=12))
+        found.append(index.search(queries, 30, nprobe=8))
     np.testing.assert_array_equal(found[0][1], found[1][1])
     np.testing.assert_array_equal(found[0][0], found[1][0])
-    few = index.search(queries, 200, nprobe=3)[1]
+    few = index.search(queries, 120, nprobe=3)[1]
     assert all(len(set(line[line >= 0].tolist())) == np.count_nonzero(line >= 0) for line in few)
 
 
 def test_rows_come_and_go_and_each_that_lives_lies_in_two_lists() -> None:
-    rows, rng = np.concatenate([points(3000, 4), points(1500, 5) + 2]), np.random.default_rng(6)
-    index = gg.index.IVF(DIM, metric="l2", nlist=20, soar=True, keep="f32")
+    rows, rng = np.concatenate([points(800, 4), points(400, 5) + 2]), np.random.default_rng(6)
+    index = gg.index.IVF(DIM, metric="l2", nlist=12, soar=True, keep="f32")
     alive = np.zeros(len(rows), np.bool_)
-    for start in range(0, len(rows), 1500):
-        index.add(rows[start : start + 1500])
-        alive[start : start + 1500] = True
+    for start in range(0, len(rows), 400):
+        index.add(rows[start : start + 400])
+        alive[start : start + 400] = True
         lists = index._state.lists
         assert lists is not None
         for listed in np.split(lists.rows, lists.starts[1:]):
             assert len(set(listed[listed >= 0].tolist())) == np.count_nonzero(listed >= 0)
-        assert np.array_equal(
-            np.bincount(lists.rows[lists.rows >= 0], minlength=start + 1500), 2 * alive[: start + 1500]
-        )
-        gone = rng.choice(start + 1500, 200, replace=False)
+        assert np.array_equal(np.bincount(lists.rows[lists.rows >= 0], minlength=start + 400), 2 * alive[: start + 400])
+        gone = rng.choice(start + 400, 60, replace=False)
         index.delete(gone)
         alive[gone] = False
-    queries = points(200, 7)
+    queries = points(100, 7)
     far = np.where(alive, np.square(queries[:, None] - rows).sum(axis=2), np.inf)
     truth = np.argsort(far, axis=1)[:, :10]
-    fresh = gg.index.IVF(DIM, metric="l2", nlist=20, soar=True, keep="f32")
+    fresh = gg.index.IVF(DIM, metric="l2", nlist=12, soar=True, keep="f32")
     fresh.add(rows[alive])
     numbers = np.flatnonzero(alive)
 
     def recall(found: np.ndarray) -> float:
         return float(np.mean([len(set(a) & set(b)) for a, b in zip(found.tolist(), truth.tolist(), strict=True)])) / 10
 
-    assert recall(index.search(queries, 10, nprobe=20)[1]) == 1.0
+    assert recall(index.search(queries, 10, nprobe=12)[1]) == 1.0
     assert (
         recall(index.search(queries, 10, nprobe=3)[1]) >= recall(numbers[fresh.search(queries, 10, nprobe=3)[1]]) - 0.05
     )
 
 
-def test_a_second_list_finds_neighbours_that_the_first_misses() -> None:
-    rows, queries = points(6000, 8, 32), points(100, 9, 32)
+def test_in_as_many_lists_many_neighbours_are_found_that_lie_in_none_of_them_first() -> None:
+    rows, queries = points(1500, 8, 32), points(60, 9, 32)
     truth = gg.index.Flat(32, codec="F32")
     truth.add(rows)
     expected = truth.search(queries, 10)[1].tolist()
     recalls = []
     for soar in (False, True):
-        index = gg.index.IVF(32, codec="LVQ8", nlist=64, soar=soar)
+        index = gg.index.IVF(32, codec="LVQ8", nlist=32, soar=soar)
         index.add(rows)
-        found = index.search(queries, 10, nprobe=8 // (1 + soar))[1].tolist()
+        found = index.search(queries, 10, nprobe=4)[1].tolist()
         recalls.append(np.mean([len(set(a) & set(b)) for a, b in zip(found, expected, strict=True)]) / 10)
-    assert recalls[1] > recalls[0]
+    assert recalls[1] > recalls[0] + 0.1
 
 
 def test_a_saved_index_keeps_its_second_lists_and_damage_is_found(tmp_path: Path) -> None:

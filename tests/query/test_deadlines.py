@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,18 +12,24 @@ import gingham as gg
 from gingham import fuse, match, near
 from gingham.errors import DeadlineExceeded, InvalidArgument
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-@pytest.fixture
-def big(db: gg.Database, rng: np.random.Generator) -> gg.Collection:
-    docs = db.create_collection(
-        "big", fields={"body": gg.Text(bm25=True, positions=True)}, vectors={"dense": gg.Dense(256, dtype="float16")}
-    )
-    words = np.array([f"w{i}" for i in range(50)])
-    for start in range(0, 60_000, 10_000):
-        texts = [" ".join(row) for row in rng.choice(words, (10_000, 8))]
-        vectors = rng.standard_normal((10_000, 256), dtype=np.float32)
-        docs.upsert(ids=list(range(start, start + 10_000)), vectors={"dense": vectors}, fields={"body": texts})
-    return docs
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gg.Collection]:
+    rng, words = np.random.default_rng(0), np.array([f"w{i}" for i in range(50)])
+    with gg.open(tmp_path_factory.mktemp("big") / "db") as db:
+        docs = db.create_collection(
+            "big",
+            fields={"body": gg.Text(bm25=True, positions=True)},
+            vectors={"dense": gg.Dense(256, dtype="float16")},
+        )
+        for start in range(0, 60_000, 10_000):
+            texts = [" ".join(row) for row in rng.choice(words, (10_000, 8))]
+            vectors = rng.standard_normal((10_000, 256), dtype=np.float32)
+            docs.upsert(ids=list(range(start, start + 10_000)), vectors={"dense": vectors}, fields={"body": texts})
+        yield docs
 
 
 @pytest.mark.parametrize(

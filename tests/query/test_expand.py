@@ -197,6 +197,24 @@ def test_what_is_no_weighted_parts_is_refused(given: Any) -> None:
         combine(given)
 
 
+@pytest.mark.parametrize("away", [5, None, {"a": 1}, b"x", np.array(3.0), [1.0, 0.0], [np.full(DIM, 1e200)]])
+def test_what_is_taken_out_is_a_list_of_texts_and_vectors(away: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"combine\("):
+        combine([(X[0], 1)], away=away)
+
+
+def test_a_sum_beyond_float32_is_refused() -> None:
+    for weight, found in ((1e39, "within float32"), (1e308, "within float32"), (1e-60, "nothing left")):
+        for away in ((), [X[1]]):
+            with pytest.raises(InvalidArgument, match=found):
+                combine([(X[0], weight), (X[2], weight)], away=away).vector(lambda texts: X)
+
+
+def test_short_directions_are_taken_out_like_long_ones() -> None:
+    query = combine([(X[0], 1)], away=[X[1], 1e-9 * X[2]], normalize=False).vector(lambda texts: X)[0]
+    np.testing.assert_allclose(X[1:3] @ query, 0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("index", "codec"), [("Flat", "MRL16,F16"), ("HNSW16", "MRL16,F16"), ("IVF16", "MRL16,LVQ8")])
 def test_prefix_codes_in_front_of_vectors_are_a_funnel(
     db: gg.Database, monkeypatch: pytest.MonkeyPatch, index: str, codec: str

@@ -70,6 +70,10 @@ def test_a_model_that_fails_gains_nothing_and_is_remarked(docs: gg.Collection, b
     [
         ({"measures": ["MAP@10"]}, r"measures=\) expects nDCG@k"),
         ({"measures": []}, "at least one measure"),
+        ({"measures": "nDCG@10"}, "a list of measures"),
+        ({"measures": None}, "a list of measures"),
+        ({"expanded": None}, r"expanded=\) expects a function of a text"),
+        ({"plain": 5}, r"plain=\) expects a function"),
         ({"queries": ["text"]}, r"queries=\) expects a dict"),
         ({"qrels": None}, r"qrels=\) expects a dict"),
         ({"queries": {"other": "text"}}, "found none in 1 queries and 12"),

@@ -39,7 +39,7 @@ ICE, BREAD, LAW = talk(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(TEXTS, st.integers(1, 12), st.integers(1, 4))
 def test_chunks_join_to_the_text_byte_for_byte_and_none_is_too_large(text: str, size: int, window: int) -> None:
     chunks = chunk_hyperdimensional(text, size=size, window=window, parent=7)
