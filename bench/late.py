@@ -115,7 +115,7 @@ def stages(docs: list[Array], queries: list[Array], qrels: Any, asked: list[int]
     ways: dict[str, Callable[[Array], Any]] = {
         "floats, all": lambda q: floats.search(q, 10)[1][0], "codes, all": lambda q: coded.search(q, 10, exact=True)[1][0],
     }  # fmt: skip
-    for nprobe, candidates in ((2, 128), (4, 256), (4, 512), (8, 1024), (16, 2048)):
+    for nprobe, candidates in ((8, 128), (16, 256), (32, 256), (32, 512), (64, 1024)):
         ways[f"stages, nprobe {nprobe}, {candidates} candidates"] = lambda q, n=nprobe, c=candidates: coded.search(
             q, 10, nprobe=n, candidates=c
         )[1][0]

@@ -107,7 +107,9 @@ class Channel:
         while True:
             if not self.open:
                 raise Closed(f"the connection to {self.address} is closed; open it again")
-            left = None if end is None else max(end - time.monotonic(), 1e-9)
+            left = None if end is None else end - time.monotonic()
+            if timeout is not None and left is not None and left <= 0:
+                raise _too_late(timeout)  # gRPC would wait a millisecond, and might have the answer by then
             try:
                 given = {"timeout": left, "metadata": self._metadata}
                 return _awaited(method, request, given) if deadline.limited() else method(request, **given)
@@ -160,10 +162,7 @@ class Channel:
         trailing = dict(error.trailing_metadata() or ())
         if code == DeadlineExceeded.grpc_code and timeout is not None:
             # Either side may have noticed first; the server knows only what was left of the time.
-            return DeadlineExceeded(
-                f"the call expected to end within timeout={timeout:g} s, found work left; "
-                "raise timeout= or ask for less"
-            )
+            return _too_late(timeout)
         if "gingham-error" in trailing:
             return unpack_error(trailing["gingham-error"], trailing.get("gingham-error-bin", b"\x80"))
         if code == "UNIMPLEMENTED":
@@ -182,6 +181,12 @@ class Channel:
             )
         kinds = {"CANCELLED": errors.Cancelled, "DEADLINE_EXCEEDED": DeadlineExceeded}
         return kinds.get(code, GinghamError)(f"the call of {self.address} expected an answer, found {code}: {details}")
+
+
+def _too_late(timeout: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"the call expected to end within timeout={timeout:g} s, found work left; raise timeout= or ask for less"
+    )
 
 
 def _awaited(method: Any, request: Any, given: dict[str, Any]) -> Any:

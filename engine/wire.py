@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -146,15 +147,80 @@ def pack_table(table: pa.Table) -> bytes:
 
 
 def unpack_table(packed: bytes) -> pa.Table:
-    """Invert :func:`pack_table`; raises InvalidArgument unless every offset stays within the bytes."""
+    """Invert :func:`pack_table`; raises InvalidArgument unless every offset stays within the bytes.
+
+    Notes
+    -----
+    Compressed batches are refused, and types of which few bytes say many values (dictionaries, runs, views, nulls in
+    lists): a table takes about the memory of its bytes.
+    """
     try:
-        with pa.ipc.open_stream(packed) as reader:
-            table = reader.read_all()
+        reader = pa.ipc.MessageReader.open_stream(packed)
+        schema = pa.ipc.read_schema(reader.read_next_message())
+        _check_types(schema)
+        batches = []
+        for message in reader:
+            if message.type != "record batch" or _is_compressed(message.metadata):
+                raise InvalidArgument(
+                    f"rows expect record batches that are not compressed, found a {message.type}; write the Arrow "
+                    "stream without compression= and dictionaries"
+                )
+            batches.append(pa.ipc.read_record_batch(message, schema))
+        table = pa.Table.from_batches(batches, schema)
         table.validate(full=True)
+    except StopIteration:
+        raise InvalidArgument("rows expect one Arrow IPC stream, found no bytes") from None
+    except InvalidArgument:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InvalidArgument(f"rows expect one Arrow IPC stream, found bytes that are none: {reason:.200}") from None
     return table.combine_chunks()
+
+
+def _check_types(schema: pa.Schema) -> None:
+    for field in schema:
+        if not (pa.types.is_null(field.type) or _is_plain(field.type, 3)):
+            raise InvalidArgument(
+                f"rows expect columns of numbers, texts, bytes, times, and lists of them, found {field.name!r:.80} of "
+                f"{field.type!s:.80}; cast it first"
+            )
+
+
+def _is_plain(kind: pa.DataType, depth: int) -> bool:
+    """Whether each value of a type has bytes of its own."""
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or (types.is_fixed_size_list(kind) and kind.list_size > 0):
+        return depth > 0 and _is_plain(kind.value_type, depth - 1)
+    if types.is_struct(kind):
+        fields = [kind.field(at).type for at in range(kind.num_fields)]
+        return bool(fields) and depth > 0 and all(_is_plain(one, depth - 1) for one in fields)
+    return (
+        types.is_primitive(kind)
+        or types.is_decimal(kind)
+        or types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+    )
+
+
+def _is_compressed(metadata: pa.Buffer) -> bool:
+    """Whether a record batch has the field ``compression``, the fourth of its flatbuffer (Arrow format, Message.fbs)."""
+    data = memoryview(metadata)
+    (root,) = struct.unpack_from("<I", data)
+    header = _flat_field(data, root, 2)
+    (offset,) = struct.unpack_from("<I", data, header)
+    return _flat_field(data, header + offset, 3) > 0
+
+
+def _flat_field(data: memoryview, table: int, slot: int) -> int:
+    """Where a field of a flatbuffer table lies, 0 where it is not there (FlatBuffers internals, Tables)."""
+    (back,) = struct.unpack_from("<i", data, table)
+    (size,) = struct.unpack_from("<H", data, table - back)
+    at = 4 + 2 * slot
+    (offset,) = struct.unpack_from("<H", data, table - back + at) if at < size else (0,)
+    return table + offset if offset else 0
 
 
 def unpack_batch(packed: bytes) -> tuple[list[UserId], dict[str, pa.Array]]:

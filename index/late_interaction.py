@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from gingham.codecs.maxsim import QueryTokens, score_f16
-from gingham.codecs.token_residuals import TokenResiduals
+from gingham.codecs.token_residuals import TokenResiduals, centroid_count
 from gingham.errors import Corrupt, DimensionMismatch, InvalidArgument
 from gingham.index.coded_rows import checked_k, checked_mask, checked_numbers, under
 from gingham.index.container import save_arrays
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 POOLED_DOCUMENTS = 16
 """Documents pooled by a thread at once."""
+WATCHED, DRIFT = 4096, 1.2
+"""Tokens that are looked at together for drift, and how many times further from their centroids than those trained on
+they have drifted: at 1.1 tokens that come in any order get centroids of their own too (decision 12)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,17 @@ class LateInteractionStats:
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """All that changes, replaced as a whole: a search sees the documents of one moment."""
+    """All that changes, replaced as a whole: a search sees the documents of one moment.
+
+    Attributes
+    ----------
+    starts : int64 (n + 1,), where the tokens of each document begin and the last end
+    tokens : float16 (tokens, dim), where they are kept as they are
+    residuals, ids, codes : of coded tokens
+    dead : bool (n,), documents that are deleted, or None
+    spread : root of the mean squared distance from centroids of the tokens that these were trained on
+    recent : the last tokens added, float32, not yet looked at for drift
+    """
 
     starts: Array
     tokens: Array | None = None
@@ -61,6 +74,8 @@ class _State:
     ids: Array | None = None
     codes: Array | None = None
     dead: Array | None = None
+    spread: float | None = None
+    recent: Array | None = None
 
     @property
     def n(self) -> int:
@@ -94,7 +109,8 @@ class LateInteraction:
 
     Notes
     -----
-    Centroids and weights are learned from the first documents added, and stay. Many threads may search while one adds.
+    Centroids and weights are learned from the first documents added, and stay; tokens that come later and lie further
+    from them get centroids of their own. Many threads may search while one adds.
 
     Examples
     --------
@@ -170,13 +186,31 @@ class LateInteraction:
 
     def _coded(self, state: _State, flat: Array) -> _State:
         residuals = state.residuals
-        if residuals is None:
-            unit = self._kind.metric == "cosine"
-            residuals = TokenResiduals.train(flat, TOKEN_BITS[self._codec], unit=unit, seed=self._seed)
+        if residuals is None or state.ids is None or state.codes is None:
+            residuals = TokenResiduals.train(flat, TOKEN_BITS[self._codec], unit=self._unit, seed=self._seed)
+            ids, codes = residuals.encode(flat)
+            return replace(state, residuals=residuals, ids=ids, codes=codes, spread=_rms(residuals.lengths(flat, ids)))
         ids, codes = residuals.encode(flat)
-        if state.ids is not None and state.codes is not None:
-            ids, codes = np.concatenate([state.ids, ids]), np.concatenate([state.codes, codes])
-        return replace(state, residuals=residuals, ids=ids, codes=codes)
+        ids, codes = np.concatenate([state.ids, ids]), np.concatenate([state.codes, codes])
+        recent = flat if state.recent is None else np.concatenate([state.recent, flat])
+        state = replace(state, ids=ids, codes=codes, recent=recent)
+        return state if len(recent) < WATCHED else self._followed(state, residuals, recent, ids, codes)
+
+    def _followed(self, state: _State, residuals: TokenResiduals, recent: Array, ids: Array, codes: Array) -> _State:
+        """Give centroids of their own to the last tokens where these have drifted away from those there are."""
+        lengths = residuals.lengths(recent, ids[-len(recent) :])
+        if state.spread is None or _rms(lengths) <= DRIFT * state.spread:
+            return replace(state, recent=None)
+        far = recent[lengths > state.spread]
+        count = -(-len(far) * centroid_count(len(ids)) // len(ids))
+        residuals = residuals.with_more(far, count, unit=self._unit, seed=self._seed)
+        ids[-len(recent) :], codes[-len(recent) :] = residuals.encode(recent)
+        return replace(state, residuals=residuals, recent=None)
+
+    @property
+    def _unit(self) -> bool:
+        """Whether tokens have length one."""
+        return self._kind.metric == "cosine"
 
     def delete(self, rows: object) -> int:
         """Delete documents, which keep their numbers and their memory; returns how many were not deleted before.
@@ -258,6 +292,7 @@ class LateInteraction:
         about = {
             "kind": "LateInteraction", "n": state.n, "dim": kind.dim, "metric": kind.metric, "codec": self._codec,
             "pool_factor": kind.pool_factor, "protected": kind.protected, "seed": self._seed,
+            "spread": state.spread,
         }  # fmt: skip
         arrays: dict[str, Array] = {"starts": state.starts}
         for name, array in (("tokens", state.tokens), ("ids", state.ids), ("codes", state.codes)):
@@ -287,7 +322,7 @@ class LateInteraction:
             ids = arrays["ids"]
             if ids.min() < 0 or ids.max() >= len(residuals.centroids):
                 raise Corrupt("LateInteraction expects centroids of all tokens, found others; rebuild the index")
-            state = replace(state, residuals=residuals, ids=ids, codes=arrays["codes"])
+            state = replace(state, residuals=residuals, ids=ids, codes=arrays["codes"], spread=about["spread"])
         index._state = state
         return index
 
@@ -315,11 +350,14 @@ class LateInteraction:
         kind = self._kind
         if kind.pool_factor == 1:
             return documents
-        unit = kind.metric == "cosine"
         return [
-            pool_tokens(one, factor=kind.pool_factor, protected=kind.protected, renormalize=unit)[0]
+            pool_tokens(one, factor=kind.pool_factor, protected=kind.protected, renormalize=self._unit)[0]
             for one in documents
         ]
+
+
+def _rms(lengths: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(lengths, dtype=np.float64))))
 
 
 def _all_scored(state: _State, query: QueryTokens, k: int, allow: Array | None) -> tuple[Array, Array]:

@@ -1,9 +1,9 @@
 """Late interaction in stages: centroids near a query lead to documents, which codes then score.
 
-Source: Scheerer et al., "WARP: an efficient engine for multi-vector retrieval", SIGIR 2025. Documents are first scored by
-the centroids of their tokens alone, those near a token of the query: where a document has none of these, the score of the
-next centroid stands for what is missing, which is the most that its centroids can score (WARP takes one by cumulative
-sizes of clusters). The best are then scored by residual codes, without decoding them.
+Source: Scheerer et al., "WARP: an efficient engine for multi-vector retrieval", SIGIR 2025. Documents are first scored
+by the centroids of their tokens alone, those near a token of the query: where a document has none of these, the score
+of the next centroid stands for what is missing, which is the most that its centroids can score (WARP takes one by
+cumulative sizes of clusters). The best are then scored by residual codes, without decoding them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 NPROBE, CANDIDATES, PER_K = 32, 512, 8
-"""Centroids whose documents a query token looks at, and documents that codes score: 8 k, 512 at least (bench/late.py)."""
+"""Centroids whose documents a query token looks at, and documents that codes score: 8 k, 512 at least
+(bench/late.py)."""
 BLOCK_TOKENS = 1 << 17
 
 
@@ -101,7 +102,7 @@ class TokenSearch:
         return _best(listed, scores, wanted)
 
     def _imputed(self, count: int, centroid_scores: Array, nprobe: int) -> tuple[Array, Array]:
-        """Scores of all documents but for what is missing to all alike, and which were met, 0 for those that were not."""
+        """Scores of all documents but for what all alike miss, and which were met, 0 for those that were not."""
         from gingham.index import token_search_kernels
 
         nearest = np.empty((count, nprobe + 1), np.int64)

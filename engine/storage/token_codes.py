@@ -69,6 +69,8 @@ def read_token_codes(session: Session, record: CodedRecord, column: pa.Array, ki
     fit = fit and begins.dtype == np.int64 and documents.dtype == np.int32 and begins[0] == 0
     # Kernels trust them.
     fit = fit and (np.diff(begins) >= 0).all() and (n == 0 or (documents.min() >= 0 and documents.max() < len(column)))
+    fit = fit and begins.dtype == np.int64 and documents.dtype == np.int32 and bool((np.diff(begins) >= 0).all())
+    fit = fit and begins[0] == 0 and (not len(documents) or 0 <= documents.min() <= documents.max() < len(starts) - 1)
     if not fit or (n and (ids.min() < 0 or ids.max() >= n_centroids)):
         raise Corrupt(f"codes of tokens expect {n} tokens of {n_centroids} centroids, found others; run verify()")
     return TokenSearch(residuals, ids, codes, starts, (begins, documents))
