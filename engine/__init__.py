@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gingham.database import Database as Database
     from gingham.database import Snapshot as Snapshot
     from gingham.embed import words as words
+    from gingham.embed.fixed_encoding import FixedEncoding as FixedEncoding
     from gingham.embed.gaussian import gaussian_queries as gaussian_queries
     from gingham.embed.gaussian import gaussian_rows as gaussian_rows
     from gingham.embed.hyde import hyde as hyde
@@ -94,6 +95,7 @@ _EXPORTS = {
     "Database": "gingham.database",
     "Dense": "gingham.schema",
     "F": "gingham.query.ast",
+    "FixedEncoding": "gingham.embed.fixed_encoding",
     "Float": "gingham.schema",
     "GinghamError": "gingham.errors",
     "Hit": "gingham.query.hits",
