@@ -195,7 +195,7 @@ def _is_plain(kind: pa.DataType, depth: int) -> bool:
     if types.is_struct(kind):
         fields = [kind.field(at).type for at in range(kind.num_fields)]
         return bool(fields) and depth > 0 and all(_is_plain(one, depth - 1) for one in fields)
-    return (
+    return bool(
         types.is_primitive(kind)
         or types.is_decimal(kind)
         or types.is_string(kind)
@@ -206,7 +206,7 @@ def _is_plain(kind: pa.DataType, depth: int) -> bool:
 
 
 def _is_compressed(metadata: pa.Buffer) -> bool:
-    """Whether a record batch has the field ``compression``, the fourth of its flatbuffer (Arrow format, Message.fbs)."""
+    """Whether a record batch has the field ``compression``, the fourth of its flatbuffer (Arrow, Message.fbs)."""
     data = memoryview(metadata)
     (root,) = struct.unpack_from("<I", data)
     header = _flat_field(data, root, 2)

@@ -139,7 +139,8 @@ class FixedEncoding:
 
     def _of_query(self, tokens: Array) -> Array:
         sums, _ = self._sums(tokens, self._parts(tokens))
-        return sums / np.float32(self.repetitions)
+        scaled: Array = sums / np.float32(self.repetitions)
+        return scaled
 
     def _of_document(self, tokens: Array) -> Array:
         parts = self._parts(tokens)
@@ -181,7 +182,8 @@ class FixedEncoding:
         """Signs over the root of the width, float32 (repetitions, dim, part_dim): products stay in the mean."""
         assert self.part_dim is not None
         drawn = np.random.default_rng((self.seed, 1)).integers(0, 2, (self.repetitions, self.dim, self.part_dim))
-        return ((2 * drawn - 1) / np.sqrt(self.part_dim)).astype(np.float32)
+        signs: Array = ((2 * drawn - 1) / np.sqrt(self.part_dim)).astype(np.float32)
+        return signs
 
     @cached_property
     def _sketch(self) -> tuple[Array, Array]:
