@@ -172,7 +172,7 @@ def unpack_table(packed: bytes) -> pa.Table:
         raise InvalidArgument("rows expect one Arrow IPC stream, found no bytes") from None
     except InvalidArgument:
         raise
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, struct.error) as error:
         reason = str(error).partition("\n")[0]
         raise InvalidArgument(f"rows expect one Arrow IPC stream, found bytes that are none: {reason:.200}") from None
     return table.combine_chunks()
