@@ -25,7 +25,7 @@ from gingham.server.proto import gingham_pb2 as pb
 from gingham.sparse_vectors import sparse_query
 from gingham.storage.verify import Damage, VerifyReport
 from gingham.token_vectors import tokens_queries, tokens_query
-from gingham.types import WriteResult, decode_id, shown
+from gingham.types import WriteResult, decode_id, decode_ids, shown
 from gingham.wire import pack_filter, unpack_rows, unpack_table
 
 if TYPE_CHECKING:
@@ -209,16 +209,18 @@ def search_results(message: pb.SearchResponse, remarks: Sequence[str] = ()) -> H
 def _hits(message: pb.SearchResponse, remarks: Sequence[str]) -> list[Hits]:
     payload = unpack_table(message.payload) if message.payload else pa.table({})
     explanation = Explanation(_step(message.explanation))
+    json_fields = list(message.json_fields)
+    ids = decode_ids([encoded for one in message.results for encoded in one.ids])
+    # Copied, since an array over the bytes of a message is read-only and that of an embedded search is not.
+    scores = np.frombuffer(b"".join([one.scores for one in message.results]), "<f4").astype(np.float32)
     out, start = [], 0
     for one in message.results:
         stop = start + len(one.ids)
         table = payload.slice(start, stop - start) if message.payload else payload
-        # Copied, since an array over the bytes of a message is read-only and that of an embedded search is not.
-        scores = np.frombuffer(one.scores, "<f4").astype(np.float32)
         why = Completeness(one.complete, "; ".join([*remarks, *([one.why] if one.why else [])]))
-        ids = [decode_id(i) for i in one.ids]
         highlighters = {found.field: _highlighter(found) for found in one.highlighters}
-        hits = Hits(ids, scores, table, why, explanation, highlighters, list(message.json_fields), _unexplained(one))
+        mine = ids[start:stop], scores[start:stop]
+        hits = Hits(*mine, table, why, explanation, highlighters, json_fields, _unexplained(one))
         if one.brought_by:
             hits.brought_by = [decode_id(by) if by else None for by in one.brought_by]
         out.append(hits)

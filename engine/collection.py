@@ -13,7 +13,7 @@ from gingham.query import read, select
 from gingham.query.bind import bind, filter_node
 from gingham.schema import check_named, unknown_name
 from gingham.storage import schema_moves, writes
-from gingham.types import RowBatch, UserId, WriteResult, decode_id, is_id
+from gingham.types import RowBatch, UserId, WriteResult, decode_ids, is_id
 from gingham.view import CollectionView, Reader
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ def embed_changes(
     needed = changed_sources(changes, schema, embedder)
     if not needed:
         return changes, {}
-    ids = [decode_id(encoded) for encoded in changes.ids]
+    ids = decode_ids(changes.ids)
     absent = [name for name in needed if name not in changes.fields]
     rows = view.get(ids, fields=absent) if absent else []
     seen = {name: [None if row is None else row[name] for row in rows] for name in absent}

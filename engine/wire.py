@@ -24,7 +24,7 @@ from gingham.schema import Tokens
 from gingham.sparse_vectors import sparse_column, sparse_dict
 from gingham.storage.columns import vector_list
 from gingham.token_vectors import token_column, token_matrices
-from gingham.types import decode_id
+from gingham.types import decode_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,7 +236,7 @@ def unpack_batch(packed: bytes) -> tuple[list[UserId], dict[str, pa.Array]]:
 def unpack_ids(encoded: Sequence[bytes | None]) -> list[UserId]:
     """Ids as the user gave them; raises InvalidArgument where bytes are no id."""
     try:
-        return [decode_id(one or b"") for one in encoded]
+        return decode_ids([one or b"" for one in encoded])
     except ValueError as error:
         raise InvalidArgument(f"ids expect a tag and the value, found something else: {error}") from None
 

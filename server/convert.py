@@ -156,16 +156,13 @@ def found(results: Hits | BatchHits) -> pb.SearchResponse:
     each: list[Hits] = [results] if not isinstance(results, BatchHits) else list(results)
     response = pb.SearchResponse(single=single, explanation=_step(results.explain().root))
     for hits in each:
+        ids, scores = [encode_id(i) for i in hits.ids], np.ascontiguousarray(hits.scores, "<f4").tobytes()
+        one = response.results.add(ids=ids, scores=scores, complete=hits.complete.complete)
+        one.why, one.by_tokens = hits.complete.why, hits._matches is not None
         finders = {name: find for name, find in hits._highlighters.items() if isinstance(find, Highlighter)}
-        response.results.add(
-            ids=[encode_id(i) for i in hits.ids],
-            scores=np.ascontiguousarray(hits.scores, "<f4").tobytes(),
-            complete=hits.complete.complete,
-            why=hits.complete.why,
-            highlighters=[_highlighter(name, find) for name, find in sorted(finders.items())],
-            by_tokens=hits._matches is not None,
-            brought_by=_bringers(hits),
-        )
+        one.highlighters.extend(_highlighter(name, find) for name, find in sorted(finders.items()))
+        if any(by is not None for by in hits.brought_by):
+            one.brought_by.extend(b"" if by is None else encode_id(by) for by in hits.brought_by)
     # The payload of hits is theirs alone; their public table makes one column of ids, which may be of several kinds.
     if each and each[0]._table.num_columns:
         response.payload = pack_table(
@@ -175,12 +172,6 @@ def found(results: Hits | BatchHits) -> pb.SearchResponse:
     if each:
         response.matched_fields.extend(sorted(each[0]._highlighters))
     return response
-
-
-def _bringers(hits: Hits) -> list[bytes]:
-    if all(one is None for one in hits.brought_by):
-        return []
-    return [b"" if one is None else encode_id(one) for one in hits.brought_by]
 
 
 def _highlighter(name: str, find: Highlighter) -> pb.Highlighter:

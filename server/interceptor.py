@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +69,8 @@ class _Door:
         inner = self._handler
         kind = ("unary", "stream")[inner.request_streaming] + "_" + ("unary", "stream")[inner.response_streaming]
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(
-            self._streamed if inner.response_streaming else self._answered,
-            response_serializer=inner.response_serializer,
-        )
+        behaviour = functools.partial(self._streamed if inner.response_streaming else self._answered)
+        return make(behaviour, response_serializer=inner.response_serializer)
 
     def _answered(self, raw: Any, context: grpc.ServicerContext) -> Any:
         request = self._admitted(raw, context)

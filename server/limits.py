@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from gingham.server.proto import gingham_pb2 as pb
     from gingham.view import CollectionView
 
+SHORT_READS = frozenset(
+    f"/gingham.v1.{name}"
+    for name in ("QueryService/Search", "QueryService/Query", "RowService/Get", "RowService/Count")
+)
+"""Calls that compute all the time they take, and wait for no lock or disk that they can know of."""
 BUSY_SECONDS = 0.2
 """After which a call that was one too many may be made again."""
 
@@ -30,20 +36,24 @@ class CallPool(ThreadPoolExecutor):
 
     Attributes
     ----------
-    calls : those that run or wait
+    calls : those that run or wait, of its short reads too
+    short : threads for :data:`SHORT_READS`, no more than there are cores: where more of them compute at once, each
+        waits for the interpreter after every kernel
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, counted: CallPool | None = None) -> None:
         super().__init__(workers, thread_name_prefix="gingham-grpc")
+        self._all = counted or self
         self._changed = threading.Condition()
         self.calls = 0
+        self.short = self if counted else CallPool(min(workers, os.cpu_count() or 1), self)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a call once there is a thread for it."""
         future = super().submit(fn, *args, **kwargs)
-        with self._changed:
-            self.calls += 1
-        future.add_done_callback(self._ended)
+        with self._all._changed:
+            self._all.calls += 1
+        future.add_done_callback(self._all._ended)
         return future
 
     def _ended(self, future: Future[Any]) -> None:
@@ -57,6 +67,12 @@ class CallPool(ThreadPoolExecutor):
         """Return once no call is left, or after ``timeout`` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self.calls, timeout)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads end."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        if self.short is not self:
+            self.short.shutdown(wait, cancel_futures=cancel_futures)
 
 
 class LimitInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
@@ -82,7 +98,12 @@ class LimitInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             return continuation(details)
         if self.draining:
             return self._ending
-        return self._busy if self._pool.calls >= self._most else continuation(details)
+        if self._pool.calls >= self._most:
+            return self._busy
+        handler = continuation(details)
+        if details.method in SHORT_READS and handler is not None:
+            handler.unary_unary.experimental_thread_pool = self._pool.short
+        return handler
 
     def _too_many(self) -> GinghamError:
         error = ResourceExhausted(

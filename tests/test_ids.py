@@ -9,9 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 import gingham as gg
 from gingham import errors
+from gingham.types import decode_ids, encode_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,3 +103,11 @@ def test_a_file_of_ingest_keeps_uuids(tmp_path: Path, db: gg.Database) -> None:
     copy = db.create_collection("copy", vectors=infer_schema(tmp_path / "rows.parquet", "cosine").vectors)
     copy.upsert(read_rows(tmp_path / "rows.parquet"))
     assert [row["id"] for row in copy.scan()] == sorted(IDS["uuid"])
+
+
+@drawn(
+    st.lists(st.integers(0, 2**64 - 1), min_size=33, max_size=50), st.sampled_from([-1, 2**64, "a" * 9, b"b" * 9, "c"])
+)
+def test_many_ids_decode_as_each_of_them_alone(numbers: list[int], other: Any) -> None:
+    for ids in (numbers, [*numbers, other]):
+        assert decode_ids([encode_id(one) for one in ids]) == ids

@@ -22,7 +22,7 @@ from gingham.storage.part import take_field, take_vectors
 from gingham.storage.records import open_row
 from gingham.storage.writes import locate
 from gingham.token_vectors import token_matrices
-from gingham.types import UserId, decode_id, shown
+from gingham.types import decode_id, decode_ids, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -193,7 +193,7 @@ def read_batch(
     dense = [name for name in vectors if name in record.schema.dense]
     columns_read = [*fields, *(name for name in vectors if name not in dense)]
     ids, table = fetch(session, record, rows, columns_read)
-    users: list[UserId] = [decode_id(encoded) for encoded in ids]
+    users = decode_ids(ids)
     columns: dict[str, Any] = {"id": id_column(users)}
     columns |= {name: table[name].combine_chunks() for name in columns_read}
     columns |= {name: _vector_column(read_vectors(session, record, name, rows)) for name in dense}

@@ -18,7 +18,7 @@ from gingham.query.nodes import Expanded, Limited, Query
 from gingham.query.select import candidates, count
 from gingham.query.tokens import how_tokens, matcher, search_tokens
 from gingham.schema import Dense, Json, Sparse, Text, Tokens
-from gingham.types import decode_id
+from gingham.types import decode_id, decode_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -228,13 +228,13 @@ def _collect(
         ids, table = fetch(session, record, rows.view(np.uint64), fields)
     explanation: Explanation = trace.finish(len(rows))
     json_fields = [name for name in fields if isinstance(record.schema.fields[name], Json)]
+    users = decode_ids(ids)
     out, start = [], 0
     for number, ((scores, mine), why, find) in enumerate(zip(found, whys, highlighters, strict=True)):
         stop = start + len(mine)
         matches = None if explained is None else matcher(session, record, *explained[number], mine)
-        users = [decode_id(encoded) for encoded in ids[start:stop]]
         payload = table.slice(start, stop - start) if fields else table
-        out.append(Hits(users, scores, payload, why, explanation, find, json_fields, matches))
+        out.append(Hits(users[start:stop], scores, payload, why, explanation, find, json_fields, matches))
         start = stop
     return BatchHits(out)
 
