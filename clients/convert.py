@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
+from gingham.clients.explained import token_matches
 from gingham.columns import plain
 from gingham.errors import InvalidArgument, NotReady
 from gingham.query.combine import Combined
@@ -31,6 +33,7 @@ from gingham.wire import pack_filter, unpack_rows, unpack_table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gingham.clients.explained import Again
     from gingham.query.bind import Where
     from gingham.query.effort import Effort
 
@@ -200,13 +203,13 @@ def _vector_stats(message: pb.VectorStats) -> VectorStats:
     return VectorStats(**figures)
 
 
-def search_results(message: pb.SearchResponse, remarks: Sequence[str] = ()) -> Hits | BatchHits:
-    """What a search found; ``remarks`` are what the client has to say of it."""
-    several = _hits(message, remarks)
+def search_results(message: pb.SearchResponse, again: Again, remarks: Sequence[str] = ()) -> Hits | BatchHits:
+    """What a search found; ``remarks`` are what the client has to say of it, ``again`` explains one of its queries."""
+    several = _hits(message, again, remarks)
     return several[0] if message.single else BatchHits(several)
 
 
-def _hits(message: pb.SearchResponse, remarks: Sequence[str]) -> list[Hits]:
+def _hits(message: pb.SearchResponse, again: Again, remarks: Sequence[str]) -> list[Hits]:
     payload = unpack_table(message.payload) if message.payload else pa.table({})
     explanation = Explanation(_step(message.explanation))
     json_fields = list(message.json_fields)
@@ -214,13 +217,14 @@ def _hits(message: pb.SearchResponse, remarks: Sequence[str]) -> list[Hits]:
     # Copied, since an array over the bytes of a message is read-only and that of an embedded search is not.
     scores = np.frombuffer(b"".join([one.scores for one in message.results]), "<f4").astype(np.float32)
     out, start = [], 0
-    for one in message.results:
+    for number, one in enumerate(message.results):
         stop = start + len(one.ids)
         table = payload.slice(start, stop - start) if message.payload else payload
         why = Completeness(one.complete, "; ".join([*remarks, *([one.why] if one.why else [])]))
         highlighters = {found.field: _highlighter(found) for found in one.highlighters}
         mine = ids[start:stop], scores[start:stop]
-        hits = Hits(*mine, table, why, explanation, highlighters, json_fields, _unexplained(one))
+        matches = functools.partial(token_matches, again, number, list(one.ids)) if one.by_tokens else None
+        hits = Hits(*mine, table, why, explanation, highlighters, json_fields, matches)
         if one.brought_by:
             hits.brought_by = [decode_id(by) if by else None for by in one.brought_by]
         out.append(hits)
@@ -228,9 +232,13 @@ def _hits(message: pb.SearchResponse, remarks: Sequence[str]) -> list[Hits]:
     return out
 
 
-def query_results(message: pb.QueryResponse, remarks: Sequence[Sequence[str]]) -> Hits | BatchHits:
-    """What query trees found; ``remarks`` are what the client has to say of each."""
-    several = [hits for one, said in zip(message.results, remarks, strict=True) for hits in _hits(one, said)]
+def query_results(message: pb.QueryResponse, again: Again, remarks: Sequence[Sequence[str]]) -> Hits | BatchHits:
+    """What query trees found; ``remarks`` are what the client has to say of each, ``again`` explains one of them."""
+    several = [
+        hits
+        for number, (one, said) in enumerate(zip(message.results, remarks, strict=True))
+        for hits in _hits(one, functools.partial(_of_tree, again, number), said)
+    ]
     return several[0] if message.single else BatchHits(several)
 
 
@@ -301,13 +309,9 @@ def scanned_batches(answers: Iterator[Any]) -> tuple[pa.Schema, Iterator[pa.Reco
     return first.schema, (batch for answer in answers for batch in unpack_table(answer.rows).to_batches())
 
 
-def _unexplained(message: pb.ResultSet) -> Callable[[], NoReturn] | None:
-    """What explains hits by their tokens, which stay where they are."""
-
-    def explained() -> NoReturn:
-        raise NotReady("explain_tokens() expects hits of an open folder, found some that came over gRPC; search there")
-
-    return explained if message.by_tokens else None
+def _of_tree(again: Again, number: int, _: int) -> pb.ResultSet:
+    """The answer to a query tree, which has one set of results."""
+    return again(number)
 
 
 def _highlighter(message: pb.Highlighter) -> Highlighter:

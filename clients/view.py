@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gingham.clients import convert
+from gingham.clients.explained import explaining_query, explaining_search
 from gingham.clients.models import scored
 from gingham.clients.queries import QueryMessages
 from gingham.clients.texts import TextQueries
@@ -144,7 +145,13 @@ class RemoteCollectionView:
         spent = time.monotonic() - started
         answer = self._channel.call(self._channel.queries.Search, request, timeout, spent=spent)
         remarks = asked.remarks if isinstance(asked, Written) else ()
-        return convert.search_results(answer, remarks)
+
+        def again(number: int) -> pb.ResultSet:
+            asked = explaining_search(request, number)
+            found: pb.ResultSet = self._channel.call(self._channel.queries.Search, asked, timeout).results[0]
+            return found
+
+        return convert.search_results(answer, again, remarks)
 
     def query(
         self,
@@ -189,7 +196,14 @@ class RemoteCollectionView:
                 request.queries,
                 messages.models,
             )
-        return convert.query_results(answer, remarks)
+
+        def again(number: int) -> pb.ResultSet:
+            asked = explaining_query(request, number)
+            found: pb.SearchResponse = self._channel.call(self._channel.queries.Query, asked, timeout).results[0]
+            one: pb.ResultSet = found.results[0]
+            return one
+
+        return convert.query_results(answer, again, remarks)
 
     def facets(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gingham.embed.hyde import Hyde, Written
-from gingham.errors import InvalidArgument
+from gingham.errors import InvalidArgument, ResourceExhausted
 from gingham.query.highlight import Highlighter
 from gingham.query.hits import BatchHits
 from gingham.schema import Schema
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gingham.query.stats import CollectionStats
 
 DTYPES = {pb.DTYPE_FLOAT16: "<f2", pb.DTYPE_FLOAT32: "<f4", pb.DTYPE_FLOAT64: "<f8"}
+EXPLAINED_BYTES = 32 << 20
+"""Products of tokens of one search that an answer may hold."""
 
 
 def array_of(message: pb.Array) -> np.ndarray[Any, Any]:
@@ -150,11 +152,18 @@ def scan_arguments(request: pb.ScanRequest) -> dict[str, Any]:
     return {**given, "where": filter_of(request.where), "fields": names_of(request)}
 
 
-def found(results: Hits | BatchHits) -> pb.SearchResponse:
-    """What a search found."""
+def found(results: Hits | BatchHits, *, explain_tokens: bool = False) -> pb.SearchResponse:
+    """What a search found, and where it is asked for which tokens met.
+
+    Raises
+    ------
+    InvalidArgument : tokens were not searched by or reranked with, or there are more than 100 hits
+    ResourceExhausted : products of tokens need more than ``EXPLAINED_BYTES``
+    """
     single = not isinstance(results, BatchHits)
     each: list[Hits] = [results] if not isinstance(results, BatchHits) else list(results)
     response = pb.SearchResponse(single=single, explanation=_step(results.explain().root))
+    room = EXPLAINED_BYTES
     for hits in each:
         ids, scores = [encode_id(i) for i in hits.ids], np.ascontiguousarray(hits.scores, "<f4").tobytes()
         one = response.results.add(ids=ids, scores=scores, complete=hits.complete.complete)
@@ -163,6 +172,8 @@ def found(results: Hits | BatchHits) -> pb.SearchResponse:
         one.highlighters.extend(_highlighter(name, find) for name, find in sorted(finders.items()))
         if any(by is not None for by in hits.brought_by):
             one.brought_by.extend(b"" if by is None else encode_id(by) for by in hits.brought_by)
+        if explain_tokens:
+            room -= _explain_tokens(one, hits, room)
     # The payload of hits is theirs alone; their public table makes one column of ids, which may be of several kinds.
     if each and each[0]._table.num_columns:
         response.payload = pack_table(
@@ -172,6 +183,21 @@ def found(results: Hits | BatchHits) -> pb.SearchResponse:
     if each:
         response.matched_fields.extend(sorted(each[0]._highlighters))
     return response
+
+
+def _explain_tokens(message: pb.ResultSet, hits: Hits, room: int) -> int:
+    """Put products of tokens into a message; returns the bytes they take."""
+    matches = hits.explain_tokens()
+    taken = sum(one.products.nbytes for one in matches)
+    if taken > room:
+        raise ResourceExhausted(
+            f"explain_tokens expects products of tokens of up to {EXPLAINED_BYTES >> 20} MiB, found more than that; "
+            "ask for fewer hits or one query at a time"
+        )
+    for one in matches:
+        data = np.ascontiguousarray(one.products, "<f4").tobytes()
+        message.token_products.add(data=data, dtype=pb.DTYPE_FLOAT32, shape=one.products.shape)
+    return taken
 
 
 def _highlighter(name: str, find: Highlighter) -> pb.Highlighter:

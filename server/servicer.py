@@ -243,7 +243,8 @@ class QueryService(services.QueryServiceServicer):
         collection = self._views.collection(request)
         query = convert.query_of(request)
         check_search(request, collection, self._max_hits)
-        return convert.found(collection.search(query, **convert.search_arguments(request)))
+        results = collection.search(query, **convert.search_arguments(request))
+        return convert.found(results, explain_tokens=request.explain_tokens)
 
     @answered
     def Query(self, request: pb.QueryRequest) -> pb.QueryResponse:
@@ -257,7 +258,8 @@ class QueryService(services.QueryServiceServicer):
         if unscored := trees.unscored():
             return pb.QueryResponse(unscored=unscored)
         single = request.single and len(results) == 1
-        return pb.QueryResponse(results=[convert.found(hits) for hits in results], single=single)
+        each = [convert.found(hits, explain_tokens=request.explain_tokens) for hits in results]
+        return pb.QueryResponse(results=each, single=single)
 
 
 def add_services(database: Database, server: grpc.Server, *, workers: int, max_hits: int) -> tuple[Views, Scans]:

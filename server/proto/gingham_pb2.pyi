@@ -315,7 +315,7 @@ class CountResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "vectors", "texts", "sparse", "tokens", "passages", "k", "where", "using", "radius", "fields", "exact", "oversample", "ef_search", "nprobe", "target_recall", "snapshot")
+    __slots__ = ("collection", "vectors", "texts", "sparse", "tokens", "passages", "k", "where", "using", "radius", "fields", "exact", "oversample", "ef_search", "nprobe", "target_recall", "snapshot", "explain_tokens")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
@@ -333,6 +333,7 @@ class SearchRequest(_message.Message):
     NPROBE_FIELD_NUMBER: _ClassVar[int]
     TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     vectors: Array
     texts: Texts
@@ -350,7 +351,8 @@ class SearchRequest(_message.Message):
     nprobe: int
     target_recall: float
     snapshot: str
-    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., sparse: _Optional[_Union[SparseVectors, _Mapping]] = ..., tokens: _Optional[_Union[TokenMatrices, _Mapping]] = ..., passages: _Optional[_Union[Passages, _Mapping]] = ..., k: _Optional[int] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., using: _Optional[str] = ..., radius: _Optional[float] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., exact: bool = ..., oversample: _Optional[float] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., target_recall: _Optional[float] = ..., snapshot: _Optional[str] = ...) -> None: ...
+    explain_tokens: bool
+    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., sparse: _Optional[_Union[SparseVectors, _Mapping]] = ..., tokens: _Optional[_Union[TokenMatrices, _Mapping]] = ..., passages: _Optional[_Union[Passages, _Mapping]] = ..., k: _Optional[int] = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., using: _Optional[str] = ..., radius: _Optional[float] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., exact: bool = ..., oversample: _Optional[float] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., target_recall: _Optional[float] = ..., snapshot: _Optional[str] = ..., explain_tokens: bool = ...) -> None: ...
 
 class Phrase(_message.Message):
     __slots__ = ("terms", "places")
@@ -373,7 +375,7 @@ class Highlighter(_message.Message):
     def __init__(self, field: _Optional[str] = ..., language: _Optional[str] = ..., terms: _Optional[bytes] = ..., phrases: _Optional[_Iterable[_Union[Phrase, _Mapping]]] = ...) -> None: ...
 
 class ResultSet(_message.Message):
-    __slots__ = ("ids", "scores", "complete", "why", "highlighters", "by_tokens", "brought_by")
+    __slots__ = ("ids", "scores", "complete", "why", "highlighters", "by_tokens", "brought_by", "token_products")
     IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
@@ -381,6 +383,7 @@ class ResultSet(_message.Message):
     HIGHLIGHTERS_FIELD_NUMBER: _ClassVar[int]
     BY_TOKENS_FIELD_NUMBER: _ClassVar[int]
     BROUGHT_BY_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_PRODUCTS_FIELD_NUMBER: _ClassVar[int]
     ids: _containers.RepeatedScalarFieldContainer[bytes]
     scores: bytes
     complete: bool
@@ -388,7 +391,8 @@ class ResultSet(_message.Message):
     highlighters: _containers.RepeatedCompositeFieldContainer[Highlighter]
     by_tokens: bool
     brought_by: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, ids: _Optional[_Iterable[bytes]] = ..., scores: _Optional[bytes] = ..., complete: bool = ..., why: _Optional[str] = ..., highlighters: _Optional[_Iterable[_Union[Highlighter, _Mapping]]] = ..., by_tokens: bool = ..., brought_by: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    token_products: _containers.RepeatedCompositeFieldContainer[Array]
+    def __init__(self, ids: _Optional[_Iterable[bytes]] = ..., scores: _Optional[bytes] = ..., complete: bool = ..., why: _Optional[str] = ..., highlighters: _Optional[_Iterable[_Union[Highlighter, _Mapping]]] = ..., by_tokens: bool = ..., brought_by: _Optional[_Iterable[bytes]] = ..., token_products: _Optional[_Iterable[_Union[Array, _Mapping]]] = ...) -> None: ...
 
 class Step(_message.Message):
     __slots__ = ("name", "detail", "seconds", "rows", "steps")
@@ -707,20 +711,22 @@ class QueryNode(_message.Message):
     def __init__(self, near: _Optional[_Union[NearNode, _Mapping]] = ..., match: _Optional[_Union[MatchNode, _Mapping]] = ..., sparse: _Optional[_Union[SparseNode, _Mapping]] = ..., like: _Optional[_Union[LikeNode, _Mapping]] = ..., fuse: _Optional[_Union[FuseNode, _Mapping]] = ..., where: _Optional[_Union[WhereNode, _Mapping]] = ..., boost: _Optional[_Union[BoostNode, _Mapping]] = ..., diversify: _Optional[_Union[DiversifyNode, _Mapping]] = ..., rerank: _Optional[_Union[RerankNode, _Mapping]] = ..., group: _Optional[_Union[GroupNode, _Mapping]] = ..., limit: _Optional[_Union[LimitNode, _Mapping]] = ..., expand: _Optional[_Union[ExpandNode, _Mapping]] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
-    __slots__ = ("collection", "queries", "single", "where", "fields", "snapshot")
+    __slots__ = ("collection", "queries", "single", "where", "fields", "snapshot", "explain_tokens")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     SINGLE_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     queries: _containers.RepeatedCompositeFieldContainer[QueryNode]
     single: bool
     where: Filter
     fields: Names
     snapshot: str
-    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Iterable[_Union[QueryNode, _Mapping]]] = ..., single: bool = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., snapshot: _Optional[str] = ...) -> None: ...
+    explain_tokens: bool
+    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Iterable[_Union[QueryNode, _Mapping]]] = ..., single: bool = ..., where: _Optional[_Union[Filter, _Mapping]] = ..., fields: _Optional[_Union[Names, _Mapping]] = ..., snapshot: _Optional[str] = ..., explain_tokens: bool = ...) -> None: ...
 
 class QueryResponse(_message.Message):
     __slots__ = ("results", "single", "unscored")

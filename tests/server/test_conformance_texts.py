@@ -105,6 +105,12 @@ class WordEmbedder(HashingEmbedder):
         return [self.embed_documents(text.split()) for text in texts]
 
 
+def same_matches(one: Any, other: Any) -> None:
+    assert one
+    for here, there in zip(one, other, strict=True):
+        np.testing.assert_array_equal(here.products, there.products)
+
+
 def test_a_text_is_looked_for_by_its_tokens(both: tuple[Any, Any]) -> None:
     words = WordEmbedder(dim=16)
     made = [
@@ -124,11 +130,33 @@ def test_a_text_is_looked_for_by_its_tokens(both: tuple[Any, Any]) -> None:
     ):
         same_hits(here.query(tree), there.query(tree))
         same_hits(here.query(tree), served["here"].query(tree))
+        same_matches(here.query(tree).explain_tokens(), there.query(tree).explain_tokens())
     served.close()
-    assert "found some that came over gRPC" in str(raised(there.query(near("tokens", "red")).explain_tokens))
+    queries = [words.embed_tokens([text])[0] for text in ("red", "river house")]
+    trees = [near("tokens", text) for text in ("river", "red tree")]
+    for one, other in zip(
+        [*here.search(queries, using="tokens"), *here.query(trees)],
+        [*there.search(queries, using="tokens"), *there.query(trees)],
+        strict=True,
+    ):
+        same_matches(one.explain_tokens(), other.explain_tokens())
+    hits = there.query(near("tokens", "red"))
+    there.upsert(ids=[0], fields={"body": ["red"]}, vectors={"tokens": words.embed_tokens(["green"])})
+    assert "search again" in str(raised(hits.explain_tokens))
     assert str(raised(there.query(near("v", "red")).explain_tokens)) == str(
         raised(here.query(near("v", "red")).explain_tokens)
     )
+
+
+def test_an_explanation_of_more_bytes_than_an_answer_may_hold_is_refused(both: tuple[Any, Any]) -> None:
+    docs = both[1].create_collection("long", vectors={"tokens": gg.Tokens(8, max_tokens=10_000)})
+    rng = np.random.default_rng(0)
+    docs.upsert(ids=range(3), vectors={"tokens": [rng.standard_normal((10_000, 8), np.float32) for _ in range(3)]})
+    query = rng.standard_normal((300, 8), np.float32)
+    with pytest.raises(errors.ResourceExhausted, match="ask for fewer hits"):
+        docs.query(near("tokens", query)).explain_tokens()
+    (match,) = docs.query(near("tokens", query).limit(1)).explain_tokens()
+    assert match.products.shape == (300, 10_000)
 
 
 def test_an_embedder_of_the_server_is_asked_for_passages_of_a_client(both: tuple[Any, Any]) -> None:
