@@ -23,6 +23,8 @@ from gingham.codecs.intrinsics import (
     sub,
     zeros,
 )
+from gingham.codecs.rotation_kernels import rotate_rows
+from gingham.codecs.scalar_kernels import center_queries
 
 
 @inline
@@ -126,6 +128,25 @@ def sign_tables(queries, tables, parameters):
             store_f32(entries + uint64(64 * m + 32), add(s, fourth))
         table = uint64(tables.ctypes.data) + uint64(16 * count) * uint64(i)
         _rounded(entries, count, scratch, table, parameters, i)
+
+
+@kernel(
+    "void(uint64, int64, int64, uint64, int64, float32[:,::1], int64, float32[:,::1], uint8[:,:,::1],float32[:,::1])"
+)
+def rotated_sign_tables(queries, n, dim, mean, metric, factors, span, near, tables, parameters):
+    """Center queries float32 (n, dim) into ``near``, rotate them, and make :func:`sign_tables` of them.
+
+    ``mean`` and ``metric`` are those of :func:`gingham.codecs.scalar_kernels.center_queries`, ``factors`` and ``span``
+    those of :func:`gingham.codecs.rotation_kernels.rotate_rows`. Constants go to column 2 of the parameters, shares of
+    the mean to column 4.
+    """
+    shares, constants = np.empty(n, np.float32), np.empty(n, np.float64)
+    center_queries(queries, n, dim, mean, metric, near, shares, constants)
+    rotated = np.empty((n, factors.shape[1]), np.float32)
+    rotate_rows(uint64(near.ctypes.data), dim, factors, span, int64(0), rotated)
+    sign_tables(rotated, tables, parameters)
+    for i in range(n):
+        parameters[i, 2], parameters[i, 4] = float32(constants[i]), shares[i]
 
 
 @kernel("void(uint64, uint64, int64, int64, uint8[:,::1])")

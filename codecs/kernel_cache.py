@@ -37,12 +37,16 @@ if TYPE_CHECKING:
 SHARED_SOURCES = (
     "affine_row_kernels.py",
     "beam_kernels.py",
+    "fast_scan_kernels.py",
+    "float_kernels.py",
     "float_row_kernels.py",
     "intrinsics.py",
     "jit.py",
     "kernel_cache.py",
     "maxsim_intrinsics.py",
     "reservoir_kernels.py",
+    "rotation_kernels.py",
+    "scalar_kernels.py",
     "topk_kernels.py",
     "wide_intrinsics.py",
 )

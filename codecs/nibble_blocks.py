@@ -167,11 +167,23 @@ def take(codes: Codes, rows: Array) -> Codes:
     return Codes(len(rows), taken)
 
 
+def block_queries(prepared: Any) -> BlockQueries | None:
+    """The tables of queries that a codec of blocks has prepared; None of another codec's."""
+    found = getattr(prepared, "blocks", prepared)
+    return found if isinstance(found, BlockQueries) else None
+
+
 def in_blocks(values: Array) -> Array:
     """One float32 a row, in blocks: (n,) to (n_blocks, 32), padded with zeros."""
     padded = np.zeros(-(-len(values) // BLOCK_ROWS) * BLOCK_ROWS, np.float32)
     padded[: len(values)] = values
     return padded.reshape(-1, BLOCK_ROWS)
+
+
+def block_addresses(codes: Codes) -> Array:
+    """Where codes, add, mul and error begin, uint64 (4,); 0 for what is not there."""
+    at = codes.addresses
+    return np.array([at.get(name, 0) for name in ("blocks", "add", "mul", "error")], np.uint64)
 
 
 def _addresses(factors: Factors | None) -> tuple[int, int, int]:

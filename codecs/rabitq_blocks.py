@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gingham.codecs.nibble_blocks import BlockQueries, Factors, NibbleBlocks, in_blocks
-from gingham.codecs.packed import centered
 from gingham.codecs.protocol import Codes
 from gingham.codecs.rotation import Rotate
 from gingham.errors import InvalidArgument
@@ -181,11 +180,14 @@ class RaBitQBlocks:
         from gingham.codecs import byte_table_kernels
 
         mean, rotation = self._learned()
-        near, share, constant = centered(queries, mean, self.metric)
-        blocks = self._layout.queries(len(queries))
-        byte_table_kernels.sign_tables(rotation.apply(near), blocks.tables, blocks.parameters)
-        blocks.parameters[:, 4] = share
-        blocks.parameters[:, 2] = constant if bias is None else constant + bias
+        n, dim = queries.shape
+        blocks, near = self._layout.queries(n), np.empty((n, dim), np.float32)
+        byte_table_kernels.rotated_sign_tables(
+            queries.ctypes.data, n, dim, mean.ctypes.data, 2 if self.metric == "l2" else 0, *rotation.steps, near,
+            blocks.tables, blocks.parameters,
+        )  # fmt: skip
+        if bias is not None:
+            blocks.parameters[:, 2] += bias
         return RaBitQBlocksQueries(blocks, near, self._times * self.epsilon)
 
     def scan(

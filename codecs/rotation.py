@@ -94,8 +94,8 @@ class Rotate:
         return self.signs
 
     @cached_property
-    def _steps(self) -> tuple[Array, int]:
-        """Signs and scales of the rounds, and the greatest power of two within the width."""
+    def steps(self) -> tuple[Array, int]:
+        """Signs and scales of the rounds float32 (rounds, out_dim), and the greatest power of two within the width."""
         span = 1 << (self.out_dim.bit_length() - 1)
         return _factors(self._learned(), span), span
 
@@ -103,7 +103,7 @@ class Rotate:
         from gingham.codecs import rotation_kernels
 
         width = self.out_dim
-        factors, span = self._steps
+        factors, span = self.steps
         out = np.empty((len(vectors), width), np.float32)
         rows = max(1, SLICE_BYTES // (4 * width))
         for start in range(0, len(out), rows):

@@ -63,6 +63,11 @@ class ChunkedRows:
             )  # fmt: skip
         return out
 
+    @property
+    def addressed(self) -> tuple[Array, Array, Array]:
+        """As kernels take them: addresses of vectors and of norms, and rows of a chunk, kind and metric, int64 (3,)."""
+        return self._vectors, self._norms, np.array([self._rows, self._kind, self._metric], np.int64)
+
     def nearest(self, queries: Array, places: Array, row_at: Array, k: int) -> tuple[Array, Array]:
         """The k best of listed rows of each query.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gingham.codecs.kmeans import assign, train_kmeans
 from gingham.codecs.lvq import LVQ
+from gingham.codecs.nibble_blocks import block_addresses
 from gingham.codecs.reservoirs import Reservoirs
 from gingham.codecs.spec import has_rows
 from gingham.index.chunked_rows import ChunkedRows
@@ -109,13 +110,23 @@ class Coarse:
         if codec is not self.codec or prepared is None:
             prepared = codec.prepare(queries)
         rescored = codec is self.codec
-        found = Reservoirs.empty(len(queries), min(codes.n, RESCORED * nprobe + SPARE) if rescored else nprobe)
+        found = Reservoirs.empty(len(queries), self.near(nprobe) if rescored else nprobe)
         for start in range(0, codes.n, TILE):
             codec.scan_spans(prepared, codes, _spans(len(queries), start, min(start + TILE, codes.n)), 0, found)
         _, lists = found.best()
         if not rescored:
             return lists
         return self._vectors.nearest(queries, lists, self._numbers, nprobe)[1]
+
+    def near(self, nprobe: int) -> int:
+        """Centroids that are scored precisely where so many lists are probed and codes choose them."""
+        return min(len(self.centroids), RESCORED * nprobe + SPARE)
+
+    @cached_property
+    def addressed(self) -> tuple[Array, tuple[Array, Array, Array], Array] | None:
+        """Codes, vectors and numbers of centroids as kernels take them, where their codes are those of rows' blocks."""
+        codec, codes = self._coded
+        return (block_addresses(codes), self._vectors.addressed, self._numbers) if codec is self.codec else None
 
     @cached_property
     def _coded(self) -> tuple[SpanCodec, Codes]:

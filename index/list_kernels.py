@@ -3,7 +3,13 @@
 import numpy as np
 from numba import float32, int32, int64, uint64
 
+from gingham.codecs.fast_scan_kernels import scan_block_spans
+from gingham.codecs.float_kernels import nearest_in_chunks
 from gingham.codecs.intrinsics import inline, kernel, load_one_u32
+from gingham.codecs.reservoir_kernels import take_best
+
+_SPARE = 256
+"""Room of a line beside twice what is kept."""
 
 
 @inline
@@ -103,3 +109,88 @@ def drop_repeated(scores, places, rows, counts):
                 scores[i, count], places[i, count] = scores[i, j], places[i, j]
                 count += 1
         counts[i] = count
+
+
+@kernel(
+    "void(uint8[:,:,::1], float32[:,::1], int64, uint64[::1], int64[:,::1], uint64, float32[:,::1], int64[:,::1],"
+    "float32[::1], int64[::1])"
+)
+def _gather(tables, parameters, pairs, blocks, spans, allow, scores, places, line, found):
+    """The best of one query among spans, as many as there is room for in ``scores``, in no order; (-inf, -1) pads."""
+    k = scores.shape[1]
+    room = 2 * k + _SPARE
+    counts, floors = np.zeros(1, np.int64), np.empty(1, np.float32)
+    floors[0] = float32(-np.inf)
+    scores_of, places_of = line[:room].reshape((1, room)), found[:room].reshape((1, room))
+    scan_block_spans(
+        blocks[0], pairs, tables, parameters, blocks[1], blocks[2], blocks[3], spans, allow, scores_of, places_of,
+        counts, floors, k,
+    )  # fmt: skip
+    take_best(scores_of, places_of, counts, scores, places)
+
+
+@kernel(
+    "int64(uint8[:,:,::1], float32[:,::1], uint64, int64, int64, uint64[::1], uint64[::1], uint64[::1], int64[::1],"
+    "uint64, uint64[::1], int64[::1], int64[::1], uint64, uint64, uint64[::1], uint64[::1], int64[::1], boolean, int64,"
+    "int64, int64, int64, float32[:,::1], int64[:,::1])"
+)
+def search_one(
+    tables, parameters, query, dim, pairs, centroid_blocks, centroids, centroid_norms, centroid_form, numbers,
+    blocks, starts, sizes, row_at, allow, vectors, norms, form, twice, nprobe, near, most, wanted, scores, rows,
+):  # fmt: skip
+    """Probe lists, scan them and score the best from vectors, for one query; returns the rows scanned, or -1.
+
+    The same as :meth:`gingham.index.list_search.ListSearch.run` does step by step for many.
+
+    Parameters
+    ----------
+    tables, parameters : of :class:`gingham.codecs.nibble_blocks.BlockQueries`
+    query : address of float32 (dim,)
+    centroid_blocks, blocks : addresses of codes, and of their add, mul and error or zeros
+    centroids, centroid_norms, centroid_form : of :attr:`gingham.index.chunked_rows.ChunkedRows.form`
+    numbers : address of int32 (nlist,), ascending
+    starts, sizes, row_at : of :class:`gingham.index.code_lists.CodeLists`; ``row_at`` is an address
+    allow : address of a bool for each place; 0 allows all
+    vectors, norms, form : as of the centroids, of all rows
+    twice : rows may lie in two lists
+    nprobe, near : lists scanned, and those whose centroids are scored precisely
+    most : places scanned at most, or else nothing is done and -1 returned
+    wanted : rows scored from vectors
+    scores, rows : (1, k), descending; (-inf, -1) pads
+    """
+    nlist, probes = len(sizes), np.empty((1, nprobe), np.int64)
+    room = 2 * max(near, (1 + int64(twice)) * wanted) + _SPARE
+    line, found = np.empty(room, np.float32), np.empty(room, np.int64)
+    if nprobe == nlist:
+        for j in range(nlist):
+            probes[0, j] = j
+    else:
+        span = np.empty((1, 3), np.int64)
+        span[0, 0], span[0, 1], span[0, 2] = 0, 0, nlist
+        close, lists, kept = (
+            np.empty((1, near), np.float32),
+            np.empty((1, near), np.int64),
+            np.empty((1, nprobe), np.float32),
+        )
+        _gather(tables, parameters, pairs, centroid_blocks, span, uint64(0), close, lists, line, found)
+        nearest_in_chunks(
+            centroids, centroid_norms, centroid_form[0], centroid_form[1], query, dim, centroid_form[2], lists, 0,
+            near, numbers, kept, probes,
+        )  # fmt: skip
+    spans = np.empty((nprobe, 3), np.int64)
+    total = order_spans(probes, starts, sizes, spans)
+    if total > most:
+        return int64(-1)
+    best, places = np.empty((1, wanted), np.float32), np.empty((1, wanted), np.int64)
+    if twice:
+        both, where = np.empty((1, 2 * wanted), np.float32), np.empty((1, 2 * wanted), np.int64)
+        counts = np.empty(1, np.int64)
+        _gather(tables, parameters, pairs, blocks, spans, allow, both, where, line, found)
+        drop_repeated(both, where, row_at, counts)
+        take_best(both, where, counts, best, places)
+    else:
+        _gather(tables, parameters, pairs, blocks, spans, allow, best, places, line, found)
+    nearest_in_chunks(
+        vectors, norms, form[0], form[1], query, dim, form[2], places, int64(0), wanted, row_at, scores, rows
+    )
+    return total

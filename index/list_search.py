@@ -11,6 +11,7 @@ import numpy as np
 
 from gingham import deadline
 from gingham.codecs.reservoirs import Reservoirs
+from gingham.index.single_search import SingleSearch
 from gingham.index.two_stage import OVERSAMPLE, QUERY_BLOCK, SLICE_BYTES, SPARE
 from gingham.parallel import run_blocks
 
@@ -77,7 +78,7 @@ class ListSearch:
 
         def block(part: slice) -> tuple[Array, Array]:
             scores, rows = self._searched(queries[part], k, wide, oversample, allowed)
-            if fill and wide < nlist and rows[:, -1].min() < 0:
+            if fill and wide < nlist and (rows[:, -1] < 0).any():
                 lacking = np.flatnonzero(rows[:, -1] < 0)
                 again = np.ascontiguousarray(queries[part][lacking])
                 scores[lacking], rows[lacking] = self._searched(again, k, nlist, oversample, allowed)
@@ -98,6 +99,12 @@ class ListSearch:
     def _live_places(self) -> Array | None:
         return None if self.live is None else self._places(self.live)
 
+    @cached_property
+    def _single(self) -> SingleSearch | None:
+        if self.vectors is None:
+            return None
+        return SingleSearch(self.coarse, self.lists, self.vectors, max(1, SLICE_BYTES // self.codec.code_size))
+
     def _searched(
         self, queries: Array, k: int, nprobe: int, oversample: float | None, allow: Array | None
     ) -> tuple[Array, Array]:
@@ -105,20 +112,24 @@ class ListSearch:
         from gingham.codecs import topk_kernels
 
         prepared = self.codec.prepare(queries)
+        candidates = OVERSAMPLE * k + SPARE if oversample is None else math.ceil(max(k, k * oversample))
+        if len(queries) == 1 and self._single is not None:
+            found = self._single.run(queries, prepared, k, nprobe, min(self.n, candidates), allow)
+            if found is not None:
+                return found
         probes = self.coarse.probe(queries, nprobe, prepared)
         precise = self.vectors is not None or self.codec.levels == 2
-        candidates = OVERSAMPLE * k + SPARE if oversample is None else math.ceil(max(k, k * oversample))
         wanted, twice = min(self.n, candidates) if precise else k, self.lists.firsts is not None
-        found = Reservoirs.empty(len(queries), 2 * wanted if twice else wanted)
+        gathered = Reservoirs.empty(len(queries), 2 * wanted if twice else wanted)
         mask = 0 if allow is None else allow.ctypes.data
         for spans in self.lists.spans(probes, max(1, SLICE_BYTES // self.codec.code_size)):
             deadline.check()
-            self.codec.scan_spans(prepared, self.lists.codes, spans, mask, found)
-        scores, places = found.best()
+            self.codec.scan_spans(prepared, self.lists.codes, spans, mask, gathered)
+        scores, places = gathered.best()
         if twice:
             # A row has the same code in both of its lists, so that the best places hold half as many rows at least.
             counts = self.lists.drop_repeated(scores, places)
-            scores, places = Reservoirs(wanted, scores, places, counts, found.floors).best()
+            scores, places = Reservoirs(wanted, scores, places, counts, gathered.floors).best()
         if self.vectors is not None:
             return self.vectors.nearest(queries, places, self.lists.rows, k)
         if precise:

@@ -22,8 +22,8 @@ PACKAGES = {
     "clients": "gingham.clients",
 }  # fmt: skip
 SHARED = (
-    "affine_row_kernels", "beam_kernels", "float_row_kernels", "intrinsics", "maxsim_intrinsics", "reservoir_kernels",
-    "topk_kernels", "wide_intrinsics",
+    "affine_row_kernels", "beam_kernels", "fast_scan_kernels", "float_kernels", "float_row_kernels", "intrinsics",
+    "maxsim_intrinsics", "reservoir_kernels", "rotation_kernels", "scalar_kernels", "topk_kernels", "wide_intrinsics",
 )  # fmt: skip
 """Modules of gingham.codecs that kernel files import."""
 MODULES = sorted(
@@ -92,7 +92,7 @@ def test_kernel_files_import_only_numpy_numba_and_the_jit_settings() -> None:
                 "llvmlite",
                 "typing",
                 "__future__",
-                *(f"gingham.codecs.{name}" for name in (*SHARED, "cuda_intrinsics")),
+                *(f"gingham.codecs.{name}" for name in (*SHARED, "cuda_intrinsics", "cuda_kernels", "cuda_select_kernels")),
             }
 
 
