@@ -11,7 +11,7 @@ run: .venv/.run            ## install and run the demo on real text
 test: .venv/.dev           ## install and run the tests
 	@$(BIN)/python -m pytest
 
-soak: .venv/.dev           ## long crash and model runs
+soak: .venv/.dev           ## long crash and model runs, and GINGHAM_SOAK_MINUTES (30) of load on a server
 	@$(BIN)/python -m pytest -m soak
 
 check: .venv/.dev links    ## style, types, layers

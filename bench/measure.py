@@ -26,6 +26,8 @@ PACKAGES = (
     "scalable-vs",
     "lancedb",
     "chromadb",
+    "psycopg",
+    "grpcio",
     "sqlite-vec",
     "bm25s",
     "pystemmer",
