@@ -1,6 +1,7 @@
 """Codes of tokens that were not built, beside those that were: SciFact, every document scored from decoded tokens.
 
-nDCG@10, the share of the ten best by float16 tokens that are found, and bytes a token.
+nDCG@10, the share of the ten best by float16 tokens that are found, bytes a token, and for those that were built the time
+in which one thread scores a token by its codes.
 
 Run: python bench/token_codecs.py --json bench/results/token_codecs.json
 """
@@ -8,6 +9,7 @@ Run: python bench/token_codecs.py --json bench/results/token_codecs.json
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +22,15 @@ import gingham as gg
 from gingham.codecs.kmeans import assign
 from gingham.codecs.maxsim import QueryTokens, score_f16
 from gingham.codecs.product import train_codebooks
-from gingham.codecs.token_residuals import TokenResiduals
+from gingham.codecs.token_products import train_token_codec
+from gingham.vector_types import TOKEN_CODECS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Array = np.ndarray
 
-SAMPLE = 30_000
+SAMPLE, CENTROIDS, TIMED = 30_000, 4096, 200
 
 
 def steps_between(tokens: Array, bits: int) -> Array:
@@ -54,17 +57,36 @@ def decoded(tokens: Array) -> Iterator[tuple[str, int, Array]]:
     yield "F16", 2 * dim, tokens
     yield "LVQ8", dim + 8, steps_between(tokens, 8)
     yield "LVQ4", dim // 2 + 8, steps_between(tokens, 4)
-    for bits in (8, 4, 2, 1):
-        residuals = TokenResiduals.train(tokens, bits, unit=True)  # type: ignore[arg-type]
-        name = "RaBitQ1" if bits == 1 else f"Residual{bits}"
-        ids, codes = residuals.encode(tokens)
-        yield name, 4 + residuals.code_bytes, residuals.decode(ids, codes)
-        if bits == 2:
-            centroids = residuals.centroids[ids]
+    for name in TOKEN_CODECS:
+        learned = train_token_codec(name, tokens, unit=True)  # type: ignore[arg-type]
+        ids, codes = learned.encode(tokens)
+        yield name, 4 + learned.code_bytes, learned.decode(ids, codes)
+        if name == "Residual2":
+            centroids = learned.centroids[ids]
             left = tokens - centroids
-            yield "signs of residuals, one scale for all", 4 + dim // 8, centroids + np.sign(left) * np.abs(left).mean()
-            yield "PQ16x8 of residuals", 4 + 16, centroids + product(left, 16)
-    yield "PQ32x8", 32, product(tokens, 32)
+            signs = centroids + np.sign(left) * np.abs(left).mean()
+            yield "signs of residuals, one scale for all", 4 + dim // 8, signs
+    yield "PQ32x8 of tokens", 32, product(tokens, 32)
+
+
+def speeds(dim: int = 128) -> dict[str, float]:
+    """Nanoseconds of a token of random codes: 32 query tokens, 512 documents of 100; the least of runs in turn."""
+    rng = np.random.default_rng(0)
+    asked, some = rng.standard_normal((32, dim), np.float32), rng.standard_normal((CENTROIDS, dim), np.float32)
+    starts, documents = np.arange(0, 51_201, 100), np.arange(512)
+    coded: dict[str, Any] = {}
+    for name in TOKEN_CODECS:
+        learned = train_token_codec(name, some, unit=False)  # type: ignore[arg-type]
+        query = learned.turned(QueryTokens(asked))
+        ids, codes = learned.encode(some[rng.integers(0, len(some), starts[-1])])
+        coded[name] = (learned, query, codes, ids, query.centroid_scores(learned.centroids))
+    seconds: dict[str, list[float]] = {name: [] for name in coded}
+    for _ in range(TIMED):
+        for name, (learned, *given) in coded.items():
+            started = time.perf_counter()
+            learned.score(*given, starts, documents)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: round(min(took) / int(starts[-1]) * 1e9, 1) for name, took in seconds.items()}
 
 
 def main() -> None:
@@ -89,6 +111,9 @@ def main() -> None:
             "bytes": size, "nDCG@10": round(ndcg(np.array(found), qrels, asked), 4), "of floats": round(float(agreement), 4),
         }  # fmt: skip
         print(name, figures[name], flush=True)
+    for name, nanoseconds in speeds().items():
+        figures[name]["ns"] = nanoseconds
+        print(name, nanoseconds)
     measure.report(figures, options.json)
 
 

@@ -136,6 +136,31 @@ class Levels:
         return cls(np.tile(levels, 16 // len(levels)), scale, low)
 
 
+@dataclass(frozen=True, eq=False)
+class Books:
+    """Centroids of sub-spaces as levels of one byte: ``scale level + offset``, the same in all.
+
+    Attributes
+    ----------
+    table : uint8 (parts, 256, dim / parts)
+    scale, offset : of all levels
+    """
+
+    table: Array
+    scale: float
+    offset: float
+
+    @classmethod
+    def of(cls, centroids: Array) -> Books:
+        """Round centroids, float32 (parts, 256, n), to the nearest of 256 levels between the least and the greatest."""
+        if centroids.ndim != 3 or centroids.shape[1] != 256:
+            raise InvalidArgument(f"centroids expects numbers (parts, 256, n), found {centroids.shape}")
+        low = float(centroids.min())
+        scale = (float(centroids.max()) - low) / 255
+        levels = np.rint((centroids.astype(np.float64) - low) / (scale or 1.0)).astype(np.uint8)
+        return cls(np.ascontiguousarray(levels), scale, low)
+
+
 def score_f16(query: QueryTokens, tokens: Array, starts: Array, documents: Array) -> Array:
     """Score documents of float16 tokens.
 
@@ -216,17 +241,58 @@ def score_residual(
     The sum of a centroid's score and of the weights' is that of Scheerer et al., "WARP", 2025 (arXiv:2501.17788); it
     does not normalise what codes stand for. Here weights have levels in common, so that sums are of integers.
     """
-    from gingham.codecs import maxsim_kernels
-
     if bits not in (1, 2, 4, 8):
         raise InvalidArgument(f"bits expects 1, 2, 4 or 8, found {bits}")
     _check("codes", codes, np.uint8, (query.dim * bits + 7) // 8 + (4 if bits == 1 else 0))
+    return _near_centroids(query, codes, bits, 0, levels, ids, centroid_scores, starts, documents)
+
+
+def score_products(
+    query: QueryTokens, codes: Array, books: Books, ids: Array, centroid_scores: Array, starts: Array, documents: Array
+) -> Array:
+    """Score documents of tokens that are a centroid and, for each part of what it leaves, one of 256 more.
+
+    Parameters
+    ----------
+    codes : uint8 (n_tokens, parts)
+    books : what codes stand for, of as many dimensions as the query
+    ids, centroid_scores, starts, documents : as in :func:`score_residual`
+
+    Returns
+    -------
+    scores : float32 (m,)
+
+    Notes
+    -----
+    The levels of a token are looked up, not the products of a query with them, which would take a table for each query
+    token and a kernel of its own (decision 12).
+    """
+    parts, _, part = books.table.shape
+    if parts * part != query.dim:
+        raise InvalidArgument(f"books expects {query.dim} dimensions, as the query has, found {parts} times {part}")
+    _check("codes", codes, np.uint8, parts)
+    return _near_centroids(query, codes, 8, part, books, ids, centroid_scores, starts, documents)
+
+
+def _near_centroids(
+    query: QueryTokens,
+    codes: Array,
+    bits: int,
+    part: int,
+    levels: Levels | Books,
+    ids: Array,
+    centroid_scores: Array,
+    starts: Array,
+    documents: Array,
+) -> Array:
+    from gingham.codecs import maxsim_kernels
+
     _check_centroids(query, ids, centroid_scores, len(codes))
     listed, scores = _listed(starts, documents, len(codes))
     factors, middles, sums = query.parameters.astype(np.float64)
     parameters = np.stack([levels.scale * factors, levels.scale * middles + levels.offset * sums]).astype(np.float32)
     maxsim_kernels.maxsim_residual(
-        _at(codes), bits, query.dim, _at(ids), _at(starts), listed, centroid_scores, levels.table,
+        _at(codes), bits, query.dim, part, _at(ids), _at(starts), listed, centroid_scores, levels.table.reshape(-1),
         query.integer_blocks, parameters, scores,
     )  # fmt: skip
     return scores

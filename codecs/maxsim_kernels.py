@@ -27,6 +27,7 @@ from gingham.codecs.intrinsics import (
     load_one_f16,
     load_one_f32,
     load_one_u8,
+    load_one_u16,
     load_one_u32,
     load_one_u64,
     maximum,
@@ -306,12 +307,43 @@ def maxsim_i8(codes, scales, offsets, starts, documents, blocks, parameters, sco
 
 
 @inline
-def _levels(x, bits, dim, table, scratch, row):
+def _book_levels(x, dim, part, places, out, scratch, row):
+    """Write the levels of the centroids of one token's parts."""
+    count, size = dim // part, uint64(256 * part)
+    if part == 8:
+        for j in range(count):
+            code = uint64(load_one_u8(x + uint64(j)))
+            scratch[row, j] = load_one_u64(places + size * uint64(j) + uint64(8) * code)
+    elif part == 4 and count & 1 == 0:
+        for j in range(0, count, 2):
+            code, other = uint64(load_one_u8(x + uint64(j))), uint64(load_one_u8(x + uint64(j + 1)))
+            low = load_one_u32(places + size * uint64(j) + uint64(4) * code)
+            high = load_one_u32(places + size * uint64(j + 1) + uint64(4) * other)
+            scratch[row, j >> 1] = uint64(low) | uint64(high) << uint64(32)
+    elif part == 2 and count & 3 == 0:
+        for j in range(0, count, 4):
+            levels = uint64(0)
+            for k in range(4):
+                code = uint64(load_one_u8(x + uint64(j + k)))
+                two = uint64(load_one_u16(places + size * uint64(j + k) + uint64(2) * code))
+                levels |= two << uint64(16 * k)
+            scratch[row, j >> 2] = levels
+    else:
+        for j in range(count):
+            place = places + size * uint64(j) + uint64(part) * uint64(load_one_u8(x + uint64(j)))
+            for k in range(part):
+                store_one_u8(out + uint64(part * j + k), load_one_u8(place + uint64(k)))
+
+
+@inline
+def _levels(x, bits, dim, part, table, scratch, row):
     """Write the levels of the codes of one token."""
     places, j = uint64(table.ctypes.data), int64(0)
     out = uint64(scratch.ctypes.data) + uint64(8 * scratch.shape[1] * row)
     levels = load_16_bytes_twice(places)
-    if bits == 8:
+    if part:
+        _book_levels(x, dim, part, places, out, scratch, row)
+    elif bits == 8:
         while j + 32 <= dim:
             store_bytes(out + uint64(j), load_bytes(x + uint64(j)))
             j += 32
@@ -354,10 +386,10 @@ def _scale(x, bits):
 
 
 @kernel(
-    "void(uint64, int64, int64, uint64, uint64, int64[::1], float32[:,::1], uint8[::1], int8[:,:,:,::1],"
+    "void(uint64, int64, int64, int64, uint64, uint64, int64[::1], float32[:,::1], uint8[::1], int8[:,:,:,::1],"
     "float32[:,::1], float32[::1])"
 )
-def maxsim_residual(codes, bits, dim, ids, starts, documents, centroid_scores, table, blocks, parameters, scores):
+def maxsim_residual(codes, bits, dim, part, ids, starts, documents, centroid_scores, table, blocks, parameters, scores):
     """Score documents of tokens ``centroid + weights[codes]`` by the scores of centroids and integers.
 
     Parameters
@@ -365,17 +397,19 @@ def maxsim_residual(codes, bits, dim, ids, starts, documents, centroid_scores, t
     codes : address of uint8 (n_tokens, dim bits / 8 rounded up); codes follow each other from the low bits on. Codes of
         one bit come after a float32, which the weights of the token are multiplied by
     bits : 1, 2, 4 or 8
+    part : dimensions that a code of 8 bits stands for, which divide dim; 0 where each dimension has a code
     ids : address of int32 (n_tokens,), centroids of tokens
     starts : address of int64 (n_documents + 1,)
     documents : (m,), numbers of documents
     centroid_scores : (n_centroids, 16 n), inner products with query tokens, 0 for those that pad
-    table : (16,), the levels of codes; those of 8 bits are levels themselves
+    table : (16,), the levels of codes; those of 8 bits are levels themselves; where codes stand for parts (256 dim,),
+        the levels of 256 centroids for each
     blocks : as in :func:`maxsim_i8`
     parameters : (2, 16 n), by query token: what products are multiplied by, and what is added
     scores : (m,), written
     """
     padded, width, front = int64(parameters.shape[1]), int64(4 * blocks.shape[1]), uint64(4 if bits == 1 else 0)
-    size = (dim * bits + 7) // 8 + int64(front)
+    size = dim // part if part else (dim * bits + 7) // 8 + int64(front)
     scratch, maxima = np.zeros((4, (width + 7) // 8), np.uint64), np.empty(padded, np.float32)
     best, query, row = uint64(maxima.ctypes.data), uint64(blocks.ctypes.data), uint64(4 * padded)
     xa, step, base = uint64(scratch.ctypes.data), uint64(8 * scratch.shape[1]), uint64(centroid_scores.ctypes.data)
@@ -388,10 +422,10 @@ def maxsim_residual(codes, bits, dim, ids, starts, documents, centroid_scores, t
         _begin(best, padded)
         for t in range(start, stop, 4):
             tb, tc, td = min(t + 1, stop - 1), min(t + 2, stop - 1), min(t + 3, stop - 1)
-            _levels(codes + uint64(size * t) + front, bits, dim, table, scratch, 0)
-            _levels(codes + uint64(size * tb) + front, bits, dim, table, scratch, 1)
-            _levels(codes + uint64(size * tc) + front, bits, dim, table, scratch, 2)
-            _levels(codes + uint64(size * td) + front, bits, dim, table, scratch, 3)
+            _levels(codes + uint64(size * t) + front, bits, dim, part, table, scratch, 0)
+            _levels(codes + uint64(size * tb) + front, bits, dim, part, table, scratch, 1)
+            _levels(codes + uint64(size * tc) + front, bits, dim, part, table, scratch, 2)
+            _levels(codes + uint64(size * td) + front, bits, dim, part, table, scratch, 3)
             sa, sb = _scale(codes + uint64(size * t), bits), _scale(codes + uint64(size * tb), bits)
             sc, sd = _scale(codes + uint64(size * tc), bits), _scale(codes + uint64(size * td), bits)
             ca = base + row * uint64(load_one_u32(ids + uint64(4 * t)))

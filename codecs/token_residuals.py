@@ -9,13 +9,14 @@ distance. Codes of one bit are those of Gao and Long, "RaBitQ", SIGMOD 2024: sig
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from gingham import deadline
 from gingham.codecs.kmeans import assign, train_kmeans
-from gingham.codecs.maxsim import Levels, QueryTokens
+from gingham.codecs.maxsim import Levels, QueryTokens, score_residual
 from gingham.codecs.rotation import ROUNDS, Rotate
 from gingham.errors import Corrupt
 
@@ -87,7 +88,13 @@ class TokenResiduals:
         more = train_centroids(self._turned(tokens), min(len(tokens), count), unit=unit, seed=seed)
         return replace(self, centroids=np.concatenate([self.centroids, more]))
 
-    @property
+    def score(
+        self, query: QueryTokens, codes: Array, ids: Array, centroid_scores: Array, starts: Array, documents: Array
+    ) -> Array:
+        """Scores of documents; parameters as of :func:`gingham.codecs.maxsim.score_residual`."""
+        return score_residual(query, codes, self.bits, self.levels, ids, centroid_scores, starts, documents)
+
+    @cached_property
     def levels(self) -> Levels:
         """The weights as kernels take them."""
         return Levels.of(self.weights)

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 Metric = Literal["cosine", "dot", "l2"]
 VectorDtype = Literal["float32", "float16"]
-TokenCodec = Literal["RaBitQ1", "Residual2", "Residual4", "Residual8"]
+TokenCodec = Literal["PQ16", "PQ32", "PQ64", "RaBitQ1", "Residual2", "Residual4", "Residual8"]
 TOKEN_BITS: dict[str, Literal[1, 2, 4, 8]] = {"RaBitQ1": 1, "Residual2": 2, "Residual4": 4, "Residual8": 8}
 """Codecs of tokens, and bits of each dimension of what a centroid leaves."""
+TOKEN_PARTS: dict[str, int] = {"PQ16": 16, "PQ32": 32, "PQ64": 64}
+"""Codecs of tokens, and parts of what a centroid leaves, each of which has a byte."""
+TOKEN_CODECS = (*TOKEN_PARTS, *TOKEN_BITS)
 
 MAX_DIM = 65_535
 """Largest vector width: the smallest limit among the peers read is 16,000 (pgvector); codes index by uint16."""
@@ -181,12 +184,13 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
     protected : first tokens of a row that are never pooled
     max_tokens : first tokens of a row that are kept, before they are pooled; None (default) keeps all
     codec : ``"Residual8"``, ``"Residual4"``, ``"Residual2"`` or ``"RaBitQ1"``: large segments get a centroid and so
-        many bits a dimension for each token, which lead searches to rows that are then scored from their tokens; None
-        (default) scores all rows
+        many bits a dimension for each token, which lead searches to rows that are then scored from their tokens;
+        ``"PQ64"``, ``"PQ32"`` or ``"PQ16"``: a centroid and so many bytes, which have to divide ``dim``; None (default)
+        scores all rows
 
     Raises
     ------
-    InvalidArgument : one of them is out of range
+    InvalidArgument : one of them is out of range, or ``codec`` does not divide ``dim``
     """
 
     dim: int
@@ -205,13 +209,14 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
         _whole_number("Tokens(protected=)", self.protected, 0, MAX_TOKENS)
         if self.max_tokens is not None:
             _whole_number("Tokens(max_tokens=)", self.max_tokens, 1, MAX_TOKENS)
-        if self.codec is not None and (not isinstance(self.codec, str) or self.codec not in TOKEN_BITS):
-            raise InvalidArgument(f"Tokens(codec=) expects one of {[*TOKEN_BITS]} or None, found {self.codec!r:.60}")
-
-    @property
-    def bits(self) -> Literal[1, 2, 4, 8] | None:
-        """Of the codes of a dimension; None without codes."""
-        return None if self.codec is None else TOKEN_BITS[self.codec]
+        if self.codec is not None and (not isinstance(self.codec, str) or self.codec not in TOKEN_CODECS):
+            raise InvalidArgument(f"Tokens(codec=) expects one of {[*TOKEN_CODECS]} or None, found {self.codec!r:.60}")
+        parts = TOKEN_PARTS.get(self.codec or "", 1)
+        if self.dim % parts:
+            raise InvalidArgument(
+                f"Tokens(codec={self.codec!r}) expects a dim that {parts} divides, found {self.dim}; take another dim "
+                "or a codec of residuals"
+            )
 
     @property
     def arrow_type(self) -> pa.DataType:

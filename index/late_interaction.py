@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from gingham.codecs.maxsim import QueryTokens, score_f16
-from gingham.codecs.token_residuals import TokenResiduals, centroid_count
+from gingham.codecs.token_products import token_codec_of, train_token_codec
+from gingham.codecs.token_residuals import centroid_count
 from gingham.errors import Corrupt, DimensionMismatch, InvalidArgument
 from gingham.index.coded_rows import checked_k, checked_mask, checked_numbers, under
 from gingham.index.container import save_arrays
 from gingham.index.token_search import TokenSearch
 from gingham.parallel import run_blocks
-from gingham.vector_types import TOKEN_BITS
+from gingham.vector_types import TOKEN_CODECS
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    from gingham.codecs.token_products import TokenProducts
+    from gingham.codecs.token_residuals import TokenResiduals
     from gingham.vector_types import TokenCodec
 
     Array = np.ndarray[Any, Any]
@@ -70,7 +73,7 @@ class _State:
 
     starts: Array
     tokens: Array | None = None
-    residuals: TokenResiduals | None = None
+    residuals: TokenResiduals | TokenProducts | None = None
     ids: Array | None = None
     codes: Array | None = None
     dead: Array | None = None
@@ -98,7 +101,8 @@ class LateInteraction:
     dim : dimensions of a token, at least 1
     metric : ``"cosine"`` (default): tokens have length one; ``"dot"``: they are as they are
     codec : ``"Residual8"``, ``"Residual4"`` (default), ``"Residual2"`` or ``"RaBitQ1"``: a centroid and so many bits
-        for each dimension; ``"F16"``: floats, of which all are scored
+        for each dimension; ``"PQ64"``, ``"PQ32"`` or ``"PQ16"``: a centroid and so many bytes, which divide
+        ``dim``; ``"F16"``: floats, of which all are scored
     pool_factor : tokens of a document that become one, as of :func:`gingham.codecs.pooling.pool_tokens`
     protected : first tokens of a document that are never pooled
     seed : of everything random in training
@@ -136,12 +140,13 @@ class LateInteraction:
     ) -> None:
         from gingham.schema import Tokens
 
-        if not isinstance(codec, str) or codec not in (*TOKEN_BITS, "F16"):
-            names = [*TOKEN_BITS, "F16"]
+        if not isinstance(codec, str) or codec not in (*TOKEN_CODECS, "F16"):
+            names = [*TOKEN_CODECS, "F16"]
             raise InvalidArgument(f"LateInteraction(codec=) expects one of {names}, found {codec!r:.60}")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise InvalidArgument(f"LateInteraction(seed=) expects an integer from 0 to 2^64 - 1, found {seed!r:.60}")
-        self._kind = Tokens(dim, metric=metric, pool_factor=pool_factor, protected=protected)
+        coded = None if codec == "F16" else codec
+        self._kind = Tokens(dim, metric=metric, pool_factor=pool_factor, protected=protected, codec=coded)
         self._codec, self._seed = codec, int(seed)
         empty = np.empty((0, dim), np.float16) if codec == "F16" else None
         self._state = _State(np.zeros(1, np.int64), empty)
@@ -187,7 +192,8 @@ class LateInteraction:
     def _coded(self, state: _State, flat: Array) -> _State:
         residuals = state.residuals
         if residuals is None or state.ids is None or state.codes is None:
-            residuals = TokenResiduals.train(flat, TOKEN_BITS[self._codec], unit=self._unit, seed=self._seed)
+            assert self._kind.codec is not None
+            residuals = train_token_codec(self._kind.codec, flat, unit=self._unit, seed=self._seed)
             ids, codes = residuals.encode(flat)
             return replace(state, residuals=residuals, ids=ids, codes=codes, spread=_rms(residuals.lengths(flat, ids)))
         ids, codes = residuals.encode(flat)
@@ -196,7 +202,9 @@ class LateInteraction:
         state = replace(state, ids=ids, codes=codes, recent=recent)
         return state if len(recent) < WATCHED else self._followed(state, residuals, recent, ids, codes)
 
-    def _followed(self, state: _State, residuals: TokenResiduals, recent: Array, ids: Array, codes: Array) -> _State:
+    def _followed(
+        self, state: _State, residuals: TokenResiduals | TokenProducts, recent: Array, ids: Array, codes: Array
+    ) -> _State:
         """Give centroids of their own to the last tokens where these have drifted away from those there are."""
         lengths = residuals.lengths(recent, ids[-len(recent) :])
         if state.spread is None or _rms(lengths) <= DRIFT * state.spread:
@@ -318,7 +326,7 @@ class LateInteraction:
         if "tokens" in arrays:
             state = replace(state, tokens=arrays["tokens"])
         elif "ids" in arrays:
-            residuals = TokenResiduals.from_arrays(under("residuals.", arrays), about["dim"])
+            residuals = token_codec_of(about["codec"], under("residuals.", arrays), about["dim"])
             ids = arrays["ids"]
             if ids.min() < 0 or ids.max() >= len(residuals.centroids):
                 raise Corrupt("LateInteraction expects centroids of all tokens, found others; rebuild the index")

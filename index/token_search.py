@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gingham import deadline
-from gingham.codecs.maxsim import Levels, QueryTokens, score_centroids, score_residual
+from gingham.codecs.maxsim import QueryTokens, score_centroids
 from gingham.parallel import one_blas_thread, run_blocks
 
 if TYPE_CHECKING:
+    from gingham.codecs.token_products import TokenProducts
     from gingham.codecs.token_residuals import TokenResiduals
 
     Array = np.ndarray[Any, Any]
@@ -42,7 +43,7 @@ class TokenSearch:
     lists : as of :func:`centroid_lists`; None makes them when they are first looked at
     """
 
-    residuals: TokenResiduals
+    residuals: TokenResiduals | TokenProducts
     ids: Array
     codes: Array
     starts: Array
@@ -83,9 +84,7 @@ class TokenSearch:
         return scores[order], listed[order]
 
     def _precise(self, query: QueryTokens, centroid_scores: Array, documents: Array) -> Array:
-        return score_residual(
-            query, self.codes, self.residuals.bits, self._levels, self.ids, centroid_scores, self.starts, documents
-        )
+        return self.residuals.score(query, self.codes, self.ids, centroid_scores, self.starts, documents)
 
     def _allowed(self, allow: Array | None) -> Array:
         present: Array = self._present if allow is None else self._present[allow[self._present]]
@@ -125,10 +124,6 @@ class TokenSearch:
             scored: Array = score(documents)
             return scored
         return np.concatenate(run_blocks(score, np.split(documents, cuts)))
-
-    @cached_property
-    def _levels(self) -> Levels:
-        return self.residuals.levels
 
     @cached_property
     def _present(self) -> Array:

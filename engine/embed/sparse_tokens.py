@@ -44,6 +44,7 @@ class SparseTokens:
     head : float32 (dim, n_terms), or a callable from tokens float32 (n, dim) to numbers (n, n_terms)
     bias : float32 (n_terms,), added to the products of a matrix; None for none
     document_terms, query_terms : weights kept of each token, at least 1
+    unit : scale tokens to length one before the head gets them; False (default) takes them as they are
 
     Raises
     ------
@@ -63,6 +64,7 @@ class SparseTokens:
     bias: Array | None = None
     document_terms: int = TERMS
     query_terms: int = TERMS
+    unit: bool = False
 
     def __post_init__(self) -> None:
         for name in ("document_terms", "query_terms"):
@@ -91,7 +93,7 @@ class SparseTokens:
         query_terms: int = TERMS,
         seed: int = 0,
     ) -> SparseTokens:
-        """Take centroids of a sample of tokens, of length one, for terms.
+        """Take centroids of a sample of tokens for terms; these and all tokens encoded are scaled to length one.
 
         Parameters
         ----------
@@ -110,10 +112,8 @@ class SparseTokens:
             raise InvalidArgument(
                 f"SparseTokens.fit(n_terms=) expects an integer from 1 to {len(sample)}, found {n_terms!r:.60}"
             )
-        lengths = np.linalg.norm(sample, axis=1, keepdims=True)
-        sample = np.divide(sample, lengths, out=np.zeros_like(sample), where=lengths > 0)
-        centroids = train_centroids(sample, int(n_terms), unit=True, seed=seed)
-        return cls(np.ascontiguousarray(centroids.T), None, document_terms, query_terms)
+        centroids = train_centroids(_unit(sample), int(n_terms), unit=True, seed=seed)
+        return cls(np.ascontiguousarray(centroids.T), None, document_terms, query_terms, unit=True)
 
     def encode_documents(self, documents: Sequence[Any]) -> list[tuple[Array, Array]]:
         """Sparse vectors of documents: terms uint32, ascending, and weights float32, above 0.
@@ -166,7 +166,7 @@ class SparseTokens:
         """
         if callable(self.head):
             raise InvalidArgument("arrays() expects a head that is a matrix, found a callable; save that by itself")
-        kept = np.array([self.document_terms, self.query_terms])
+        kept = np.array([self.document_terms, self.query_terms, int(self.unit)])
         return {"head": self.head, "kept": kept} | ({} if self.bias is None else {"bias": self.bias})
 
     @classmethod
@@ -178,8 +178,8 @@ class SparseTokens:
         Corrupt : the arrays are others
         """
         try:
-            document_terms, query_terms = (int(number) for number in arrays["kept"])
-            return cls(np.asarray(arrays["head"]), arrays.get("bias"), document_terms, query_terms)
+            document_terms, query_terms, *unit = (int(number) for number in arrays["kept"])
+            return cls(np.asarray(arrays["head"]), arrays.get("bias"), document_terms, query_terms, unit=any(unit))
         except (KeyError, TypeError, ValueError, InvalidArgument) as error:
             raise Corrupt(f"from_arrays() expects what arrays() gave, found {error}; fit anew") from error
 
@@ -207,6 +207,7 @@ class SparseTokens:
         head = self.head
         if not callable(head) and matrix.shape[1] != len(head):
             raise DimensionMismatch(f"{what} expects tokens of width {len(head)}, found {matrix.shape[1]}")
+        matrix = _unit(matrix) if self.unit else matrix
         step = len(matrix) if callable(head) else max(1, PRODUCTS // head.shape[1])
         for start in range(0, len(matrix), step):
             deadline.check()
@@ -235,6 +236,12 @@ def _numbers(what: str, value: Any, ndim: int) -> Array:
         kind = "a matrix" if ndim == 2 else "a vector"
         raise InvalidArgument(f"{what} expects {kind} of finite numbers, not empty, found {value!r:.60}")
     return numbers
+
+
+def _unit(tokens: Array) -> Array:
+    lengths = np.linalg.norm(tokens.astype(np.float64), axis=1, keepdims=True)
+    scaled: Array = np.divide(tokens, lengths, out=np.zeros(tokens.shape), where=lengths > 0).astype(np.float32)
+    return scaled
 
 
 def _sparse(weights: Array | None) -> tuple[Array, Array]:

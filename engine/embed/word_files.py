@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 KIND = "Words"
+_BYTE_ORDER_MARK = "\ufeff".encode()
 _LINES = 4096
 """Lines whose numbers are in memory at once."""
 _DIGITS = 20
@@ -43,7 +44,7 @@ def read_words(source: Path, folder: Path) -> tuple[list[bytes], Array]:
         tempfile.TemporaryFile(dir=folder) as raw,
     ):
         try:
-            first = lines.readline()
+            first = lines.readline().removeprefix(_BYTE_ORDER_MARK)
             head = first.split()
             counted = len(head) == 2 and all(one.isdigit() and len(one) < _DIGITS for one in head)
             dim = int(head[1]) if counted else len(head) - 1
@@ -124,7 +125,7 @@ def lexicon_lines(lexicon: Mapping[str, Iterable[str]] | str | os.PathLike[str])
     """
     if isinstance(lexicon, str | os.PathLike):
         try:
-            lines = Path(lexicon).read_text("utf-8").splitlines()
+            lines = Path(lexicon).read_text("utf-8-sig").splitlines()
         except OSError as error:
             raise NotFound(
                 f"retrofit(lexicon) expects a file, found {error.strerror} at {os.fspath(lexicon)!r}"

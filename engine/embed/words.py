@@ -39,6 +39,8 @@ _SHARE = 0.7
 """Of an unknown word's vector, what words like it say; the rest tells it from others (as in pymagnitude)."""
 _LIKE = 3
 _EPSILON = 0.001
+_NOTHING = 1e-9
+"""Sums of directions that are only the rounding of what cancels out."""
 
 
 def open(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None) -> Words:  # noqa: A001
@@ -215,6 +217,10 @@ class Words:
         -------
         list of tuple : words and scores, best first, ties in the order of the file
 
+        Raises
+        ------
+        InvalidArgument : nothing positive, an option out of range, or under ``"add"`` a sum of directions of 0
+
         Notes
         -----
         Levy and Goldberg 2014, CoNLL, "Linguistic regularities in sparse and explicit word representations", equations
@@ -227,7 +233,13 @@ class Words:
         made = unit(np.array([self[one] if isinstance(one, str) else one for one in (*good, *bad)], np.float64))
         depth = min(k + len(left_out), len(self))
         if by == "add":
-            query = unit(made[: len(good)].sum(axis=0) - made[len(good) :].sum(axis=0))[None].astype(np.float32)
+            total = made[: len(good)].sum(axis=0) - made[len(good) :].sum(axis=0)
+            if np.abs(total).max() < _NOTHING:
+                raise InvalidArgument(
+                    "most_similar() expects positive and negative ones that differ, found a sum of directions of 0; "
+                    "leave out what is in both"
+                )
+            query = unit(total)[None].astype(np.float32)
             scores, rows = search_exact(query, self.vectors, self._norms, depth, metric="cosine")
             scores, rows = scores[0], rows[0]
         else:

@@ -353,7 +353,7 @@ class Execution:
             child = self.run(node.child, want)
             _, table = fetch(self._session, self._record, child.rows.astype(np.uint64), names)
             parents, ordinals = (table[name].combine_chunks() for name in names)
-            runs = beside(self._chosen(), self._record.schema, names, parents, ordinals, node.neighbours)
+            runs = beside(self._session, self._chosen(), self._record.schema, names, parents, ordinals, node.neighbours)
             scores, rows, brought = in_reading_order(child.scores, child.rows, runs)
             step.rows = len(rows)
             return Ranked(scores, rows, child.exhausted, child.brought | brought)

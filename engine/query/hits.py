@@ -56,7 +56,8 @@ class Hit(Mapping[str, Any]):
     score : greater is better for every metric
     fields : payload
     brought_by : id of the row found whose neighbour this one is, where it was not found itself but came by
-        ``expand``; its score is the score of that row
+        ``expand``; its score is that of this row until a step above scores it itself (``rerank``) or adds to it
+        (``boost``)
     """
 
     id: UserId

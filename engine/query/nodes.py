@@ -84,7 +84,9 @@ class Query:
         -----
         A chunk found stands where it did, among its neighbours in reading order, unless one before it has brought it;
         no row comes twice. A row that was not found has the score of the one that brought it, and
-        :attr:`gingham.Hit.brought_by` says which. Rows without a parent or an ordinal bring nothing.
+        :attr:`gingham.Hit.brought_by` says which. Above, :meth:`rerank` scores it itself and :meth:`boost` adds its own
+        number, both put rows in the order of scores, and ``brought_by`` stays. Rows without a parent or an ordinal
+        bring nothing.
 
         A limit below counts rows found, one above all rows; without any, 10 rows are found and expanded. A filter
         above, or ``where=``, holds for what is brought too, one below only for what is found.

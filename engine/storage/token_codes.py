@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gingham.codecs.token_residuals import TokenResiduals, sample_count
+from gingham.codecs.token_products import token_codec_of, train_token_codec
+from gingham.codecs.token_residuals import sample_count
 from gingham.errors import Corrupt
 from gingham.index.token_search import TokenSearch, centroid_lists
 from gingham.storage.catalog import CodedRecord
@@ -35,17 +36,16 @@ def make_token_codes(sink: BlobSink, column: pa.Array, kind: Tokens) -> CodedRec
     """
     tokens, starts = token_arrays(column, kind.dim)
     first, last = int(starts[0]), int(starts[-1])
-    if kind.bits is None or last - first < CODED_TOKENS:
+    if kind.codec is None or last - first < CODED_TOKENS:
         return None
     count = sample_count(last - first)
     at = np.linspace(first, last - 1, count).astype(np.int64)
-    residuals = TokenResiduals.train(
-        tokens[at].astype(np.float32), kind.bits, unit=kind.metric == "cosine", of_tokens=last - first
+    residuals = train_token_codec(
+        kind.codec, tokens[at].astype(np.float32), unit=kind.metric == "cosine", of_tokens=last - first
     )
     ids, codes = residuals.encode(tokens[first:last])
     begins, documents = centroid_lists(ids, starts - first, len(residuals.centroids))
     coded = {"ids": ids, "codes": codes, "begins": begins, "documents": documents}
-    assert kind.codec is not None
     return CodedRecord(kind.codec, write_arrays(sink, residuals.arrays()), write_arrays(sink, coded))
 
 
@@ -56,7 +56,8 @@ def read_token_codes(session: Session, record: CodedRecord, column: pa.Array, ki
     learned = read_arrays(session, record.learned)
     blob = record.learned["centroids"].blob if "centroids" in record.learned else None
     residuals = session.kept(
-        ("token centroids", None if blob is None else blob.key), lambda: TokenResiduals.from_arrays(learned, kind.dim)
+        ("token centroids", None if blob is None else blob.key),
+        lambda: token_codec_of(record.spec, learned, kind.dim),
     )
     arrays = read_arrays(session, record.codes)
     try:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gingham.codecs import maxsim
-from gingham.codecs.maxsim import Levels, QueryTokens
+from gingham.codecs.maxsim import Books, Levels, QueryTokens
 from gingham.codecs.token_residuals import Bits, TokenResiduals
 from gingham.errors import InvalidArgument
 
@@ -166,6 +166,30 @@ def test_residuals(case: Case, bits: int, n_centroids: int) -> None:
 
 
 @settings(deadline=None, max_examples=60)
+@given(cases(), st.integers(1, 9), st.integers(1, 20))
+def test_products(case: Case, part: int, n_centroids: int) -> None:
+    rng, parts = case.rng, -(-case.query.dim // part)
+    dim = part * parts
+    query = QueryTokens(np.resize(case.query.tokens, (len(case.query.tokens), dim)))
+    case = Case(query, case.starts, case.documents, rng)
+    centroids = rng.standard_normal((n_centroids, dim)).astype(np.float32)
+    exact = rng.standard_normal((parts, 256, part)).astype(np.float32)
+    books, near = Books.of(exact), query.centroid_scores(centroids)
+    levels = books.scale * books.table.astype(np.float64) + books.offset
+    assert np.abs(levels - exact).max() <= books.scale / 2 * 1.001
+    ids = read_only(rng.integers(0, n_centroids, case.n_tokens).astype(np.int32))
+    codes = read_only(rng.integers(0, 256, (case.n_tokens, parts)).astype(np.uint8))
+
+    def score(documents: np.ndarray) -> np.ndarray:
+        return maxsim.score_products(query, codes, books, ids, near, case.starts, documents)
+
+    decoded = levels[np.arange(parts), codes].reshape(case.n_tokens, dim)
+    error = rest_error(query, decoded, np.array(books.scale * maxsim.MIDDLE + books.offset))
+    error += case.rounding(np.array(float(np.abs(levels).max() * dim + np.abs(near).max()) + 8))
+    case.compare(score, products_of(query, centroids[ids] + decoded), error)
+
+
+@settings(deadline=None, max_examples=60)
 @given(cases(), st.integers(1, 20))
 def test_centroids(case: Case, n_centroids: int) -> None:
     centroids = case.rng.standard_normal((n_centroids, case.query.dim)).astype(np.float32)
@@ -222,6 +246,9 @@ def digest() -> str:
         signs = Levels.of(np.array([-1, 1], np.float32))
         parts.append(maxsim.score_residual(query, stored, 1, signs, ids, near, starts, documents))
         parts.append(maxsim.score_centroids(query, ids, near, starts, documents))
+        books = Books.of(rng.integers(0, 256, (dim, 256, 1)).astype(np.float32))
+        stored = rng.integers(0, 256, (61, dim)).astype(np.uint8)
+        parts.append(maxsim.score_products(query, stored, books, ids, near, starts, documents))
     return b"".join(part.tobytes() for part in parts).hex()
 
 

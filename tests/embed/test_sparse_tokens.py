@@ -83,7 +83,7 @@ def test_terms_lead_to_rows_that_maxsim_orders(tmp_path: Path) -> None:
 def test_a_callable_head_and_saved_arrays_give_the_same() -> None:
     given, query = documents(5), documents(1, 7)[0]
     slim = gg.SparseTokens.fit(np.concatenate(given), 30, document_terms=2, query_terms=3)
-    called = gg.SparseTokens(lambda tokens: tokens @ slim.head, document_terms=2, query_terms=3)
+    called = gg.SparseTokens(lambda tokens: tokens @ slim.head, document_terms=2, query_terms=3, unit=True)
     again = gg.SparseTokens.from_arrays(slim.arrays())
     biased = gg.SparseTokens(slim.head, np.ones(30, np.float32))
     for other in (called, again):
@@ -94,6 +94,25 @@ def test_a_callable_head_and_saved_arrays_give_the_same() -> None:
     assert len(gg.SparseTokens.from_arrays(biased.arrays()).bias) == 30
     with pytest.raises(InvalidArgument, match="callable"):
         called.arrays()
+
+
+def test_tokens_of_any_length_have_the_terms_of_those_of_length_one_where_a_head_is_fitted() -> None:
+    given = documents(5)
+    lengths = np.random.default_rng(1).uniform(0.1, 9, (len(np.concatenate(given)), 1)).astype(np.float32)
+    flat = np.concatenate(given) * lengths
+    stretched = np.split(flat, np.cumsum([len(one) for one in given])[:-1])
+    slim, other = (gg.SparseTokens.fit(np.concatenate(some), 30) for some in (given, stretched))
+    np.testing.assert_allclose(slim.head, other.head, atol=1e-5)
+    restored = gg.SparseTokens.from_arrays(slim.arrays())
+    for encoder in (slim, restored):
+        for a, b in zip(encoder.encode_documents(stretched), slim.encode_documents(given), strict=True):
+            np.testing.assert_array_equal(a[0], b[0])
+            np.testing.assert_allclose(a[1], b[1], rtol=1e-4)
+        np.testing.assert_allclose(encoder.encode_query(stretched[0])[1], slim.encode_query(given[0])[1], rtol=1e-4)
+    plain = gg.SparseTokens(slim.head)
+    assert plain.encode_documents([9 * given[0]])[0][1].max() > plain.encode_documents([given[0]])[0][1].max() + 0.5
+    old = {**slim.arrays(), "kept": slim.arrays()["kept"][:2]}
+    assert not gg.SparseTokens.from_arrays(old).unit
 
 
 def test_bad_input_is_a_typed_error() -> None:

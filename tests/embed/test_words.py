@@ -58,6 +58,19 @@ def test_words_have_the_directions_of_their_numbers(tmp_path: Path, name: str) -
     assert not found.vectors.flags.writeable
 
 
+@pytest.mark.parametrize("head", ["", f"{len(NAMES)} 12"])
+def test_a_byte_order_mark_is_no_part_of_the_first_word_or_count(tmp_path: Path, head: str) -> None:
+    plain, marked = written(tmp_path / "plain.txt", head=head), tmp_path / "marked.txt"
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    found = gg.words.open(marked)
+    assert list(found) == NAMES
+    np.testing.assert_array_equal(found.vectors, gg.words.open(plain).vectors)
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_bytes(b"\xef\xbb\xbf" + f"{NAMES[3]} {NAMES[50]}".encode())
+    moved = found.retrofit(lexicon, tmp_path / "moved")
+    assert moved[NAMES[3]] @ moved[NAMES[50]] > found[NAMES[3]] @ found[NAMES[50]] + 0.05
+
+
 def test_blanks_in_words_further_lines_of_a_word_and_blank_lines_are_understood(tmp_path: Path) -> None:
     path = tmp_path / "odd.txt"
     path.write_bytes(", 0 2\n. . . 3 4 \nähm\t1 0\n\n, 5 5\r\nzero 0 0".encode())
@@ -191,6 +204,9 @@ def test_most_similar_words_are_those_of_an_exact_scan_without_the_words_given(w
     for bad in ((), [np.ones(3)], [np.full(12, np.nan)], [1.0], 5, None, [[[1], [1, 2]]], np.array(1.0)):
         with pytest.raises(InvalidArgument, match="most_similar"):
             words.most_similar(bad)
+    for good, bad in ((NAMES[a], NAMES[a]), ([NAMES[a], NAMES[b]], [NAMES[b], NAMES[a]]), ([np.zeros(12)], [])):
+        with pytest.raises(InvalidArgument, match="a sum of directions of 0"):
+            words.most_similar(good, bad)
     with pytest.raises(InvalidArgument, match="a word"):
         words.similar_spellings(5)  # type: ignore[arg-type]
 

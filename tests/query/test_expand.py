@@ -11,6 +11,7 @@ import gingham as gg
 from gingham import F, combine, cross_encoder, fuse, match, maxsim, near
 from gingham.embed import HashingEmbedder
 from gingham.errors import DimensionMismatch, InvalidArgument, NotReady, SchemaMismatch
+from gingham.query import neighbours
 from gingham.storage import codes as stored_codes
 
 if TYPE_CHECKING:
@@ -90,6 +91,48 @@ def test_chunks_without_a_place_stay_alone_and_parents_may_be_integers(db: gg.Da
     hits = docs.query(near("v", [1, 0]).limit(4).expand(parent="doc", ordinal="part"))
     assert hits.ids == [0, 5, 1, 2, 3, 4]
     assert hits.brought_by == [None, 0, None, None, None, 3]
+
+
+@pytest.mark.parametrize("texts", [True, False])
+def test_segments_in_order_have_the_neighbours_that_scans_find_and_are_put_in_order_once(
+    db: gg.Database, small_bounds: None, monkeypatch: pytest.MonkeyPatch, texts: bool
+) -> None:
+    rng = np.random.default_rng(texts)
+    kind = gg.Text() if texts else gg.Int()
+    docs = db.create_collection("docs", fields={"parent": kind, "ordinal": gg.Int()}, vectors={"v": gg.Dense(DIM)})
+    names = ["", "a", "a ", "é", "\U0001f600", "z", None] if texts else [-(2**63), -1, 0, 1, 2**63 - 1, 5, None]
+    places = [-(2**63), 2**63 - 1, 2**63 - 2, None, *range(-3, 4)]
+    vectors = rng.standard_normal((120, DIM))
+    for some in np.array_split(np.arange(120), 5):
+        docs.upsert([
+            {"id": int(i), "parent": names[rng.integers(len(names))], "ordinal": places[rng.integers(len(places))], "v": vectors[i]}
+            for i in some
+        ])  # fmt: skip
+    docs.delete(ids=list(range(0, 120, 7)))
+    docs.maintain()
+    docs.upsert([{"id": 999, "parent": names[1], "ordinal": 0, "v": vectors[0]}])
+    made, ordered = [], neighbours._ordered
+
+    def counted(*columns: Any, **options: Any) -> Any:
+        made.append("among" in options)
+        return ordered(*columns, **options)
+
+    monkeypatch.setattr(neighbours, "_ordered", counted)
+
+    def found() -> list[Any]:
+        return [
+            triples(docs.query(near("v", query).limit(5).expand(n), where=where))
+            for query in vectors[:6]
+            for n in (1, 3, 10**30)
+            for where in (None, F.ordinal > -2)
+        ]
+
+    scanned = found()
+    assert all(made)
+    made.clear()
+    monkeypatch.setattr(neighbours, "ORDERED_ROWS", 1)
+    assert found() == scanned
+    assert made.count(False) == docs.stats().segments
 
 
 def test_fields_that_cannot_say_where_a_chunk_stands_are_refused(chunks: gg.Collection) -> None:

@@ -349,3 +349,14 @@ def test_near_and_match_in_a_transaction_are_those_of_its_collection(both: tuple
     docs = filled(both[0])
     with both[1].transaction() as changes:
         same_hits(docs.query(near("dense", np.ones(8))), changes["docs"].query(near("dense", np.ones(8))))
+
+
+def test_codecs_of_tokens_are_carried_with_the_schema(both: tuple[Any, Any]) -> None:
+    kinds = {"tokens": gg.Tokens(32, codec="PQ16")}
+    for place, name in zip(both, ("here", "there"), strict=True):
+        made = place.create_collection(name, vectors=kinds)
+        made.upsert([{"id": at, "tokens": np.eye(32)[at : at + 2]} for at in range(9)])
+        made.add_vector("more", gg.Tokens(64, codec="PQ64"))
+        assert made.schema.vectors == kinds | {"more": gg.Tokens(64, codec="PQ64")}
+    query = np.eye(32)[3:6]
+    same_hits(both[0]["here"].search(query, using="tokens"), both[1]["there"].search(query, using="tokens"))
