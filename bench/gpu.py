@@ -1,7 +1,8 @@
 """A CUDA device against the CPU: whether it finds the same, and how fast, beside PyTorch where that is installed.
 
 Rows are 1,000,000 of 384 dimensions, mixtures of Gaussians on a sphere, made from a seed; searched as ``gg.index.Flat``.
-PyTorch multiplies queries with all rows in float16 or float32 and takes topk of the products.
+PyTorch multiplies queries with all rows in float16 or float32 and takes topk of the products. Searches of other arrays
+are those of `gpu_searches.py`.
 
 Run: python bench/gpu.py --json bench/results/gpu.json
 """
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gpu_searches
 import measure
 import numpy as np
 
@@ -152,9 +154,13 @@ def main() -> None:
     print(figures, flush=True)
     if not options.parity:
         figures |= speed(options.device)
+        with device.active():
+            figures["searches"] = gpu_searches.searches()
     measure.report(figures, options.json)
     if not all(figures["same as the CPU"].values()):
         raise SystemExit("the device finds other rows or scores than the CPU")
+    if not options.parity and gpu_searches.wrong(figures["searches"]):
+        raise SystemExit(f"the device finds other rows than the CPU: {gpu_searches.wrong(figures['searches'])}")
 
 
 if __name__ == "__main__":

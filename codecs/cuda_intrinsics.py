@@ -1,11 +1,13 @@
 """Single instructions of NVIDIA devices, and what they do in Python for numba's simulator.
 
 Sums of small integers are one instruction for four of them, and the products and sums of floats here are never fused:
-so scores have the bits of those that the CPU computes.
+so scores have the bits of those that the CPU computes. The simulator knows barriers and atomic sums only in the file of
+a kernel; those here may stand in functions that the kernels of several files share.
 """
 
 from __future__ import annotations
 
+from threading import Lock, current_thread
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,24 @@ def _bytes(word: Any, kind: Any) -> Any:
 
 
 if SIMULATED:
+    _adding = Lock()
+
+    def barrier() -> None:
+        """Wait for all threads of the block."""
+        simulated: Any = current_thread()
+        simulated.syncthreads()
+
+    def barrier_any(value: Any) -> Any:
+        """As :func:`barrier`; whether the value of any thread is not zero."""
+        simulated: Any = current_thread()
+        return int(simulated.syncthreads_or(value))
+
+    def next_place(counts: Any, i: Any) -> Any:
+        """Raise a count by one, and return what it was."""
+        with _adding:
+            place = int(counts[i])
+            counts[i] += 1
+        return place
 
     def add_pairs_low(query: Any, codes: Any, total: Any) -> Any:
         """Total plus the products of two int16 with the lower two uint8."""
@@ -90,6 +110,11 @@ if SIMULATED:
         return np.array([word], np.int32).view(np.float16)[1].astype(np.float32)
 
 else:
+    _device: Any = cuda
+    _function = _device.jit(device=True, inline=True)
+    barrier = _function(lambda: _device.syncthreads())
+    barrier_any = _function(lambda value: _device.syncthreads_or(value))
+    next_place = _function(lambda counts, i: _device.atomic.add(counts, i, 1))
     add_pairs_low = _instruction("dp2a.lo.s32.u32 $0, $1, $2, $3;", "iiii")
     add_pairs_high = _instruction("dp2a.hi.s32.u32 $0, $1, $2, $3;", "iiii")
     add_quads = _instruction("dp4a.s32.u32 $0, $1, $2, $3;", "iiii")

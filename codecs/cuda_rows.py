@@ -35,6 +35,8 @@ GROWTH = 32
 """A pass reads at most so many times the rows before it, of which each brings about k candidates in random order."""
 SPARE_BYTES = 256 << 20
 """Of the device's memory left to others and to the candidates."""
+LEAST_TILE = 4096
+"""Rows below which tiles are not made smaller."""
 
 
 class CudaRows:
@@ -46,14 +48,26 @@ class CudaRows:
     n : rows
     device : that holds them
     capacity, sorters : room for the candidates of a query, a power of two, and threads that sort them
+    budget : bytes that the rows may take; None takes what is free
+
+    Attributes
+    ----------
+    nbytes : that the rows take
 
     Raises
     ------
-    ResourceExhausted : the rows do not fit the device
+    ResourceExhausted : the rows do not fit the device or the budget
     """
 
     def __init__(
-        self, rows: RowScores, n: int, device: Device, *, capacity: int = CAPACITY, sorters: int = SORTERS
+        self,
+        rows: RowScores,
+        n: int,
+        device: Device,
+        *,
+        capacity: int = CAPACITY,
+        sorters: int = SORTERS,
+        budget: int | None = None,
     ) -> None:
         kernels = _kernels()
         self._kind, self._factors, self._bits = rows.kind, rows.factors, rows.bits
@@ -61,8 +75,9 @@ class CudaRows:
         self._busy = Lock()
         self._scratch: tuple[Any, ...] | None = None
         width, padded = -(-rows.stride // 4), -(-n // kernels.ROWS) * kernels.ROWS
-        _check_room(4 * width * padded, device)
-        with device.active(), _told_of_memory(device):
+        self.nbytes = 4 * width * padded
+        _check_room(self.nbytes, device, budget)
+        with device.active(), told_of_memory(device):
             self._words = kernels.cuda.device_array((width, padded), np.int32)
             if padded > n:
                 self._words[:, n:] = 0
@@ -75,7 +90,10 @@ class CudaRows:
     @property
     def most(self) -> int:
         """Rows per query that a scan can find: as many again, and a block of rows, may come before they are sorted."""
-        return min(self._capacity // 2, self._capacity - int(_kernels().ROWS))
+        return _most(self._capacity)
+
+    def __len__(self) -> int:
+        return self._n
 
     @property
     def exact(self) -> bool:
@@ -102,7 +120,7 @@ class CudaRows:
         more candidates than there is room for is found out in the end, and then all is read again in passes that
         are short enough whatever the order of the rows.
         """
-        with self._busy, self._device.active(), _told_of_memory(self._device):
+        with self._busy, self._device.active(), told_of_memory(self._device):
             found = self._passes(rows, floors, k, allow, GROWTH)
             if found is None:
                 found = self._passes(rows, floors, k, allow, 0)
@@ -149,6 +167,116 @@ class CudaRows:
         return self._scratch
 
 
+class DeviceTiles:
+    """Rows on a device: all of them where they fit, else copied tile by tile for each scan.
+
+    Parameters
+    ----------
+    rows, n, device, capacity, sorters, budget : as of :class:`CudaRows`
+    least : rows of the smallest tile
+
+    Attributes
+    ----------
+    nbytes : that stay on the device between scans, 0 where rows are copied for each
+
+    Raises
+    ------
+    ResourceExhausted : not even the smallest tile fits
+
+    Notes
+    -----
+    Memory that runs out, at a copy or in a scan, halves the tiles, and what is left to scan goes on with these.
+    """
+
+    def __init__(
+        self,
+        rows: RowScores,
+        n: int,
+        device: Device,
+        *,
+        capacity: int = CAPACITY,
+        sorters: int = SORTERS,
+        budget: int | None = None,
+        least: int = LEAST_TILE,
+    ) -> None:
+        self._n, self._device, self._kind = n, device, rows.kind
+        self._capacity, self._sorters, self._budget, self._least = capacity, sorters, budget, least
+        self._tile = n
+        self._busy = Lock()
+        first: CudaRows | None = self._copied(rows, 0)
+        self._whole = first if self._tile == n else None
+
+    @property
+    def nbytes(self) -> int:
+        """Of rows that stay."""
+        whole = self._whole
+        return 0 if whole is None else whole.nbytes
+
+    @property
+    def most(self) -> int:
+        """Rows per query that a scan can find."""
+        return _most(self._capacity)
+
+    @property
+    def exact(self) -> bool:
+        """Whether scores have the bits of those of the CPU."""
+        return self._kind == PACKED
+
+    def scan(self, rows: RowScores, floors: Array, k: int, allow: Array | None) -> tuple[Array, Array]:
+        """As :meth:`CudaRows.scan`; ``rows`` are read again where they do not stay on the device."""
+        with self._busy:
+            if self._whole is not None:
+                try:
+                    return self._whole.scan(rows, floors, k, allow)
+                except ResourceExhausted as error:
+                    self._halve(error)
+                self._whole = None
+            return self._in_tiles(rows, floors, k, allow)
+
+    def _in_tiles(self, rows: RowScores, floors: Array, k: int, allow: Array | None) -> tuple[Array, Array]:
+        scores = np.full((len(floors), k), -np.inf, np.float32)
+        found, start = np.full((len(floors), k), -1, np.int64), 0
+        while start < self._n:
+            tile = self._copied(rows, start)
+            stop = start + len(tile)
+            some = None if allow is None else np.ascontiguousarray(allow[start:stop])
+            try:
+                # A row of a later tile with the score of the k-th comes after it.
+                more, at = tile.scan(rows, np.maximum(floors, scores[:, -1]), k, some)
+            except ResourceExhausted as error:
+                del tile
+                self._halve(error)
+                continue
+            del tile
+            more = np.where(at < 0, np.float32(-np.inf), more)
+            scores, found = np.hstack([scores, more]), np.hstack([found, np.where(at < 0, -1, at + start)])
+            order = np.lexsort((found, -scores), axis=1)[:, :k]
+            scores, found = np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)
+            start = stop
+        return np.where(found < 0, floors[:, None], scores), found
+
+    def _copied(self, rows: RowScores, start: int) -> CudaRows:
+        """The tile that begins at a row."""
+        while True:
+            n = min(self._tile, self._n - start)
+            tile = rows._replace(address=rows.address + start * rows.stride)
+            try:
+                return CudaRows(
+                    tile, n, self._device, capacity=self._capacity, sorters=self._sorters, budget=self._budget
+                )
+            except ResourceExhausted as error:
+                self._halve(error)
+
+    def _halve(self, error: ResourceExhausted) -> None:
+        if self._tile <= self._least:
+            raise error
+        self._tile = max(self._least, -(-self._tile // 2))
+
+
+def _most(capacity: int) -> int:
+    return min(capacity // 2, capacity - int(_kernels().ROWS))
+
+
 def _words(rows: RowScores, start: int, stop: int) -> Array:
     """Rows as words of 4 bytes, the last one of each filled with zeros."""
     size = (stop - start) * rows.stride
@@ -185,8 +313,8 @@ def _unpacked(keys: Array, counts: Array, floors: Array) -> tuple[Array, Array]:
 
 
 @contextmanager
-def _told_of_memory(device: Device) -> Iterator[None]:
-    """Turn the driver's error of memory that others took meanwhile into ours."""
+def told_of_memory(device: Device) -> Iterator[None]:
+    """A context that turns the driver's error of memory, which others took meanwhile, into ours."""
     try:
         yield
     except Exception as error:
@@ -197,12 +325,16 @@ def _told_of_memory(device: Device) -> Iterator[None]:
         ) from error
 
 
-def _check_room(needed: int, device: Device) -> None:
-    free = device.free_bytes()
-    if needed + SPARE_BYTES > free:
+def _check_room(needed: int, device: Device, budget: int | None) -> None:
+    free = device.free_bytes() - SPARE_BYTES
+    if budget is not None and budget < free:
+        free, what = budget, "of its budget"
+    else:
+        what = f"free beside {SPARE_BYTES >> 20} MiB"
+    if needed > free:
         raise ResourceExhausted(
-            f"device='cuda:{device.number}' expects {(needed + SPARE_BYTES) >> 20} MiB free for these rows, found "
-            f"{free >> 20} MiB; use a codec of fewer bytes, or device='cpu'"
+            f"device='cuda:{device.number}' expects {needed / (1 << 20):.1f} MiB {what} for these rows, found "
+            f"{max(free, 0) / (1 << 20):.1f}; use a codec of fewer bytes, or device='cpu'"
         )
 
 

@@ -7,14 +7,17 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from gingham.errors import GinghamError, InvalidArgument, MissingExtra, NoDevice
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
+
+T = TypeVar("T")
 
 CAPABILITY = 7, 0
 """The least compute capability: of the first devices that add products of small integers and of all since."""
@@ -46,7 +49,17 @@ class Device:
     def free_bytes(self) -> int:
         """Memory that nobody holds."""
         with self.active():
-            return int(_cuda().current_context().get_memory_info()[0])
+            context = _cuda().current_context()
+            context.deallocations.clear()  # what nobody refers to any more is freed late
+            return int(context.get_memory_info()[0])
+
+
+class Attempt(Protocol):
+    """What runs work on a device, or gives None where the CPU is to do it."""
+
+    def __call__(self, run: Callable[[Device], T | None], /) -> T | None:
+        """The result."""
+        ...
 
 
 def find_device(asked: str) -> Device | None:

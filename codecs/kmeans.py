@@ -7,16 +7,19 @@ number of threads: one kernel computes all products, faster than BLAS followed b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gingham import deadline
-from gingham.errors import InvalidArgument
+from gingham.errors import InvalidArgument, ResourceExhausted
 from gingham.parallel import run_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from gingham.codecs.devices import Attempt, Device
 
     Array = np.ndarray[Any, Any]
 
@@ -26,6 +29,10 @@ SLICE_PRODUCTS = 1 << 29
 """Multiplications of one kernel call: about 10 ms."""
 CANDIDATES, START_ROWS = 8, 16
 """Rows tried for each centroid of the start, and rows for each centroid that they are drawn from."""
+DEVICE_VALUES = 1 << 28
+"""Values of rows that one call on a device takes: 1 GiB."""
+DEVICE_PRODUCTS = 1 << 32
+"""Products of rows and centroids below which a device is left alone: 10 ms of a computer of 1 Tflop/s."""
 COLUMNS = 64
 """Columns that one thread sums."""
 FAST_SCHEDULE = ((0.25, 6), (1.0, 2))
@@ -124,6 +131,7 @@ def train_kmeans(
     fast: bool = False,
     start: Array | None = None,
     spherical: bool = False,
+    attempt: Attempt | None = None,
 ) -> Array:
     """Centroids of a sample.
 
@@ -137,6 +145,8 @@ def train_kmeans(
     start : float32 (k, d) to begin from, instead of rows far from each other
     spherical : rows have length one, and so have centroids, after every iteration (Dhillon and Modha, "Concept
         decompositions for large sparse text data", Machine Learning 42, 2001)
+    attempt : of a device, which then finds the nearest centroids where these are at least :data:`DEVICE_PRODUCTS`
+        products, added in the order of the CPU; where it gives None, the CPU does
 
     Returns
     -------
@@ -152,7 +162,7 @@ def train_kmeans(
     rng = np.random.default_rng(seed)
     return _fit(
         _drawn(sample, k, rng), k, rng, _schedule(iterations, fast), run_blocks, spread=True, start=start,
-        spherical=spherical,
+        spherical=spherical, attempt=attempt,
     )  # fmt: skip
 
 
@@ -228,6 +238,7 @@ def _fit(
     spread: bool = False,
     start: Array | None = None,
     spherical: bool = False,
+    attempt: Attempt | None = None,
 ) -> Array:
     """Centroids of all rows of a sample, which are shifted and scaled first, unless their length is one.
 
@@ -252,12 +263,18 @@ def _fit(
     for share, iterations in schedule:
         some = max(int(share * len(rows)), min(len(rows), 8 * k))
         part = rows if some == len(rows) else rows[np.sort(order[:some])]
-        centroids = _iterate(part, centroids, iterations, run, spherical=spherical)
+        centroids = _iterate(part, centroids, iterations, run, spherical=spherical, attempt=attempt)
     return np.ascontiguousarray(centroids / scale + shift, np.float32)
 
 
 def _iterate(
-    rows: Array, centroids: Array, iterations: int, run: Callable[..., Any], *, spherical: bool = False
+    rows: Array,
+    centroids: Array,
+    iterations: int,
+    run: Callable[..., Any],
+    *,
+    spherical: bool = False,
+    attempt: Attempt | None = None,
 ) -> Array:
     """Lloyd's iterations."""
     from gingham.codecs import kmeans_kernels
@@ -266,12 +283,16 @@ def _iterate(
     clusters, previous = np.empty((n, 1), np.int32), np.inf
     best, squares = np.empty((n, 1), np.float32), np.einsum("ij,ij->i", rows, rows)
     sums, counts = np.empty((len(centroids), dim)), np.empty(len(centroids), np.int64)
+    there, try_there = None, attempt if rows.size * len(centroids) >= DEVICE_PRODUCTS else None
+    if try_there is not None:
+        there = try_there(lambda device: _RowsThere.of(rows, device))
     for _ in range(iterations):
-        known = Centroids.of(centroids[None], shifted=False)
-        run(
-            lambda part, known=known: known.nearest(rows[part], out=clusters[part], best=best[part]),
-            _parts(n, known.rows_per_call()),
-        )
+        if there is None or try_there is None or not try_there(partial(there.nearest, centroids, clusters, best)):
+            there, known = None, Centroids.of(centroids[None], shifted=False)
+            run(
+                lambda part, known=known: known.nearest(rows[part], out=clusters[part], best=best[part]),
+                _parts(n, known.rows_per_call()),
+            )
         distances = np.maximum(squares - 2.0 * best[:, 0], 0)
         error = float(distances.sum())
         if error >= previous * (1 - TOLERANCE):
@@ -290,6 +311,43 @@ def _iterate(
         if len(empty):
             centroids[empty] = rows[np.argsort(-distances, kind="stable")[: len(empty)]]
     return centroids
+
+
+@dataclass(frozen=True, eq=False)
+class _RowsThere:
+    """Rows on a device, or those of the CPU where they do not fit, in spans that one call takes."""
+
+    spans: list[tuple[slice, Any]]
+
+    @classmethod
+    def of(cls, rows: Array, device: Device) -> _RowsThere:
+        """Copy rows that fit."""
+        from numba import cuda
+
+        from gingham.codecs.cuda_rows import SPARE_BYTES, told_of_memory
+
+        dim, room = rows.shape[1], (device.free_bytes() - SPARE_BYTES) // rows.itemsize
+        fit = rows.size <= room
+        step = min(DEVICE_VALUES, room // 2) // dim
+        if step < 1:
+            raise ResourceExhausted(
+                f"device='cuda:{device.number}' expects room for rows of {dim} dimensions beside "
+                f"{SPARE_BYTES >> 20} MiB, found {max(room, 0)} values; use device='cpu'"
+            )
+        with device.active(), told_of_memory(device):
+            parts = _parts(len(rows), step)
+            return cls([(part, cuda.to_device(rows[part]) if fit else rows[part]) for part in parts])
+
+    def nearest(self, centroids: Array, out: Array, best: Array, device: Device) -> bool:
+        """Write the nearest centroid of each row, (n, 1), and its score; True."""
+        from gingham.codecs.cuda_rows import told_of_memory
+        from gingham.codecs.cuda_searches import nearest_centroids
+
+        with device.active(), told_of_memory(device):
+            for part, rows in self.spans:
+                deadline.check()
+                out[part, 0], best[part, 0] = nearest_centroids(rows, centroids)
+        return True
 
 
 def _spread(rows: Array, k: int, rng: np.random.Generator) -> Array:

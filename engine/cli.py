@@ -47,6 +47,7 @@ DamageFound = 3
 PathArgument = Annotated[Path, typer.Argument(help="Folder of the database.", show_default=False)]
 DbOption = Annotated[Path, typer.Option("--db", help="Folder of the database.", show_default=False)]
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Collection to use.")]
+DeviceOption = Annotated[str, typer.Option(help="What scans for large batches: auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -199,6 +200,7 @@ def search(
     ] = None,
     exact: Annotated[bool, typer.Option(help="Scan the vectors even where they have codes or an index.")] = False,
     explain: Annotated[bool, typer.Option(help="Also print how the search went.")] = False,
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Find the nearest rows of a vector, or those with the words of a text."""
@@ -207,7 +209,7 @@ def search(
     if (vector is None) == (text is None):
         raise typer.BadParameter("expected either --vector or --text")
     query = text if vector is None else _read_vector(vector)
-    with open_database(db, mode="r") as database:
+    with open_database(db, mode="r", device=device) as database:
         hits: Hits = database[collection].search(
             query, k=k, where=where, using=using, exact=exact, oversample=oversample, ef_search=ef_search,
             nprobe=nprobe, target_recall=target_recall,
@@ -235,12 +237,13 @@ def recall(
     ef_search: Annotated[int | None, typer.Option(help="Candidates of a graph; 64 by default.")] = None,
     nprobe: Annotated[int | None, typer.Option(help="Lists read of each segment; 16 by default.")] = None,
     target_recall: Annotated[float | None, typer.Option(help="In their place, the share to be found.")] = None,
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure what searches find now of what exact ones find."""
     from gingham.connect import open as open_database
 
-    with open_database(db, mode="r") as database:
+    with open_database(db, mode="r", device=device) as database:
         found = database[collection].recall(
             k=k, n=n, where=where, using=using, ef_search=ef_search, nprobe=nprobe, target_recall=target_recall
         )
@@ -321,6 +324,7 @@ def evaluate_command(
     collection: CollectionOption = "docs",
     using: Annotated[str | None, typer.Option(help="Vector field, where there are several.")] = None,
     where: Annotated[str | None, typer.Option(help="Filter applied to every query.")] = None,
+    device: DeviceOption = "auto",
     run: Annotated[Path | None, typer.Option(help="Score this saved run; nothing is searched.")] = None,
     save_run: Annotated[Path | None, typer.Option(help="Write the scored run here, in the TREC format.")] = None,
     compare: Annotated[
@@ -344,7 +348,7 @@ def evaluate_command(
         comparison = compare_runs(old, new, judged, measure=measure)
         _report(asdict(comparison), str(comparison), as_json)
         return
-    found = read_run(run) if run is not None else _search_run(db, queries, collection, using, where)
+    found = read_run(run) if run is not None else _search_run(db, queries, collection, using, where, device)
     if save_run is not None:
         write_run(save_run, found)
     outcome = evaluate(found, judged)
@@ -356,7 +360,7 @@ def _check_eval_options(ctx: typer.Context) -> None:
     ways = {
         "--compare": {"compare", "measure"},
         "--run": {"run", "save_run"},
-        "a search": {"db", "queries", "collection", "using", "where", "save_run"},
+        "a search": {"db", "queries", "collection", "using", "where", "save_run", "device"},
     }
     given = [name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
     way = "--compare" if "compare" in given else "--run" if "run" in given else "a search"
@@ -368,7 +372,7 @@ def _check_eval_options(ctx: typer.Context) -> None:
 
 
 def _search_run(
-    db: Path | None, queries: Path | None, collection: str, using: str | None, where: str | None
+    db: Path | None, queries: Path | None, collection: str, using: str | None, where: str | None, device: str
 ) -> dict[str, dict[str, float]]:
     from gingham.connect import open as open_database
     from gingham.files import read_queries
@@ -376,7 +380,7 @@ def _search_run(
     assert db is not None  # both were asked for by _check_eval_options
     assert queries is not None
     names, asked = read_queries(queries)
-    with open_database(db, mode="r") as database:
+    with open_database(db, mode="r", device=device) as database:
         results = database[collection].search(asked, k=100, using=using, where=where, fields=[])
     return {
         name: {str(i): float(score) for i, score in zip(hits.ids, hits.scores, strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,8 @@ class StoreOptions:
     lock_timeout : seconds a write waits for another process that writes
     memory_budget : bytes that maintenance may hold in memory at once
     snapshot_timeout : seconds after which a snapshot expires
+    device : what scans vectors and codes for large batches: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``
+    device_memory : bytes of rows that may stay on the device; None takes what is free
     """
 
     mode: Mode = "w"
@@ -40,6 +43,8 @@ class StoreOptions:
     lock_timeout: float = 10.0
     memory_budget: int = DEFAULT_MEMORY_BYTES
     snapshot_timeout: float = SNAPSHOT_TIMEOUT_SECONDS
+    device: str = "auto"
+    device_memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("w", "r"):
@@ -60,6 +65,12 @@ class StoreOptions:
             )
         if not _number(self.snapshot_timeout, float, 0) or not self.snapshot_timeout:
             raise InvalidArgument(f"open(snapshot_timeout=) expects seconds above 0, found {self.snapshot_timeout!r}")
+        if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise InvalidArgument(f"open(device=) expects 'auto', 'cpu', 'cuda' or 'cuda:N', found {self.device!r}")
+        if self.device_memory is not None and not _number(self.device_memory, int, 1):
+            raise InvalidArgument(
+                f"open(device_memory=) expects bytes above 0 as an integer, or None, found {self.device_memory!r}"
+            )
 
 
 def _number(value: object, kind: type, least: float) -> bool:

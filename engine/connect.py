@@ -26,6 +26,8 @@ def open(  # noqa: A001
     lock_timeout: float = 10.0,
     memory_budget: int | None = None,
     snapshot_timeout: float = SNAPSHOT_TIMEOUT_SECONDS,
+    device: str = "auto",
+    device_memory: int | None = None,
     token: str | None = None,
     tls_ca: str | os.PathLike[str] | None = None,
     tls_cert: str | os.PathLike[str] | None = None,
@@ -46,6 +48,12 @@ def open(  # noqa: A001
     lock_timeout : seconds a write waits for another process that writes, default 10
     memory_budget : bytes that maintenance may hold in memory at once, default 1 GiB
     snapshot_timeout : seconds after which a snapshot expires, default one hour
+    device : what scans vectors and codes for batches of at least 16 queries and 128 MiB of rows times queries, without
+        a graph or lists: ``"cuda"`` or ``"cuda:1"`` for an NVIDIA device, ``"cpu"``, or ``"auto"`` for the first device
+        where it works, else the CPU. Results have the same bits on each. Codes in blocks (PQ x4fs and x8, RaBitQ1,
+        Binary), and cosine over rows whose length is not one, stay on the CPU
+    device_memory : bytes of rows that may stay on the device, those used longest ago making room; None takes what is
+        free. Rows that do not fit are copied tile by tile for each batch
     token : key that ``gingham keys create`` showed, for a server that asks for one; to another machine it travels over
         TLS only
     tls_ca : PEM file of the authorities that a server's certificate may be signed by; None takes those that gRPC trusts
@@ -66,6 +74,7 @@ def open(  # noqa: A001
     Corrupt : it is damaged
     PermissionDenied : the system refuses access
     InvalidArgument : a setting cannot be used, or another handle of this process writes with other settings
+    NoDevice : ``device="cuda"``, and there is none that works; MissingExtra where numba-cuda is not installed
     NotReady : a search of a closed database still runs here, or a snapshot is open where ``mode`` changes to ``"w"``
 
     Notes
@@ -81,6 +90,8 @@ def open(  # noqa: A001
         lock_timeout=lock_timeout,
         memory_budget=DEFAULT_MEMORY_BYTES if memory_budget is None else memory_budget,
         snapshot_timeout=snapshot_timeout,
+        device=device,
+        device_memory=device_memory,
     )
     given = {"token": token, "ca": tls_ca, "cert": tls_cert, "key": tls_key}
     if _is_address(path):
@@ -123,11 +134,14 @@ def serve(
     metrics: str | None = None,
     recall_every: float | None = None,
     reflection: bool | None = None,
+    readers: int = 0,
+    device: str = "auto",
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a database over gRPC until SIGTERM or SIGINT; see :func:`gingham.server.main.serve`.
 
-    The last four options but ``ready`` are those of :class:`gingham.server.main.Operation`.
+    ``max_hits`` and the three options after it are those of :class:`gingham.server.main.Operation`; ``device`` is that
+    of :func:`open`.
 
     Raises
     ------
@@ -149,7 +163,10 @@ def serve(
         raise
     tls = None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key, client_ca)
     operation = Operation(max_hits=max_hits, metrics=metrics, recall_every=recall_every, reflection=reflection)
-    serve_database(path, listen=listen, max_workers=max_workers, tls=tls, keys=keys, operation=operation, ready=ready)
+    serve_database(
+        path, listen=listen, max_workers=max_workers, tls=tls, keys=keys, operation=operation, readers=readers,
+        device=device, ready=ready,
+    )  # fmt: skip
 
 
 def check_health(
@@ -197,6 +214,8 @@ def aopen(
     lock_timeout: float = 10.0,
     memory_budget: int | None = None,
     snapshot_timeout: float = SNAPSHOT_TIMEOUT_SECONDS,
+    device: str = "auto",
+    device_memory: int | None = None,
     token: str | None = None,
     tls_ca: str | os.PathLike[str] | None = None,
     tls_cert: str | os.PathLike[str] | None = None,
@@ -226,6 +245,8 @@ def aopen(
         lock_timeout=lock_timeout,
         memory_budget=memory_budget,
         snapshot_timeout=snapshot_timeout,
+        device=device,
+        device_memory=device_memory,
         token=token,
         tls_ca=tls_ca,
         tls_cert=tls_cert,

@@ -20,6 +20,7 @@ from gingham.index.chunked_rows import ChunkedRows
 from gingham.schema import MOST_LISTS
 
 if TYPE_CHECKING:
+    from gingham.codecs.devices import Attempt
     from gingham.codecs.protocol import Codes, SpanCodec
     from gingham.schema import Metric
 
@@ -68,8 +69,10 @@ class Coarse:
         return "dot" if self.codec.metric == "dot" else "l2"
 
     @classmethod
-    def train(cls, rows: Array, nlist: int, codec: SpanCodec, seed: int) -> Coarse:
+    def train(cls, rows: Array, nlist: int, codec: SpanCodec, seed: int, attempt: Attempt | None = None) -> Coarse:
         """By k-means on a sample of the rows, float32 (n, dim); spherical under cosine, where rows have length one.
+
+        ``attempt`` is that of :func:`gingham.codecs.kmeans.train_kmeans`.
 
         Notes
         -----
@@ -79,7 +82,7 @@ class Coarse:
             rows = rows[sample_positions(len(rows), nlist)]
         unit = codec.metric == "cosine"
         train = _in_groups if nlist > FLAT_LISTS and len(rows) >= nlist else _together
-        return cls(train(rows, nlist, seed, spherical=unit), codec)
+        return cls(train(rows, nlist, seed, spherical=unit, attempt=attempt), codec)
 
     def assign(self, rows: Array) -> Array:
         """The list of each row, int64 (n,)."""
@@ -146,22 +149,24 @@ class Coarse:
         return np.arange(len(self.centroids), dtype=np.int32)
 
 
-def _together(rows: Array, nlist: int, seed: int, *, spherical: bool) -> Array:
+def _together(rows: Array, nlist: int, seed: int, *, spherical: bool, attempt: Attempt | None) -> Array:
     start = None
     if len(rows) >= nlist:
         start = rows[np.sort(np.random.default_rng(seed).choice(len(rows), nlist, replace=False))]
-    return train_kmeans(rows, nlist, seed=seed, iterations=ITERATIONS, start=start, spherical=spherical)
+    return train_kmeans(
+        rows, nlist, seed=seed, iterations=ITERATIONS, start=start, spherical=spherical, attempt=attempt
+    )
 
 
-def _in_groups(rows: Array, nlist: int, seed: int, *, spherical: bool) -> Array:
+def _in_groups(rows: Array, nlist: int, seed: int, *, spherical: bool, attempt: Attempt | None) -> Array:
     """The root of as many groups, and in each as many centroids as its share of the rows asks for."""
-    roots = _together(rows, int(np.sqrt(nlist)), seed, spherical=spherical)
+    roots = _together(rows, int(np.sqrt(nlist)), seed, spherical=spherical, attempt=attempt)
     group = assign(rows, roots)
     ends = np.cumsum(np.bincount(group, minlength=len(roots)))
     counts = np.diff(np.floor(ends * (nlist / len(rows)) + 0.5).astype(np.int64), prepend=0)
     members = np.split(np.argsort(group, kind="stable"), ends[:-1])
     return np.concatenate([
-        _together(rows[np.sort(some)], int(count), seed, spherical=spherical)
+        _together(rows[np.sort(some)], int(count), seed, spherical=spherical, attempt=attempt)
         for some, count in zip(members, counts, strict=True)
         if count
     ])  # fmt: skip

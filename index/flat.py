@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from gingham.codecs.cuda_rows import CudaRows
+    from gingham.codecs.cuda_rows import DeviceTiles
     from gingham.codecs.protocol import Codec, Codes
     from gingham.index.coded_rows import Keep
     from gingham.schema import Metric
@@ -37,7 +37,7 @@ class _OnDevice:
 
     codec: Codec
     codes: Codes
-    copy: CudaRows
+    copy: DeviceTiles
     queries: int = DEVICE_QUERIES
 
     @property
@@ -88,8 +88,8 @@ class Flat:
         default float16, but nothing where the codes have two levels, or 8 bits of each of at least 96 dimensions
     seed : of everything random in training
     device : what scans the codes: ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` for an NVIDIA device, which keeps a copy of
-        them, or ``"auto"`` for the first device where it works and has room, else the CPU. Scores have the same bits
-        on each
+        them, or takes them tile by tile for each search where they do not fit, or ``"auto"`` for the first device
+        where it works and has room, else the CPU. Scores have the same bits on each
 
     Raises
     ------
@@ -223,14 +223,14 @@ class Flat:
             return None
         with self._copying:
             if self._device is not None and (self._copy is None or self._copy.codes is not codes):
-                from gingham.codecs.cuda_rows import CudaRows
+                from gingham.codecs.cuda_rows import DeviceTiles
 
                 codec = self._rows.codec
                 coded = codec.row_scores(codec.prepare(query), codes)
                 assert coded is not None
                 self._copy = None
                 try:
-                    self._copy = _OnDevice(codec, codes, CudaRows(coded, codes.n, self._device))
+                    self._copy = _OnDevice(codec, codes, DeviceTiles(coded, codes.n, self._device))
                 except ResourceExhausted as error:
                     if self._must:
                         raise

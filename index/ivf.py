@@ -27,6 +27,7 @@ from gingham.index.coded_rows import (
     under,
 )
 from gingham.index.container import save_arrays
+from gingham.index.device_copies import DeviceCopies
 from gingham.index.list_balance import rebalance
 from gingham.index.list_build import RETRAINED_CHANGES, choose_lists, held_out, measure
 from gingham.index.list_search import ListSearch
@@ -147,10 +148,13 @@ class IVF:
     soar : a second list for each row, chosen so that one of the two is near a query that the row is near to: twice the
         codes, and where queries are hard fewer of them scanned for the same recall
     seed : of everything random in training
+    device : what trains the centroids of large samples: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"auto"``, as of
+        :class:`gingham.index.Flat`; the CPU searches
 
     Raises
     ------
     InvalidArgument : an option out of range, or a codec that does not parse, does not fit or does not scan lists
+    MissingExtra, NoDevice : a device is asked for and there is none
 
     Notes
     -----
@@ -181,6 +185,7 @@ class IVF:
         keep: Keep | Literal["auto"] = "auto",
         soar: bool = False,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         if not isinstance(soar, bool):
             raise InvalidArgument(f"IVF(soar=) expects True or False, found {soar!r:.60}")
@@ -194,6 +199,7 @@ class IVF:
             )
         self._state = _State(self._rows.codec)
         self._changing = Lock()
+        self._attempt = DeviceCopies(device).attempt
 
     @property
     def codec(self) -> Codec:
@@ -223,7 +229,9 @@ class IVF:
             self._rows.train(rows, queries)
             codec = cast("SpanCodec", self._rows.codec)
             nlist = self._asked or list_count(len(rows))
-            self._state = _State(codec, Coarse.train(rows, nlist, codec, self._rows.seed), changes=-len(rows))
+            self._state = _State(
+                codec, Coarse.train(rows, nlist, codec, self._rows.seed, self._attempt), changes=-len(rows)
+            )
         return self
 
     def add(self, vectors: object) -> range:
@@ -253,7 +261,7 @@ class IVF:
             codec = cast("SpanCodec", self._rows.trained_on(rows) if state.coarse is None else state.codec)
             coarse, lists = choose_lists(
                 codec, len(rows), rows.__getitem__, nlist=self._asked, known=state.coarse,
-                balance=state.lists is None, seed=self._rows.seed,
+                balance=state.lists is None, seed=self._rows.seed, attempt=self._attempt,
             )  # fmt: skip
             made = CodeLists.of(codec, rows.__getitem__, lists, len(coarse.centroids), state.n)
             n, dead = state.n + len(rows), None
@@ -291,7 +299,9 @@ class IVF:
             return codec.decode(take(both.codes, places[positions]))
 
         if changes >= RETRAINED_CHANGES * len(places):
-            coarse, lists[places] = choose_lists(codec, len(places), vectors_of, nlist=self._asked, seed=seed)
+            coarse, lists[places] = choose_lists(
+                codec, len(places), vectors_of, nlist=self._asked, seed=seed, attempt=self._attempt
+            )
             second[:], changes = -1, 0
         else:
             wanted = self._asked or list_count(len(places))

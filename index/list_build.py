@@ -15,6 +15,7 @@ from gingham.index.two_stage import OVERSAMPLE, SPARE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gingham.codecs.devices import Attempt
     from gingham.codecs.protocol import SpanCodec
     from gingham.index.calibration import Calibration
     from gingham.index.list_search import ListSearch
@@ -39,6 +40,7 @@ def choose_lists(
     known: Coarse | None = None,
     balance: bool = True,
     seed: int = 0,
+    attempt: Attempt | None = None,
 ) -> tuple[Coarse, Array]:
     """Centroids and the list of each row, int64 (rows,).
 
@@ -51,6 +53,7 @@ def choose_lists(
     nlist : lists; None takes :func:`gingham.index.coarse.list_count`
     known : centroids to go on with in place of others trained
     balance : split lists that are large and dissolve those that are small
+    attempt : of a device, to train centroids there
 
     Notes
     -----
@@ -58,7 +61,7 @@ def choose_lists(
     """
     wanted = nlist or list_count(rows)
     if known is None:
-        known = Coarse.train(vectors_of(sample_positions(rows, wanted)), wanted, codec, seed)
+        known = Coarse.train(vectors_of(sample_positions(rows, wanted)), wanted, codec, seed, attempt)
     lists = np.empty(rows, np.int64)
     for start in range(0, rows, BLOCK_ROWS):
         deadline.check()

@@ -135,7 +135,8 @@ class NearSearch:
         for chunk, allow in way.chunks:
             depth = min(k, len(chunk.vectors) if allow is None else int(np.count_nonzero(allow)))
             if depth:
-                yield search_exact(
+                search = search_exact if chunk.resident is None else chunk.resident.search_exact
+                yield search(
                     queries, chunk.vectors, chunk.norms, depth,
                     metric=self._dense.metric, allow=allow, base=chunk.start, min_score=self._radius,
                 )  # fmt: skip
@@ -149,7 +150,8 @@ class NearSearch:
                 queries, k, way.nprobe, oversample=self._effort.oversample, allow=way.allow
             )
         else:
-            scores, rows = search_codes(
+            search = search_codes if coded.resident is None else coded.resident.search_codes
+            scores, rows = search(
                 coded.codec, coded.codes, queries, k,
                 rescore=coded.vectors.score, oversample=self._effort.oversample, allow=way.allow,
             )  # fmt: skip

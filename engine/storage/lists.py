@@ -23,6 +23,7 @@ from gingham.storage.part import IndexedLists
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from gingham.codecs.devices import Attempt
     from gingham.codecs.protocol import Codec, Codes, SpanCodec
     from gingham.index.chunked_rows import ChunkedRows
     from gingham.schema import Dense
@@ -57,6 +58,7 @@ def build_lists(
     coded: tuple[Codec, Codes],
     known: KnownLists | None = None,
     queries: Array | None = None,
+    attempt: Attempt | None = None,
 ) -> BuiltLists:
     """Make the lists of a column.
 
@@ -67,6 +69,7 @@ def build_lists(
     coded : codec and codes of the rows
     known : centroids that serve again while few rows came or went
     queries : sample queries to measure recall with in place of rows, float32 (m, dim), of length one under cosine
+    attempt : of a device, to train centroids there
 
     Raises
     ------
@@ -85,8 +88,9 @@ def build_lists(
         return as_coded(dense, *vectors_of(present[at]))
 
     coarse, lists = choose_lists(
-        codec, len(present), coded_from, nlist=nlist, known=None if known is None else Coarse(known.centroids, codec)
-    )
+        codec, len(present), coded_from, nlist=nlist,
+        known=None if known is None else Coarse(known.centroids, codec), attempt=attempt,
+    )  # fmt: skip
     of_rows = np.full(rows, -1, np.int64)
     of_rows[present], second = lists, None
     if dense.soar:

@@ -21,6 +21,7 @@ from gingham.text.postings import merge_postings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gingham.codecs.devices import Attempt
     from gingham.codecs.protocol import Codec, Codes
     from gingham.index.graph import Graph
     from gingham.schema import Dense, Sparse, Text
@@ -41,9 +42,13 @@ class LiveRows:
     Parameters
     ----------
     memory : bytes that making their codes and indexes may take; 0 leaves those that are chosen by size for later
+    attempt : of a device, to train centroids there
     """
 
-    def __init__(self, record: CollectionRecord, parts: Sequence[Part], memory: int = 0) -> None:
+    def __init__(
+        self, record: CollectionRecord, parts: Sequence[Part], memory: int = 0, attempt: Attempt | None = None
+    ) -> None:
+        self._attempt = attempt
         self._record = record
         self._parts = parts
         self._live = [np.setdiff1d(np.arange(p.rows, dtype=np.int64), p.dead, assume_unique=True) for p in parts]
@@ -119,7 +124,9 @@ class LiveRows:
             norms = np.empty(len(self), np.float32)
             for part, at, where in self._spread(slice(None)):
                 norms[where] = take_norms(part, name, at)
-            return build_lists(dense, norms, vectors_of, (codec, codes), self._known_lists(name), queries)
+            return build_lists(
+                dense, norms, vectors_of, (codec, codes), self._known_lists(name), queries, self._attempt
+            )
         return build_graph(dense, len(self), vectors_of, (codec, codes), self._known_graph(name), queries)
 
     def _known_graph(self, name: str) -> tuple[Graph, np.ndarray[Any, Any]] | None:

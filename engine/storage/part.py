@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gingham.codecs.protocol import Codec, Codes
     from gingham.index.calibration import Calibration
     from gingham.index.chunked_rows import ChunkedRows
+    from gingham.index.device_copies import Resident
     from gingham.index.graph import Graph
     from gingham.index.list_search import ListSearch
     from gingham.index.token_search import TokenSearch
@@ -35,11 +36,13 @@ class Chunk:
     start : offset of the first row in the part
     vectors : array of shape (rows, dim), read-only, possibly on the map
     norms : float32 (rows,) as :func:`gingham.index.exact.row_norms` makes them
+    resident : what may have them on a device, or None
     """
 
     start: int
     vectors: np.ndarray[Any, Any]
     norms: np.ndarray[Any, Any]
+    resident: Resident | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Coded:
     lists : that the codes lie in, without rows that have no vector, or None
     vectors : what the candidates of codes are scored from
     present : bool (rows,), which rows have a vector, since codes do not tell; None where all have one
+    resident : what may have the codes on a device, or None
     """
 
     codec: Codec
@@ -99,6 +103,7 @@ class Coded:
     lists: IndexedLists | None
     vectors: ChunkedRows
     present: np.ndarray[Any, Any] | None
+    resident: Resident | None = None
 
 
 class Part(Protocol):

@@ -129,7 +129,8 @@ def _listed(
         rows = coded.codec, coded.codes
     norms = take_norms(part, name, np.arange(part.rows))
     vectors_of = partial(_rows_of, part, name, dense)
-    return write_lists(sink, dense, build_lists(dense, norms, vectors_of, rows, queries=sample_queries(part, name)))
+    built = build_lists(dense, norms, vectors_of, rows, queries=sample_queries(part, name), attempt=part.attempt)
+    return write_lists(sink, dense, built)
 
 
 def _rows_of(part: SegmentPart, name: str, dense: Dense, rows: Any) -> tuple[Array, Array]:

@@ -223,7 +223,7 @@ def merge(store: Store, cid: int, sids: list[int], sink: StagedBlobs, *, quiet: 
     with store.read() as session:
         record = session.collection_by_id(cid)
         parts = [part for part in session.segments(record) if part.ref.sid in sids]
-        live = LiveRows(record, parts, store.options.memory_budget)
+        live = LiveRows(record, parts, store.options.memory_budget, session.attempt)
         indexes = quiet or any(coded.searched_by for part in parts for coded in part.record.coded.values())
         segment = live.write(sink, _piece_bytes(store), indexes=indexes) if len(live) else None
         epoch = record.schema_epoch

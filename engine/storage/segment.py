@@ -36,6 +36,7 @@ from gingham.text.postings import Postings, make_postings, no_postings
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
 
+    from gingham.codecs.devices import Attempt
     from gingham.codecs.protocol import Codec
     from gingham.index.token_search import TokenSearch
     from gingham.schema import Column, Dense, Sparse, Text, Tokens
@@ -234,6 +235,11 @@ class SegmentPart:
         return found
 
     @property
+    def attempt(self) -> Attempt | None:
+        """What runs work on a device, where there may be one."""
+        return self._session.attempt
+
+    @property
     def row_ids(self) -> np.ndarray[Any, Any]:
         """Ascending row ids."""
         return self._array(self.record.row_ids, "<u8", self.rows)
@@ -256,7 +262,7 @@ class SegmentPart:
             dense = self._session.vector_of(self._cid, name)
             matrix = self._array(chunk.vectors, dense.dtype, chunk.rows * dense.dim).reshape(-1, dense.dim)
             norms = self._array(chunk.norms, "<f4", chunk.rows)
-            out.append(Chunk(start, matrix, norms))
+            out.append(Chunk(start, matrix, norms, self._session.resident((chunk.vectors, dense.dim, dense.dtype))))
             start += chunk.rows
         if out and (start != self.rows or not equal_chunks([len(chunk.norms) for chunk in out])):
             raise Corrupt(f"vector {name!r} of segment {self.ref.sid} expects {self.rows} rows, found {start}")
@@ -305,7 +311,11 @@ class SegmentPart:
             logger.warning("%s; the vectors are searched without codes", error)
             self._session.env.damaged.add(("codes", self.ref.sid, name))
             return None
-        return Coded(codec, codes, self._read_graph(name, record.graph), None, vectors, self._present(name, chunks))
+        named = record.spec, tuple(array.blob for array in record.codes.values())
+        return Coded(
+            codec, codes, self._read_graph(name, record.graph), None, vectors, self._present(name, chunks),
+            self._session.resident(named),
+        )  # fmt: skip
 
     def _present(self, name: str, chunks: list[Chunk]) -> np.ndarray[Any, Any] | None:
         def find() -> np.ndarray[Any, Any]:

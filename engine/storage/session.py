@@ -28,6 +28,8 @@ from gingham.storage.tail import TailPart
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from gingham.codecs.devices import Attempt
+    from gingham.index.device_copies import DeviceCopies, Resident
     from gingham.schema import Dense
     from gingham.storage.environment import Environment
     from gingham.storage.holds import Use
@@ -90,6 +92,8 @@ class Session:
         self.txn = txn
         self.shared = shared
         self.cache = kept
+        self.copies: DeviceCopies | None = None
+        """Rows on a device, where there may be one."""
         self.use: Use | None = None
         """Keeps the file mapped for as long as this object lives."""
         self.scope: Any = None
@@ -192,6 +196,15 @@ class Session:
                 plans.clear()
             plans[key] = found
         return found
+
+    def resident(self, key: Hashable) -> Resident | None:
+        """Rows that may be on a device, under a key that names their content."""
+        return None if self.copies is None else self.copies.of((str(self.env.folder), key))
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """What runs work on a device, where there may be one."""
+        return None if self.copies is None else self.copies.attempt
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """Decoded value that owns its memory, shared across transactions."""

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from gingham.errors import Closed, Corrupt, GinghamError, InvalidArgument, NotFound, NotReady, ReadOnly
+from gingham.index.device_copies import DeviceCopies
 from gingham.storage import generation
 from gingham.storage.boot import boot_id
 from gingham.storage.catalog import StoreRecord
@@ -59,6 +60,8 @@ class Store:
         self._frozen = False
         self._orphaned = False
         self._switch = threading.RLock()
+        self._copies = DeviceCopies(options.device, budget=options.device_memory)
+        self._inherited: DeviceCopies | None = None
         self.gate = FileLock(root / generation.WRITE_LOCK)
         self.writable = options.mode == "w"
         if self.writable and not generation.is_store(root):
@@ -214,8 +217,7 @@ class Store:
         if self._orphaned:
             self._recover_from_fork()
 
-    @staticmethod
-    def _session(mapped: Mapped) -> Session:
+    def _session(self, mapped: Mapped) -> Session:
         txn = mapped.env.begin()
         txn_id = txn.id()
         shared = mapped.shared
@@ -223,7 +225,9 @@ class Store:
             shared = Shared(txn_id)
             if txn_id > mapped.shared.txn_id:
                 mapped.shared = shared
-        return Session(mapped.env, txn, shared, mapped.kept)
+        session = Session(mapped.env, txn, shared, mapped.kept)
+        session.copies = self._copies
+        return session
 
     def follow(self, old: Mapped, successor: str) -> None:
         """Serve new sessions from the successor of ``old``, which its last session unmaps."""
@@ -272,6 +276,7 @@ class Store:
         """Map the store again for writing; raises NotReady while it is read, and changes nothing where it fails."""
         with self._switch:
             old, before = self._current(), self.options
+            copies = DeviceCopies(options.device, budget=options.device_memory)
             self._frozen = True
             try:
                 if not old.wait(FORK_WAIT_SECONDS, pinned=False):
@@ -285,6 +290,7 @@ class Store:
                 try:
                     self.options, self.writable = options, True
                     self._mapped = self._open_current()
+                    self._copies = copies
                 except BaseException:
                     self.options, self.writable = before, False
                     self._mapped = self._open_current()
@@ -354,6 +360,8 @@ class Store:
                     "end that before forking, or start processes with spawn"
                 )
             mapped.close()
+            self._inherited = self._copies  # rows on a device are freed by the process that copied them
+            self._copies = DeviceCopies(self.options.device, budget=self.options.device_memory)
             self._mapped = self._open_current()
             self.writer = Writer(self)
             self.maintenance = Maintenance(self)
@@ -387,7 +395,7 @@ def open_store(path: str | os.PathLike[str], options: StoreOptions) -> Store:
 
 
 def _check_same(root: Path, known: StoreOptions, wanted: StoreOptions) -> None:
-    for name in ("durability", "max_size", "lock_timeout", "memory_budget"):
+    for name in ("durability", "max_size", "lock_timeout", "memory_budget", "device", "device_memory"):
         if getattr(known, name) != getattr(wanted, name):
             raise InvalidArgument(
                 f"{root} is open in this process with {name}={getattr(known, name)!r}, "

@@ -2,31 +2,47 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
 import gingham as gg
-from gingham.codecs import cuda_kernels, cuda_rows
+from gingham.codecs import cuda_kernels, cuda_rows, cuda_searches, devices, kmeans
 from gingham.codecs.spec import parse_codec
-from gingham.index import files, flat
+from gingham.errors import NoDevice, ResourceExhausted
+from gingham.index import exact, files, flat
+from gingham.index.device_copies import Bars, DeviceCopies
+from gingham.index.two_stage import search_codes
+from gingham.index.warmup import warmup
+from gingham.storage import codes as stored_codes
+from gingham.storage import writes
 
 # Blocks of few threads and rows, so that the simulator makes several of them.
 cuda_kernels.THREADS, cuda_kernels.ROWS, cuda_kernels.STAGED = 2, 4, 32
 cuda_rows.TOGETHER = (1, 2)
 cuda_rows.CAPACITY, cuda_rows.SORTERS = 16, 2
+cuda_searches.SPLIT, cuda_searches.DIMENSIONS = (1, 1), 8
+kmeans.DEVICE_PRODUCTS = 1
 N, DIM, K = 35, 21, 5
 
 
-class Simulated:
-    """As :class:`gingham.codecs.devices.Device`."""
+class Simulated(devices.Device):
+    """A device with some memory, of which others take what is left before its ``crowded``-th use."""
 
-    number = 0
+    memory, crowded, uses = 1 << 40, -1, 0
 
-    def active(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def __init__(self) -> None:
+        super().__init__(0, "simulated", (9, 0), 1)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        Simulated.uses += 1
+        if Simulated.uses == Simulated.crowded:
+            raise ResourceExhausted("CUDA_ERROR_OUT_OF_MEMORY")
+        yield
 
     def free_bytes(self) -> int:
-        return 1 << 40
+        return Simulated.memory
 
 
 def check_codec(spec: str, metric: str, n_queries: int) -> None:
@@ -56,17 +72,121 @@ def check_index() -> None:
     """An index finds the same bits with a device, after more rows and from a file, too."""
     flat.find_device = lambda name: None if name == "cpu" else Simulated()
     rng = np.random.default_rng(0)
-    rows, queries = rng.standard_normal((20, 16), np.float32), rng.standard_normal((2, 16), np.float32)
+    rows, queries = rng.standard_normal((12, 8), np.float32), rng.standard_normal((2, 8), np.float32)
     for codec in ("LVQ8", "F32"):
-        here = gg.index.Flat(16, codec=codec, metric="l2")
-        there = gg.index.Flat(16, codec=codec, metric="l2", device="cuda")
-        for part in (rows[:15], rows[15:]):
+        here = gg.index.Flat(8, codec=codec, metric="l2")
+        there = gg.index.Flat(8, codec=codec, metric="l2", device="cuda")
+        for part in (rows[:8], rows[8:]):
             here.add(part)
             there.add(part)
             expected = here.search(queries, 3, oversample=2)
             for index in (there, saved(there)):
                 for a, b in zip(expected, index.search(queries, 3, oversample=2), strict=True):
                     np.testing.assert_array_equal(a, b)
+
+
+def copies_of(asked: str = "cuda", budget: int | None = None) -> DeviceCopies:
+    """For batches of any size."""
+    return DeviceCopies(
+        asked, budget=budget, bars=Bars(1, 1), device=Simulated(), least=4, capacity=256, sorters=2
+    )  # fmt: skip
+
+
+def check_floats() -> None:
+    """Exact searches, in one piece and in tiles, of a row without a vector and of a filter."""
+    rng = np.random.default_rng(1)
+    rows, queries = rng.standard_normal((12, 5), np.float32), rng.standard_normal((2, 5), np.float32)
+    for metric, budget, crowded, tiled in (
+        ("dot", None, -1, False), ("l2", 128, -1, True), ("cosine", 240, 2, True), ("dot", None, 2, True),
+    ):  # fmt: skip
+        vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True) if metric == "cosine" else rows.copy()
+        vectors[3] = np.nan
+        norms, allow = exact.row_norms(vectors, metric), rng.random(len(rows)) < 0.8
+        copies, Simulated.uses, Simulated.crowded = copies_of(budget=budget), 0, crowded
+        found = copies.of("rows").search_exact(queries, vectors, norms, 3, metric=metric, allow=allow, base=7)
+        expected = exact.search_exact(queries, vectors, norms, 3, metric=metric, allow=allow, base=7)
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=metric)
+        assert (copies.nbytes == 0) is tiled, (metric, copies.nbytes)
+    Simulated.crowded = -1
+
+
+def check_codes() -> None:
+    """Codes in one piece, and again from the copy that was kept; then others, which take its room."""
+    rng = np.random.default_rng(2)
+    rows, queries = rng.standard_normal((10, 8), np.float32), rng.standard_normal((2, 8), np.float32)
+    codec = parse_codec("LVQ8", 8, "l2").train(rows)
+    copies, codes = copies_of(budget=600), codec.encode(rows)
+    expected, held = search_codes(codec, codes, queries, 3), []
+    for key in "aab":
+        for a, b in zip(expected, copies.of(key).search_codes(codec, codes, queries, 3), strict=True):
+            np.testing.assert_array_equal(a, b)
+        held.append(copies.nbytes)
+    assert held[0] == held[1] == held[2] > 0
+
+
+def check_limits() -> None:
+    """No room for the smallest tile is an error where a device was asked for; any device is then the CPU."""
+    rows, queries = np.eye(8, dtype=np.float32), np.eye(8, dtype=np.float32)[:2]
+    norms = exact.row_norms(rows, "dot")
+    try:
+        copies_of(budget=16).of("rows").search_exact(queries, rows, norms, 1, metric="dot")
+    except ResourceExhausted as error:
+        assert "of its budget" in str(error), error
+    else:
+        raise AssertionError
+    got = copies_of("auto", budget=16).of("rows").search_exact(queries, rows, norms, 1, metric="dot")
+    assert got[1].tolist() == [[0], [1]]
+    Simulated.memory = cuda_rows.SPARE_BYTES
+    try:
+        kmeans.train_kmeans(rows, 2, seed=0, attempt=copies_of().attempt)
+    except ResourceExhausted as error:
+        assert "expects room" in str(error), error
+    else:
+        raise AssertionError
+    Simulated.memory = 1 << 40
+    try:
+        copies_of().attempt(lambda device: [][1])
+    except NoDevice as error:
+        assert "index out of range" in str(error), error
+
+
+def check_kmeans() -> None:
+    """The same centroids, of rows that stay there and of rows that do not fit."""
+    rows = np.random.default_rng(3).standard_normal((20, 6), np.float32)
+    here = kmeans.train_kmeans(rows, 3, seed=0, iterations=2)
+    for Simulated.memory in (1 << 40, cuda_rows.SPARE_BYTES + 4 * rows.size - 4):
+        there = kmeans.train_kmeans(rows, 3, seed=0, iterations=2, attempt=copies_of().attempt)
+        np.testing.assert_array_equal(here, there)
+    Simulated.memory = 1 << 40
+
+
+def check_collection(folder: str) -> None:
+    """A collection finds the same by its vectors and by its codes, and measures recall with truth of the device."""
+    writes.DIRECT_ROWS = stored_codes.CODED_ROWS = 8
+    rng = np.random.default_rng(4)
+    rows, queries = rng.standard_normal((10, 8), np.float32), rng.standard_normal((2, 8), np.float32)
+    with gg.open(folder, device="cpu") as database:
+        docs = database.create_collection("docs", vectors={"v": gg.Dense(8, "l2", index="Flat", codec="LVQ8")})
+        docs.upsert(ids=list(range(10)), vectors={"v": rows})
+        ways = {"exact": True}, {"exact": False, "oversample": 2}
+        here = [docs.search(queries, k=3, **way) for way in ways]
+        assert "codes LVQ8" in str(here[1][0].explain())
+    with gg.open(folder) as database:
+        docs, copies = database["docs"], copies_of()
+        database._store._copies = copies
+        there, held = [], [copies.nbytes]
+        for way in ways:
+            there.append(docs.search(queries, k=3, **way))
+            held.append(copies.nbytes)
+        for one, other in zip(here, there, strict=True):
+            for a, b in zip(one, other, strict=True):
+                assert (a.ids, a.scores.tolist()) == (b.ids, b.scores.tolist())
+        assert held[0] < held[1] < held[2], held
+        docs.delete(ids=[int(there[0][0].ids[0])])
+        assert there[0][0].ids[1] == docs.search(queries, k=1, exact=True)[0].ids[0]
+        assert docs.recall(k=2, queries=queries).recall == 1
+        assert copies.nbytes == held[2]
 
 
 def saved(index: flat.Flat) -> flat.Flat:
@@ -80,3 +200,7 @@ if __name__ == "__main__":
         for metric in ("dot", "l2") if spec in ("LVQ8", "F32") else ("dot",):
             check_codec(spec, metric, 1 + number % 3)
     check_index()
+    warmup()  # cold kernels leave exact searches to NumPy
+    for check in (check_floats, check_codes, check_limits, check_kmeans):
+        check()
+    check_collection(sys.argv[1] + ".database")

@@ -105,7 +105,7 @@ def test_a_device_without_room_is_an_error_when_asked_for_and_the_cpu_scans_othe
     from gingham.codecs import cuda_rows
     from gingham.index import flat
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise ResourceExhausted("device='cuda:0' expects 300 MiB free")
 
     monkeypatch.setattr(flat, "find_device", lambda name: object())

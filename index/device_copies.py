@@ -1,0 +1,290 @@
+"""Rows of collections on an NVIDIA device: which searches go there, and copies of rows under a budget of memory.
+
+A device takes batches. A launch from Python costs 1 ms, in which 16 cores read some 90 MB of codes; copying rows costs
+what 16 cores need to scan them for 16 queries (1M rows of 384 bytes on an H200, `bench/gpu.py`). So there are two bars:
+:data:`LEAST_QUERIES`, and :data:`LEAST_BYTES` of rows times queries. Below them the CPU scans, whatever was asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from gingham.codecs.devices import find_device
+from gingham.codecs.protocol import Codes
+from gingham.codecs.scalar import Float
+from gingham.errors import GinghamError, NoDevice, ResourceExhausted
+from gingham.index.exact import KERNELS, merge_topk, prepare_queries, score_listed, search_exact
+from gingham.index.two_stage import OVERSAMPLE, SPARE, search_codes
+from gingham.index.warmup import ready_kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from gingham.codecs.cuda_rows import DeviceTiles
+    from gingham.codecs.devices import Device
+    from gingham.codecs.protocol import Codec
+    from gingham.codecs.row_scores import RowScores
+    from gingham.schema import Metric
+
+    Array = np.ndarray[Any, Any]
+    T = TypeVar("T")
+
+QUERIES = 1024
+"""Queries that a device scans at once."""
+LEAST_QUERIES = 16
+LEAST_BYTES = 128 << 20
+KEPT = 4096
+"""Rows of so many blobs are known at most."""
+UNIT = 1e-5
+"""Lengths that differ from one by less make inner products of cosine similarities; the error bound knows it."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Least batches that go to a device.
+
+    Attributes
+    ----------
+    queries, nbytes : queries, and bytes of rows times queries
+    """
+
+    queries: int = LEAST_QUERIES
+    nbytes: int = LEAST_BYTES
+
+
+class DeviceCopies:
+    """A device and the rows on it.
+
+    Parameters
+    ----------
+    asked : ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``"auto"`` looks for a device when the first batch comes
+        that is large enough
+    budget : bytes of all rows there; None takes what is free
+    bars : which batches go there
+    device : to use, in place of the one asked for
+    tiles : ``least``, ``capacity`` and ``sorters`` of :class:`gingham.codecs.cuda_rows.DeviceTiles`
+
+    Raises
+    ------
+    InvalidArgument, MissingExtra, NoDevice : as of :func:`gingham.codecs.devices.find_device`
+    """
+
+    def __init__(
+        self,
+        asked: str = "auto",
+        *,
+        budget: int | None = None,
+        bars: Bars | None = None,
+        device: Device | None = None,
+        **tiles: int,
+    ) -> None:
+        self._asked, self._budget, self._bars, self._tiles = asked, budget, bars or Bars(), tiles
+        self._must = asked not in ("auto", "cpu")
+        self._device = find_device(asked) if device is None and self._must else device
+        self._off, self._told = asked == "cpu", False
+        self._copies: OrderedDict[Hashable, DeviceTiles] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of rows that stay on the device."""
+        with self._lock:
+            return sum(copy.nbytes for copy in self._copies.values())
+
+    def of(self, key: Hashable) -> Resident:
+        """Rows under a key that names their content."""
+        return Resident(self, key)
+
+    def takes(self, n_queries: int, nbytes: int) -> bool:
+        """Whether a batch is large enough."""
+        return not self._off and n_queries >= self._bars.queries and n_queries * nbytes >= self._bars.nbytes
+
+    def attempt(self, run: Callable[[Device], T | None]) -> T | None:
+        """What some work gives on the device; None where the CPU is to do it.
+
+        Raises
+        ------
+        NoDevice, ResourceExhausted : a device was asked for, and fails or has no room
+
+        Notes
+        -----
+        ``"auto"`` logs the first failure, and uses the device no more, unless it was only memory that was missing.
+        """
+        if self._off:
+            return None
+        try:
+            if self._device is None:
+                self._device = find_device(self._asked)
+                if self._device is None:
+                    self._off = True
+                    return None
+            return run(self._device)
+        except Exception as error:
+            if isinstance(error, GinghamError) and (self._must or not isinstance(error, (NoDevice, ResourceExhausted))):
+                raise
+            if not self._must:
+                if not self._told:
+                    _log.warning("device=%r takes the CPU: %s", self._asked, error)
+                self._told, self._off = True, not isinstance(error, ResourceExhausted)
+                with self._lock:
+                    self._copies.clear()
+                return None
+            raise NoDevice(f"device={self._asked!r} failed: {error}; use device='cpu'") from error
+
+    def tiles(self, key: Hashable, rows: RowScores, n: int, device: Device) -> DeviceTiles:
+        """Rows there; those that were used longest ago make room for them."""
+        from gingham.codecs.cuda_rows import DeviceTiles
+
+        with self._lock:
+            if key in self._copies:
+                self._copies.move_to_end(key)
+                return self._copies[key]
+            needed = n * rows.stride
+            room = device.free_bytes() if self._budget is None else self._budget
+            held = sum(copy.nbytes for copy in self._copies.values()) if self._budget is not None else 0
+            while self._copies and (held + needed > room or len(self._copies) >= KEPT):
+                held -= self._copies.popitem(last=False)[1].nbytes
+                room = device.free_bytes() if self._budget is None else self._budget
+            left = None if self._budget is None else max(0, self._budget - held)
+            made = DeviceTiles(rows, n, device, budget=left, **self._tiles)
+            self._copies[key] = made
+            return made
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """Rows that may be on a device.
+
+    Attributes
+    ----------
+    copies : where
+    key : of their content
+    """
+
+    copies: DeviceCopies
+    key: Hashable
+
+    def search_codes(self, codec: Codec, codes: Codes, queries: Array, k: int, **options: Any) -> tuple[Array, Array]:
+        """As :func:`gingham.index.two_stage.search_codes`, with the same bits."""
+
+        def run(device: Device) -> tuple[Array, Array] | None:
+            coded = codec.row_scores(codec.prepare(queries[:1]), codes)
+            if coded is None:
+                return None
+            tiles = self.copies.tiles(self.key, coded, codes.n, device)
+            return search_codes(codec, codes, queries, k, scanner=_Scans(codec, codes, tiles), **options)
+
+        large = self.copies.takes(len(queries), codes.n * codec.code_size)
+        found = self.copies.attempt(run) if large else None
+        return search_codes(codec, codes, queries, k, **options) if found is None else found
+
+    def search_exact(
+        self,
+        queries: Array,
+        vectors: Array,
+        norms: Array,
+        k: int,
+        *,
+        metric: Metric,
+        allow: Array | None = None,
+        base: int = 0,
+        min_score: float | None = None,
+    ) -> tuple[Array, Array]:
+        """As :func:`gingham.index.exact.search_exact`, with the same bits.
+
+        Notes
+        -----
+        The device selects candidates. A query whose candidates are closer together than the rounding of float32 sums
+        is searched by the CPU, so the result is exact. Rows of cosine have length one, or the CPU searches all.
+        """
+        found = None
+        if self.copies.takes(len(queries), vectors.nbytes):
+            found = self.copies.attempt(lambda device: self._exact(queries, vectors, norms, k, metric, allow, device))
+        if found is None:
+            return search_exact(queries, vectors, norms, k, metric=metric, allow=allow, base=base, min_score=min_score)
+        scores, rows = found
+        if min_score is not None:
+            short = scores < np.float32(min_score)
+            scores[short], rows[short] = -np.inf, -1
+        rows[rows >= 0] += base
+        return scores, rows
+
+    def _exact(
+        self, queries: Array, vectors: Array, norms: Array, k: int, metric: Metric, allow: Array | None, device: Device
+    ) -> tuple[Array, Array] | None:
+        wide, there = min(len(vectors), OVERSAMPLE * k + SPARE), ~np.isnan(norms)
+        if ready_kernels(KERNELS) is None or (metric == "cosine" and not _are_unit(norms[there])):
+            return None
+        codec = Float(vectors.shape[1], metric, "F16" if vectors.dtype == np.float16 else "F32")
+        codes, prepared = Codes(len(vectors), {"vectors": vectors}), prepare_queries(queries, metric)
+        tiles = self.copies.tiles(self.key, codec.row_scores(codec.prepare(prepared[:1]), codes), codes.n, device)
+        if wide > tiles.most:
+            return None
+        mask = there if allow is None else there & allow
+        scan, pieces = _Scans(codec, codes, tiles), []
+        for start in range(0, len(queries), QUERIES):
+            block = prepared[start : start + QUERIES]
+            floors = np.full(len(block), -np.inf, np.float32)
+            rough, found = scan.scan(block, codec.prepare(block), floors, wide, None if mask.all() else mask)
+            found = np.ascontiguousarray(found)
+            precise = score_listed(block, vectors, found, norms=norms, metric=metric)
+            scores, rows = merge_topk([(precise, found)], k)
+            error = _error(block, norms[there], vectors.shape[1], metric)
+            close = (found[:, -1] >= 0) & ~(scores[:, -1] > rough[:, -1].astype(np.float64) + error)
+            for i in np.flatnonzero(close):
+                own = queries[start + i : start + i + 1]
+                scores[i : i + 1], rows[i : i + 1] = search_exact(own, vectors, norms, k, metric=metric, allow=allow)
+            rows[np.isneginf(scores)] = -1
+            pieces.append((scores, rows))
+        return np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces])
+
+
+@dataclass(frozen=True, eq=False)
+class _Scans:
+    """Of codes, as a :class:`gingham.index.two_stage.Scanner`."""
+
+    codec: Codec
+    codes: Codes
+    tiles: DeviceTiles
+    queries: int = QUERIES
+
+    @property
+    def most(self) -> int:
+        return self.tiles.most
+
+    @property
+    def exact(self) -> bool:
+        return self.tiles.exact
+
+    def scan(self, queries: Array, prepared: Any, floors: Array, k: int, allow: Array | None) -> tuple[Array, Array]:
+        coded = self.codec.row_scores(prepared, self.codes)
+        assert coded is not None
+        return self.tiles.scan(coded, floors, k, allow)
+
+
+def _are_unit(norms: Array) -> bool:
+    """Whether all lengths are one, or zero, of norms as of cosine."""
+    return bool(((np.abs(norms - 1) < UNIT) | (norms == 0)).all())
+
+
+def _error(queries: Array, norms: Array, dim: int, metric: Metric) -> Array:
+    """How far scores of float32 sums of any order may lie from those of the CPU, float64 (n_queries,).
+
+    Notes
+    -----
+    A sum of dim products is off by at most about dim * eps * |q| |x| (Higham, Accuracy and Stability of Numerical
+    Algorithms, section 3.1), on each side.
+    """
+    eps = (dim + 4) * float(np.finfo(np.float32).eps)
+    lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
+    if metric == "cosine":
+        return np.asarray(2 * (eps + UNIT) * lengths)
+    longest = float(np.sqrt(norms.max(initial=0), dtype=np.float64))
+    return np.asarray(2 * eps * (lengths * longest if metric == "dot" else np.square(lengths + longest)))
