@@ -1,15 +1,16 @@
 """What a server costs: searches over gRPC on loopback beside embedded ones, its CPU under load, and its ingest.
 
-    python bench/serve.py [--rows 100000] [--seconds 10] [--profile]
+    python bench/serve.py [--rows 100000] [--seconds 10] [--readers 2] [--profile]
 
 The server is a process of its own, as are the clients of the load test. Targets: a single search at most 0.6 ms slower at
 the median, a batch of 100 at most 1.15 times as long, 0.4 ms of the server's CPU a query under 16 clients, 40,000 rows a
-second written.
+second written. With ``--readers`` only the load is measured: on a server with so many and on one without, in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import cProfile
 import json
 import os
@@ -20,12 +21,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 import gingham as gg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 MINILM = HERE / ".data" / "wordnet_minilm"
@@ -66,8 +70,11 @@ def alternated(one: Any, other: Any, arguments: Any, seconds: float, rounds: int
 
 
 def cpu_seconds(pid: int) -> float:
+    """Of a process and its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = " ".join(one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/children")).split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_seconds(int(child)) for child in children)
 
 
 LOAD = """
@@ -175,6 +182,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rows", type=int, default=100_000)
     options.add_argument("--seconds", type=float, default=10.0, help="of each measure")
+    options.add_argument(
+        "--readers", type=int, default=0, help="compare the load with and without so many, and no more"
+    )
     options.add_argument("--json", type=Path, default=HERE / "results" / "serve.json")
     options.add_argument(
         "--profile", action="store_true", help="print where the server's CPU goes, and measure nothing"
@@ -190,6 +200,9 @@ def main() -> None:
             db.maintain(wait=True)
         if given.profile:
             return profiled(path, Q)
+        if given.readers:
+            print(json.dumps(with_readers(path, Q, given.seconds, given.readers), indent=2))
+            return None
         result = measured(path, X, Q, given.seconds)
     result = {"data": data, "rows": len(X), "dim": DIM, "cores": os.cpu_count(), **result}
     given.json.parent.mkdir(exist_ok=True)
@@ -198,39 +211,65 @@ def main() -> None:
     return None
 
 
-def measured(path: Path, X: np.ndarray, Q: np.ndarray, seconds: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "gingham", "serve", str(path), "--listen", "127.0.0.1:0"]
-    result: dict[str, Any] = {}
+@contextlib.contextmanager
+def served(path: Path, readers: int = 0) -> Iterator[tuple[str, int]]:
+    """Address and process of a server."""
+    command = [
+        sys.executable,
+        "-m",
+        "gingham",
+        "serve",
+        str(path),
+        "--listen",
+        "127.0.0.1:0",
+        "--readers",
+        str(readers),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        url = server.stdout.readline().split()[-1]
         try:
-            with gg.open(path, mode="r") as here, gg.open(url) as there:
-                embedded, remote = here["docs"], there["docs"]
-                for one in (embedded, remote):  # kernels are there, plans are kept
-                    for query in Q[:200]:
-                        one.search(query, k=K, fields=[])
-                inside, outside = alternated(
-                    lambda q: embedded.search(q, k=K, fields=[]), lambda q: remote.search(q, k=K, fields=[]), Q, seconds
-                )
-                result["single"] = {"embedded_p50_ms": inside, "grpc_p50_ms": outside, "overhead_ms": outside - inside}
-                batches = [Q[at : at + BATCH] for at in range(0, len(Q), BATCH)]
-                inside, outside = alternated(
-                    lambda q: embedded.search(q, k=K, fields=[]),
-                    lambda q: remote.search(q, k=K, fields=[]),
-                    batches,
-                    seconds,
-                )
-                result["batch_of_100"] = {"embedded_p50_ms": inside, "grpc_p50_ms": outside, "ratio": outside / inside}
-            result["load"] = [load(url, server.pid, Q, clients, seconds) for clients in (1, CLIENTS)]
-            with gg.open(url) as there:
-                new = there.create_collection("new", vectors={"v": gg.Dense(DIM, "cosine")})
-                over = ingest(new, X)
-                there.drop_collection("new")
-            result["ingest"] = {"grpc_rows_per_second": over}
+            yield server.stdout.readline().split()[-1], server.pid
         finally:
             server.terminate()
             server.wait()
+
+
+def with_readers(path: Path, Q: np.ndarray, seconds: float, readers: int, rounds: int = 3) -> list[dict[str, float]]:
+    """The load on a server alone and on one with readers, in turn."""
+    found = []
+    for count in (0, readers) * rounds:
+        with served(path, count) as (url, pid):
+            load(url, pid, Q, CLIENTS, seconds / 4)
+            found.append({"readers": count, **load(url, pid, Q, CLIENTS, seconds)})
+    return found
+
+
+def measured(path: Path, X: np.ndarray, Q: np.ndarray, seconds: float) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    with served(path) as (url, pid):
+        with gg.open(path, mode="r") as here, gg.open(url) as there:
+            embedded, remote = here["docs"], there["docs"]
+            for one in (embedded, remote):  # kernels are there, plans are kept
+                for query in Q[:200]:
+                    one.search(query, k=K, fields=[])
+            inside, outside = alternated(
+                lambda q: embedded.search(q, k=K, fields=[]), lambda q: remote.search(q, k=K, fields=[]), Q, seconds
+            )
+            result["single"] = {"embedded_p50_ms": inside, "grpc_p50_ms": outside, "overhead_ms": outside - inside}
+            batches = [Q[at : at + BATCH] for at in range(0, len(Q), BATCH)]
+            inside, outside = alternated(
+                lambda q: embedded.search(q, k=K, fields=[]),
+                lambda q: remote.search(q, k=K, fields=[]),
+                batches,
+                seconds,
+            )
+            result["batch_of_100"] = {"embedded_p50_ms": inside, "grpc_p50_ms": outside, "ratio": outside / inside}
+        result["load"] = [load(url, pid, Q, clients, seconds) for clients in (1, CLIENTS)]
+        with gg.open(url) as there:
+            new = there.create_collection("new", vectors={"v": gg.Dense(DIM, "cosine")})
+            over = ingest(new, X)
+            there.drop_collection("new")
+        result["ingest"] = {"grpc_rows_per_second": over}
     with tempfile.TemporaryDirectory() as folder, gg.open(folder) as here:
         new = here.create_collection("new", vectors={"v": gg.Dense(DIM, "cosine")})
         result["ingest"]["embedded_rows_per_second"] = ingest(new, X)

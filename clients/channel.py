@@ -78,6 +78,8 @@ class Channel:
             ("grpc.service_config", _service_config()),
             ("grpc.initial_reconnect_backoff_ms", FIRST_RECONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", LAST_RECONNECT_MS),
+            # A connection of its own: those of one process may come to different readers of a server.
+            ("grpc.use_local_subchannel_pool", 1),
         ]
         self._grpc = self.credentials.channel(scheme, self.address, options)
         self.collections = services.CollectionServiceStub(self._grpc)  # type: ignore[no-untyped-call]

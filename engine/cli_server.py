@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -22,7 +21,11 @@ def serve(
     listen: Annotated[
         str, typer.Option(help="HOST:PORT; port 0 takes a free one. Beyond this machine only with TLS and keys.")
     ] = "127.0.0.1:7443",
-    workers: Annotated[int, typer.Option(help="Calls that run at once.")] = 8,
+    workers: Annotated[int, typer.Option(help="Calls that run at once, in each process.")] = 8,
+    readers: Annotated[
+        int, typer.Option(help="Processes that answer reads, on Linux; 0 leaves them to the one that writes.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="What scans for large batches: auto, cpu, cuda or cuda:N.")] = "auto",
     tls_cert: Annotated[
         Path | None, typer.Option(help="PEM file of the certificate; read again when it changes.", show_default=False)
     ] = None,
@@ -55,25 +58,15 @@ def serve(
 ) -> None:
     """Serve a database over gRPC until SIGTERM or Ctrl-C; the log goes to standard error."""
     from gingham.connect import serve as serve_database
+    from gingham.server.logs import log_to_stderr
 
-    _log_to_stderr(as_json=log_json)
+    log_to_stderr(as_json=log_json)
     serve_database(
-        db, listen=listen, max_workers=workers, tls_cert=tls_cert, tls_key=tls_key, client_ca=client_ca, keys=keys,
-        max_hits=max_hits, metrics=metrics, recall_every=recall_every, reflection=reflection,
+        db, listen=listen, max_workers=workers, readers=readers, tls_cert=tls_cert, tls_key=tls_key,
+        client_ca=client_ca, keys=keys, max_hits=max_hits, metrics=metrics, recall_every=recall_every,
+        reflection=reflection, device=device,
         ready=lambda at: typer.echo(f"serving {at}"),
     )  # fmt: skip
-
-
-def _log_to_stderr(*, as_json: bool) -> None:
-    from gingham.server.logs import CALLS, JsonLines
-
-    log = logging.getLogger("gingham")
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if as_json else text)
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    CALLS.setLevel(logging.INFO if as_json else logging.WARNING)
 
 
 def health(

@@ -329,6 +329,6 @@ def unknown_name(what: str, name: str, known: Mapping[str, object]) -> str:
     """Message for an unknown name, with the nearest known one."""
     import difflib
 
-    near = difflib.get_close_matches(str(name), list(known), n=1)
+    near = difflib.get_close_matches(str(name)[:100], list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(known)}"
-    return f"unknown {what} {name!r}{hint}"
+    return f"unknown {what} {name!r:.100}{hint}"

@@ -20,6 +20,7 @@ from gingham.embed.record import EmbedderRecord
 from gingham.errors import GinghamError, InvalidArgument
 from gingham.query.ast import from_json, to_json
 from gingham.query.bind import filter_node
+from gingham.query.parse import MAX_CHARS
 from gingham.schema import Tokens
 from gingham.sparse_vectors import sparse_column, sparse_dict
 from gingham.storage.columns import vector_list
@@ -39,10 +40,14 @@ Row = dict[str, Any]
 
 MOST_MESSAGE_CHARACTERS = 1500
 """Of an error; the headers of an answer, where it travels, end at 8 KiB."""
+_MOST_HEADER_BYTES = 4000
+"""Of an error as gRPC writes it, beside which it travels once more as bytes."""
 MOST_QUERY_DEPTH = 32
 """Of nodes and values of a query tree; protobuf reads 100 messages in one another, two for each."""
 MOST_QUERY_NODES = 512
 """Of a request; a long sum is a tree as deep as it has terms once it is read, and Python's stack ends at 1,000."""
+MOST_FILTER_CHARACTERS = 16 << 20
+"""Of the filters of a request as JSON."""
 DIGEST_BYTES = 16
 _ATTRIBUTES = ("pos", "hint", "pid", "durable_rows", "retry_after")
 _CLASSES: dict[str, type[GinghamError]] = {
@@ -51,10 +56,10 @@ _CLASSES: dict[str, type[GinghamError]] = {
 
 
 class TreeSize:
-    """Counts the nodes of the query trees of a request."""
+    """Counts the nodes of the query trees of a request, and what there is to parse of their filters."""
 
     def __init__(self) -> None:
-        self._nodes = 0
+        self._nodes = self._expressions = 0
 
     def enter(self, depth: int) -> None:
         """Count a node at a depth, from 1 on; raises InvalidArgument where there are too many, or it is too deep."""
@@ -69,6 +74,27 @@ class TreeSize:
                 f"a call over gRPC expects at most {MOST_QUERY_NODES} nodes and values in its queries, found more; "
                 "send fewer at once, or query where the folder is"
             )
+
+    def enter_filter(self, expression: str) -> None:
+        """Count a filter; raises InvalidArgument where all of them together are longer than one may be."""
+        self._expressions += len(expression)
+        if self._expressions > MAX_CHARS:
+            raise InvalidArgument(
+                f"a call over gRPC expects filters of at most {MAX_CHARS} characters together in its queries, found "
+                "more; use expressions of F for long ones"
+            )
+
+
+def message_in_headers(text: str) -> str:
+    """The beginning of a message that headers have room for: there, a byte that is not printable ASCII takes three."""
+    text = text[:MOST_MESSAGE_CHARACTERS]
+    room = _MOST_HEADER_BYTES
+    for at, character in enumerate(text):
+        plain = " " <= character <= "~" and character != "%"
+        room -= 1 if plain else 3 * len(character.encode("utf-8", "backslashreplace"))
+        if room < 0:
+            return text[:at]
+    return text
 
 
 def pack_error(error: GinghamError) -> bytes:
@@ -117,6 +143,11 @@ def pack_filter(where: Where) -> str | None:
 
 def unpack_filter(text: str) -> Node:
     """Invert :func:`pack_filter`."""
+    if len(text) > MOST_FILTER_CHARACTERS:
+        raise InvalidArgument(
+            f"a filter over gRPC expects at most {MOST_FILTER_CHARACTERS} characters of JSON, found {len(text)}; "
+            "ask for fewer values at once"
+        )
     try:
         return from_json(json.loads(text))
     except (ValueError, RecursionError) as error:
@@ -156,7 +187,10 @@ def unpack_table(packed: bytes) -> pa.Table:
     """
     try:
         reader = pa.ipc.MessageReader.open_stream(packed)
-        schema = pa.ipc.read_schema(reader.read_next_message())
+        first = reader.read_next_message()
+        if first.type != "schema":  # of which Arrow would take other bytes for one, unchecked
+            raise InvalidArgument(f"rows expect an Arrow stream that begins with a schema, found a {first.type}")
+        schema = pa.ipc.read_schema(first)
         _check_types(schema)
         batches = []
         for message in reader:
@@ -172,18 +206,18 @@ def unpack_table(packed: bytes) -> pa.Table:
         raise InvalidArgument("rows expect one Arrow IPC stream, found no bytes") from None
     except InvalidArgument:
         raise
-    except (pa.ArrowException, OSError, ValueError, struct.error) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, struct.error) as error:
         reason = str(error).partition("\n")[0]
         raise InvalidArgument(f"rows expect one Arrow IPC stream, found bytes that are none: {reason:.200}") from None
     return table.combine_chunks()
 
 
 def _check_types(schema: pa.Schema) -> None:
-    for field in schema:
-        if not (pa.types.is_null(field.type) or _is_plain(field.type, 3)):
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if not (pa.types.is_null(kind) or _is_plain(kind, 3)):
             raise InvalidArgument(
-                f"rows expect columns of numbers, texts, bytes, times, and lists of them, found {field.name!r:.80} of "
-                f"{field.type!s:.80}; cast it first"
+                f"rows expect columns of numbers, texts, bytes, times, and lists of them, found {name!r:.80} of "
+                f"{kind!s:.80}; cast it first"
             )
 
 
@@ -191,18 +225,29 @@ def _is_plain(kind: pa.DataType, depth: int) -> bool:
     """Whether each value of a type has bytes of its own."""
     types = pa.types
     if types.is_list(kind) or types.is_large_list(kind) or (types.is_fixed_size_list(kind) and kind.list_size > 0):
-        return depth > 0 and _is_plain(kind.value_type, depth - 1)
+        return depth > 0 and _is_named(kind.value_field) and _is_plain(kind.value_type, depth - 1)
     if types.is_struct(kind):
-        fields = [kind.field(at).type for at in range(kind.num_fields)]
-        return bool(fields) and depth > 0 and all(_is_plain(one, depth - 1) for one in fields)
+        fields = [kind.field(at) for at in range(kind.num_fields)]
+        return bool(fields) and depth > 0 and all(_is_named(one) and _is_plain(one.type, depth - 1) for one in fields)
     return bool(
-        types.is_primitive(kind)
+        types.is_boolean(kind)
+        or types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_date(kind)
+        or types.is_time(kind)
+        or types.is_timestamp(kind)
+        or types.is_duration(kind)
         or types.is_decimal(kind)
         or types.is_string(kind)
         or types.is_large_string(kind)
         or types.is_binary(kind)
         or types.is_large_binary(kind)
     )
+
+
+def _is_named(field: pa.Field) -> bool:
+    """True; raises UnicodeDecodeError where a name is not UTF-8, which Arrow takes and Python does not."""
+    return isinstance(field.name, str)
 
 
 def _is_compressed(metadata: pa.Buffer) -> bool:

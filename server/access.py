@@ -19,6 +19,7 @@ from gingham.errors import CollectionNotFound, GinghamError, PermissionDenied
 from gingham.query.bind import filter_node
 from gingham.restricted import RestrictedCollection
 from gingham.server.keys import SCOPES
+from gingham.wire import MOST_MESSAGE_CHARACTERS, message_in_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,26 +159,29 @@ RULES: dict[str, Rule] = {
 """By service and method of gingham.v1."""
 
 
-def check_allowed(method: str, key: Key, request: Any) -> None:
-    """Raise PermissionDenied unless a key is good for a request."""
+def check_callable(method: str, key: Key) -> Rule:
+    """The rule of an RPC; raises PermissionDenied where a key is not good for any request of it."""
     rule = RULES.get(method)
     if rule is None:
         raise PermissionDenied(f"the server expected a call that keys are good for, found {method}")
     if SCOPES.index(key.scope) < SCOPES.index(rule.scope):
         raise PermissionDenied(f"{method} expects a key of the scope {rule.scope}, found {key.scope}")
+    if key.filter is not None and not rule.filtered:
+        raise PermissionDenied(f"{method} expects a key for all rows, found one with a filter")
+    return rule
+
+
+def check_allowed(method: str, key: Key, request: Any) -> None:
+    """Raise PermissionDenied unless a key is good for a request."""
+    rule = check_callable(method, key)
     names = rule.collections(request)
     if names is None and not key.reaches_all:
         raise PermissionDenied(f"{method} expects a key for all collections, found one for {_listed(key)}")
     for name in names or ():
         if not key.reaches(name):
             raise PermissionDenied(f"the key expects collections {_listed(key)}, found {name!r:.80}")
-    if key.filter is not None:
-        if not rule.filtered:
-            raise PermissionDenied(f"{method} expects a key for all rows, found one with a filter")
-        if "snapshot" in request.DESCRIPTOR.fields_by_name and request.HasField("snapshot"):
-            raise PermissionDenied(
-                "a snapshot expects a key for all rows, found one with a filter; read the newest commit"
-            )
+    if key.filter is not None and "snapshot" in request.DESCRIPTOR.fields_by_name and request.HasField("snapshot"):
+        raise PermissionDenied("a snapshot expects a key for all rows, found one with a filter; read the newest commit")
 
 
 def _listed(key: Key) -> str:
@@ -222,14 +226,15 @@ def _parsed(text: str | None) -> Node | None:
 
 
 def for_caller(error: GinghamError) -> GinghamError:
-    """An error without the folder of the database and without names of collections that the caller may not know."""
+    """An error that tells a caller neither the folder of the database nor collections, and that fits into headers."""
     caller = _CALLER.get()
     if caller is None:
         return error
-    told = str(error)
+    told = str(error)[: 4 * MOST_MESSAGE_CHARACTERS]
     if isinstance(error, CollectionNotFound) and caller.key is not None and not caller.key.reaches_all:
         told = "the name of a collection expects one that is there, found another"
     told = re.sub(re.escape(caller.root) + r"[^\s'\",;:()]*", "the database", told)
+    told = message_in_headers(told)
     if told != str(error):
         error.args = (told,)
     return error

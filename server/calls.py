@@ -74,8 +74,13 @@ def streamed(method: Callable[[Any, Any], Generator[Any]]) -> Callable[[Any, Any
 def _limits(context: grpc.ServicerContext) -> tuple[CancelScope, float | None]:
     scope = CancelScope()
     context.add_callback(scope.cancel)
+    return scope, seconds_left(context)
+
+
+def seconds_left(context: grpc.ServicerContext) -> float | None:
+    """Until the deadline of a call; None without one."""
     left = context.time_remaining()
-    return scope, None if left is None or left > LONGEST_WAIT else max(left, 1e-6)
+    return None if left is None or left > LONGEST_WAIT else max(left, 1e-6)
 
 
 def _failure(method: Callable[..., Any], error: Exception) -> GinghamError:

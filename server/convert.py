@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from gingham.embed.hyde import Hyde, Written
 from gingham.errors import InvalidArgument, ResourceExhausted
+from gingham.query.bind import filter_node
 from gingham.query.highlight import Highlighter
 from gingham.query.hits import BatchHits
 from gingham.schema import Schema
@@ -31,11 +32,12 @@ EXPLAINED_BYTES = 32 << 20
 
 def array_of(message: pb.Array) -> np.ndarray[Any, Any]:
     """Numbers of a message; raises InvalidArgument where bytes, type and shape do not fit each other."""
-    shape = tuple(message.shape)
-    if message.dtype not in DTYPES or len(shape) not in (1, 2):
+    if message.dtype not in DTYPES or len(message.shape) not in (1, 2):
         raise InvalidArgument(
-            f"an array expects a dtype from 1 to 3 and a shape of one or two axes, found {message.dtype} and {shape}"
+            "an array expects a dtype from 1 to 3 and a shape of one or two axes, found "
+            f"{message.dtype} and {len(message.shape)} axes"
         )
+    shape = tuple(message.shape)
     dtype = np.dtype(DTYPES[message.dtype])
     size = dtype.itemsize
     for axis in shape:
@@ -48,7 +50,14 @@ def array_of(message: pb.Array) -> np.ndarray[Any, Any]:
 def filter_of(message: pb.Filter) -> Any:
     """A filter for ``where=``; an empty message is no filter."""
     form = message.WhichOneof("form")
-    return None if form is None else message.expression if form == "expression" else unpack_filter(message.json)
+    if form is None:
+        return None
+    if form == "json":
+        return unpack_filter(message.json)
+    try:
+        return filter_node(message.expression)
+    except RecursionError:
+        raise InvalidArgument("a filter expects fewer nested conditions; use IN for many values") from None
 
 
 def schema_of(packed: bytes) -> Schema:

@@ -10,6 +10,8 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from gingham.errors import ResourceExhausted
+from gingham.server.calls import abort
 from gingham.server.proto import gingham_pb2 as pb
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 HEALTH = "/grpc.health.v1.Health/"
 _NAME = "grpc.health.v1.Health"
 _SERVICES = [service.full_name for service in pb.DESCRIPTOR.services_by_name.values()]
+_NAMES = frozenset(_SERVICES)
+MOST_WATCHING = 64
+"""Calls that watch at once, of all clients: they need no key."""
 
 
 class Health(HealthServicer):  # type: ignore[misc]
@@ -31,8 +36,17 @@ class Health(HealthServicer):  # type: ignore[misc]
 
     def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Any = None) -> Any:
         """Tell the health now and whenever it changes; it holds no thread."""
+        if len(self._watching) >= MOST_WATCHING:
+            abort(context, ResourceExhausted(
+                f"the server expected at most {MOST_WATCHING} calls that watch its health, found one more; check it "
+                "now and then instead"
+            ))  # fmt: skip
         self._watching.add(send_response_callback)
         context.add_callback(lambda: self._watching.discard(send_response_callback))
+        if request.service and request.service not in _NAMES:
+            # No service is added while a server goes on; what it is called by is not kept, since anybody may call.
+            unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            return send_response_callback(health_pb2.HealthCheckResponse(status=unknown))
         return super().Watch(request, context, send_response_callback)
 
     def drain(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import queue
 import threading
 import time
 from collections import deque
@@ -35,6 +36,8 @@ WINDOW_BYTES = 64 << 20
 """What a client may send ahead: twice 10,000 rows of 768 float32 dimensions."""
 MOST_BYTES = 512 << 20
 """Of batches that go together."""
+LEAST_BYTES = 64
+"""What a batch counts for at least."""
 IDLE_SECONDS = 60.0
 """Without a batch, after which a stream ends and its worker is free for others; the job goes on in another stream."""
 CHECK_SECONDS = 0.05
@@ -106,14 +109,18 @@ class _Inbox:
                     raise self._error
                 if self._ended:
                     return []
-            deadline.check()
-            if self._scans.ending:
-                raise Unavailable("an ingest expects a server that goes on, found one that ends; go on once it is back")
-            if time.monotonic() - self._heard > IDLE_SECONDS:
-                raise Unavailable(
-                    f"an ingest expects a batch within {IDLE_SECONDS:g} s, found none; go on with the job in another "
-                    "stream"
-                )
+            _check_going(self._scans, self._heard)
+
+
+def _check_going(scans: Scans, heard: float) -> None:
+    """Raise where a stream ends, last heard of at a time: its caller has gone or is silent, or the server drains."""
+    deadline.check()
+    if scans.ending:
+        raise Unavailable("an ingest expects a server that goes on, found one that ends; go on once it is back")
+    if time.monotonic() - heard > IDLE_SECONDS:
+        raise Unavailable(
+            f"an ingest expects a batch within {IDLE_SECONDS:g} s, found none; go on with the job in another stream"
+        )
 
 
 class _Job:
@@ -181,7 +188,7 @@ class _Job:
 
 def ingest(database: Database, requests: Iterator[pb.IngestRequest], scans: Scans) -> Iterator[pb.IngestResponse]:
     """Answers to the requests of a stream."""
-    job = _Job(database, next(requests, None))
+    job = _Job(database, _first(requests, scans))
     yield job.answer()
     inbox = _Inbox(scans)
     frame = contextvars.copy_context()
@@ -194,6 +201,31 @@ def ingest(database: Database, requests: Iterator[pb.IngestRequest], scans: Scan
             yield from job.write(parts)
     finally:
         inbox.close()
+
+
+def _first(requests: Iterator[pb.IngestRequest], scans: Scans) -> pb.IngestRequest | None:
+    """The request that a stream begins with; as those that follow, it may take a while and no more."""
+    came: queue.SimpleQueue[pb.IngestRequest | BaseException | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            came.put(next(requests, None))
+        except grpc.RpcError:
+            came.put(Cancelled("an ingest expects a client that stays, found it gone"))
+        except Exception as error:
+            came.put(error)
+
+    frame, began = contextvars.copy_context(), time.monotonic()
+    start_thread(threading.Thread(target=frame.run, args=(read,), name="gingham-ingest", daemon=True))
+    while True:
+        try:
+            found = came.get(timeout=CHECK_SECONDS)
+        except queue.Empty:
+            _check_going(scans, began)
+            continue
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
 
 def _read(job: _Job, expected: int, requests: Iterator[pb.IngestRequest], inbox: _Inbox) -> None:
@@ -212,6 +244,7 @@ def _read_parts(
     prepared: Callable[[bytes], PreparedRows], expected: int, requests: Iterator[pb.IngestRequest], inbox: _Inbox
 ) -> None:
     held: list[bytes] = []
+    nbytes = 0
     for request in requests:
         inbox.hear()
         batch = request.batch
@@ -220,7 +253,7 @@ def _read_parts(
             raise InvalidArgument(f"the stream expects batch {expected}, found {found}; send each once, in its order")
         held.append(batch.rows)
         expected += 1
-        nbytes = sum(map(len, held))
+        nbytes += max(len(batch.rows), LEAST_BYTES)
         if nbytes > MOST_BYTES:
             raise ResourceExhausted(
                 f"batches that go together expect at most {MOST_BYTES} bytes, found more; send an iterable of rows, "
@@ -234,7 +267,7 @@ def _read_parts(
             raise _named(error, batch.sequence) from None
         if not inbox.put(_Part(expected - len(held), batch.sequence, rows, nbytes)):
             return
-        held = []
+        held, nbytes = [], 0
     if held:
         raise InvalidArgument(f"the stream expects batch {expected}, which the one before goes with, found its end")
 

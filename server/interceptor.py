@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from gingham.errors import GinghamError, InvalidArgument, PermissionDenied
-from gingham.server.access import RULES, Caller, call_for, called_by, check_allowed
+from gingham.server.access import RULES, Caller, call_for, called_by, check_allowed, check_callable
 from gingham.server.calls import abort
 from gingham.server.logs import note_call
+from gingham.server.messages import check_fields
+from gingham.server.proto import gingham_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 AUDIT = logging.getLogger("gingham.audit")
 """One line, at INFO, for each call that changes something, and for each that is refused."""
 PACKAGE = "/gingham.v1."
+INPUTS = {
+    f"{service.name}/{method.name}": method.input_type
+    for service in pb.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+"""Messages that are asked with, by service and method of gingham.v1."""
+MOST_NAMES = 16
+"""Collections of a call that a line of a log names."""
 OPEN = ("/grpc.health.v1.Health/",)
 """Services that ask for no key: probes have none."""
 _CHANGED = "the server expected the key that the call began with, found it changed"
@@ -60,7 +70,7 @@ class _Door:
         self._ours = details.method.startswith(PACKAGE)
         self._method = details.method.removeprefix(PACKAGE).lstrip("/")
         self._rule: Rule | None = RULES.get(self._method)
-        self._token = _bearer(details.invocation_metadata)
+        self._token = bearer(details.invocation_metadata)
         self._key: Key | None = None
         self._named: list[str] = []
 
@@ -109,6 +119,8 @@ class _Door:
             return self._checked(raw, context)
         try:
             self._key = self._verified()
+            if self._key is not None and self._ours:
+                check_callable(self._method, self._key)  # before the first request, for which clients may take long
         except GinghamError as error:
             refusal = error
         else:
@@ -127,7 +139,8 @@ class _Door:
                 raise PermissionDenied(_CHANGED)
             self._key = key
             request = self._read(raw)
-            names = (self._rule.collections(request) or []) if self._rule is not None else []
+            named = (self._rule.collections(request) or []) if self._rule is not None else []
+            names = list(dict.fromkeys(named))[:MOST_NAMES]
             if names or not streaming:
                 self._named = names
                 note_call(None if key is None else key.id, names)
@@ -154,6 +167,8 @@ class _Door:
         abort(context, refusal)
 
     def _read(self, raw: bytes) -> Any:
+        if self._ours:
+            check_fields(raw, INPUTS[self._method])
         try:
             return self._handler.request_deserializer(raw)
         except Exception:
@@ -181,7 +196,8 @@ class _Door:
         return f"key={key} method={self._method} collections={[name[:80] for name in self._named]!a}"
 
 
-def _bearer(metadata: Any) -> str | None:
+def bearer(metadata: Any) -> str | None:
+    """The token of a call; None without one."""
     for name, value in metadata or ():
         if name == "authorization" and isinstance(value, str) and value[:7].lower() == "bearer ":
             return value[7:].strip()

@@ -34,6 +34,11 @@ BUSY_SECONDS = 0.2
 class CallPool(ThreadPoolExecutor):
     """Threads that run calls.
 
+    Parameters
+    ----------
+    counted : counts the calls of this pool as its own; None where this pool counts
+    cores : that this process may keep at work; None for all
+
     Attributes
     ----------
     calls : those that run or wait, of its short reads too
@@ -41,12 +46,13 @@ class CallPool(ThreadPoolExecutor):
         waits for the interpreter after every kernel
     """
 
-    def __init__(self, workers: int, counted: CallPool | None = None) -> None:
+    def __init__(self, workers: int, counted: CallPool | None = None, *, cores: int | None = None) -> None:
         super().__init__(workers, thread_name_prefix="gingham-grpc")
+        cores = cores or os.cpu_count() or 1
         self._all = counted or self
         self._changed = threading.Condition()
         self.calls = 0
-        self.short = self if counted else CallPool(min(workers, os.cpu_count() or 1), self)
+        self.short = self if counted else CallPool(min(workers, cores), self)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a call once there is a thread for it."""

@@ -10,7 +10,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,8 @@ class Call:
     trace_id, parent_id : of the metadata ``traceparent``
     key_id : of the key that it showed; None without one
     collections : names in its request
+    peer : where its caller is, if another process has passed it on
+    forwarded : another process answers it, and logs it
     """
 
     method: str
@@ -41,6 +43,8 @@ class Call:
     parent_id: str | None = None
     key_id: str | None = None
     collections: Sequence[str] = ()
+    peer: str | None = None
+    forwarded: bool = False
     begun: float = field(default_factory=time.perf_counter)
 
     @classmethod
@@ -65,6 +69,25 @@ def note_call(key_id: str | None, collections: Sequence[str]) -> None:
     call = CURRENT_CALL.get()
     if call is not None:
         call.key_id, call.collections = key_id, collections
+
+
+def log_to_stderr(*, as_json: bool) -> None:
+    """Write the log of this package to standard error."""
+    log = logging.getLogger("gingham")
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if as_json else text)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    CALLS.setLevel(logging.INFO if as_json else logging.WARNING)
+
+
+def form_of_log() -> Literal["json", "text"] | None:
+    """How the log of this package is written, where it has a handler of its own."""
+    handlers = logging.getLogger("gingham").handlers
+    if not handlers:
+        return None
+    return "json" if any(isinstance(one.formatter, JsonLines) for one in handlers) else "text"
 
 
 class JsonLines(logging.Formatter):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
+import queue
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,14 +17,17 @@ import grpc
 
 from gingham.config import StoreOptions
 from gingham.database import Database
-from gingham.errors import GinghamError, InvalidArgument, Unavailable
+from gingham.errors import InvalidArgument, Unavailable
 from gingham.server.access import GuardedDatabase
+from gingham.server.arrival import Arrivals, connection_options
 from gingham.server.health import Health, add_reflection
 from gingham.server.interceptor import AccessInterceptor
 from gingham.server.keys import KEYS_FILE, KeyRing
 from gingham.server.limits import CallPool, LimitInterceptor
+from gingham.server.logs import form_of_log
 from gingham.server.metrics import Metrics
 from gingham.server.observer import CallObserver
+from gingham.server.readers import MOST_READERS, ReaderGroup, ReaderSetup
 from gingham.server.servicer import add_services
 from gingham.server.tls import server_credentials
 from gingham.types import whole
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from gingham.server.metrics import ReaderMetrics
     from gingham.server.tls import TlsFiles
 
 DEFAULT_LISTEN = "127.0.0.1:7443"
@@ -44,7 +49,9 @@ WAITING_CALLS = 16
 DRAIN_SECONDS = 30.0
 """What running calls have to end in after SIGTERM."""
 MAX_HITS = 1_000_000
-_PROBE_WORKERS = 2
+LOOK_SECONDS = 1.0
+"""Between two looks at signals: one that comes just before a thread waits does not wake it."""
+_PROBE_WORKERS = 16
 """Threads for probes of health and for refusals."""
 
 
@@ -121,6 +128,9 @@ class Server:
     keys : file of keys, or the folder with it, read again when it changes; None lets every caller do everything
     operation : how it is watched and bounded
     interceptors : of gRPC, which see calls first, such as those of OpenTelemetry
+    readers : processes that answer reads, on Linux, with as many workers each; 0 leaves them to this one. They know no
+        embedders that are attached to ``database``
+    device : that readers scan with for large batches, as of :func:`gingham.open`
 
     Attributes
     ----------
@@ -130,9 +140,12 @@ class Server:
 
     Raises
     ------
-    InvalidArgument : ``listen`` reaches further than it may, or certificates cannot be used
-    Unavailable : the port is taken, or the keys cannot be read
+    InvalidArgument : ``listen`` reaches further than it may, or certificates cannot be used, or there are both
+        ``readers`` and ``interceptors``
+    Unavailable : the port is taken, the keys cannot be read, or readers do not start
     """
+
+    _shares_port = False
 
     def __init__(
         self,
@@ -145,25 +158,32 @@ class Server:
         keys: str | os.PathLike[str] | None = None,
         operation: Operation | None = None,
         interceptors: Sequence[grpc.ServerInterceptor] = (),
+        readers: int = 0,
+        device: str = "auto",
     ) -> None:
+        self._device = device
         operation = operation or Operation()
+        readers = whole("serve(readers=)", readers, 0, MOST_READERS)
         host, port = address_of(listen, tls=tls is not None, keys=keys is not None)
         workers = whole("serve(max_workers=)", max_workers, most=1024)
         limit = whole("serve(max_message_bytes=)", max_message_bytes, most=(1 << 31) - 1)
         credentials = None if tls is None else server_credentials(tls)
-        access = AccessInterceptor(str(database.path), None if keys is None else KeyRing(keys))
-        self._pool = CallPool(workers)
+        ring = None if keys is None else KeyRing(keys)
+        access = AccessInterceptor(str(database.path), ring)
+        self._pool = self._pool_of(workers)
         self._probes = ThreadPoolExecutor(_PROBE_WORKERS, thread_name_prefix="gingham-probes")
+        arrivals = Arrivals(ring, self._probes)
         self._limits = LimitInterceptor(self._pool, self._probes, workers * WAITING_CALLS)
-        self._observer = CallObserver()
+        self._observer = CallObserver(behind=readers > 0)
         self._grpc = grpc.server(
             self._pool,
-            interceptors=[*interceptors, self._observer, self._limits, access],
+            interceptors=[*interceptors, self._observer, arrivals, self._limits, *self._forwarding(workers), access],
             options=[
+                *connection_options(),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
                 # Another server on the same port is to be told so, and not to share its calls.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(self._shares_port)),
             ],
             # Those that are refused count too; beyond this, they are not even told when to call again.
             maximum_concurrent_rpcs=workers * WAITING_CALLS * 4,
@@ -176,33 +196,80 @@ class Server:
         if operation.reflection or (operation.reflection is None and keys is None):
             add_reflection(self._grpc)
         self.metrics_port: int | None = None
-        self._listen(host, port, credentials)
+        self._metrics: Metrics | ReaderMetrics | None = None
+        self._group: ReaderGroup | None = None
         try:
+            if readers:
+                self._group = ReaderGroup(host, port, readers, interceptors)
+            self._listen(host, port, credentials)
             self._show_metrics(database, operation)
-        except GinghamError:
+            self._grpc.start()
+            if self._group is not None:
+                self._group.start(self._told(database, operation, workers, limit, tls, keys))
+        except BaseException:
             self.stop(0)
             raise
-        self._grpc.start()
+
+    def _pool_of(self, workers: int) -> CallPool:
+        return CallPool(workers)
+
+    def _forwarding(self, workers: int) -> list[grpc.ServerInterceptor]:
+        """What passes calls on to another process: what comes after it sees those that are answered here."""
+        del workers
+        return []
+
+    def _told(
+        self,
+        database: Database,
+        operation: Operation,
+        workers: int,
+        limit: int,
+        tls: TlsFiles | None,
+        keys: str | os.PathLike[str] | None,
+    ) -> ReaderSetup:
+        """What readers have to know."""
+        assert self._group is not None
+        authorities = None if tls is None or tls.client_ca is None else str(tls.client_ca)
+        return ReaderSetup(
+            path=str(database.path),
+            listen=self.address,
+            socket=self._group.socket,
+            readers=self._group.readers,
+            device=self._device,
+            max_workers=workers,
+            max_message_bytes=limit,
+            max_hits=operation.max_hits,
+            tls=None if tls is None else (str(tls.cert), str(tls.key), authorities),
+            keys=None if keys is None else str(keys),
+            reflection=operation.reflection,
+            metrics=operation.metrics is not None,
+            log=form_of_log(),
+        )
 
     def _show_metrics(self, database: Database, operation: Operation) -> None:
         if operation.metrics is None:
             return
         opened = {"calls": lambda: self._pool.calls, "scans": lambda: self._scans.open, "snapshots": self._views.count}
+        shared = None
+        if self._group is not None:  # readers count calls and scans, also those that they pass on
+            opened, shared = {"snapshots": self._views.count}, self._group.folder
         every = None if operation.recall_every is None else operation.recall_every * 60
-        self._observer.metrics = Metrics(database, opened, recall_every=every)
-        self.metrics_port = self._observer.metrics.listen(*metrics_address(operation.metrics))
+        self._metrics = Metrics(database, opened, recall_every=every, shared=shared)
+        self._observer.counts = self._metrics.counts
+        self.metrics_port = self._metrics.listen(*metrics_address(operation.metrics))
 
     def _listen(self, host: str, port: int, credentials: Any) -> None:
         shown = f"[{host}]" if ":" in host else host
         try:
-            if credentials is None:
+            if self._group is not None:
+                bound = self._group.port if self._grpc.add_insecure_port(f"unix:{self._group.socket}") else 0
+            elif credentials is None:
                 bound = self._grpc.add_insecure_port(f"{shown}:{port}")
             else:
                 bound = self._grpc.add_secure_port(f"{shown}:{port}", credentials)
         except RuntimeError:
             bound = 0
         if not bound:
-            self.stop(0)
             raise Unavailable(f"serve() expects a free port, found {shown}:{port} taken; choose another with listen=")
         self.address = f"{shown}:{bound}"
         self.url = f"{'grpc' if credentials is None else 'grpcs'}://{self.address}"
@@ -216,16 +283,20 @@ class Server:
         """
         end = time.monotonic() + grace
         self._health.drain()
-        self._limits.draining = True
         self._scans.ending = True
-        self._pool.wait(grace)
+        if self._group is not None:  # what they have passed on is answered here
+            self._group.drain(grace)
+        self._limits.draining = True
+        self._pool.wait(max(0.0, end - time.monotonic()))
         self._health.end()
         self._grpc.stop(max(0.0, end - time.monotonic())).wait()
         self._pool.shutdown()
         self._probes.shutdown()
         self._views.close_all()
-        if self._observer.metrics is not None:
-            self._observer.metrics.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
+        if self._group is not None:
+            self._group.close()
 
     def __enter__(self) -> Self:
         return self
@@ -245,6 +316,8 @@ def serve(
     tls: TlsFiles | None = None,
     keys: str | os.PathLike[str] | None = None,
     operation: Operation | None = None,
+    readers: int = 0,
+    device: str = "auto",
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a database until SIGTERM or SIGINT; running calls have half a minute to end.
@@ -252,24 +325,25 @@ def serve(
     Parameters
     ----------
     path : folder of the database, made where there is none
-    listen, max_workers, max_message_bytes, tls, keys, operation : as of :class:`Server`; where no keys are named, those
-        in the folder are used if there are some
+    listen, max_workers, max_message_bytes, tls, keys, operation, readers : as of :class:`Server`; where no keys are
+        named, those in the folder are used if there are some
+    device : that scans for large batches, as of :func:`gingham.open`
     ready : called with the address for :func:`gingham.open` once calls are taken
 
     Raises
     ------
-    InvalidArgument : ``listen`` reaches further than it may, or certificates cannot be used
-    Unavailable : the port is taken, or the keys cannot be read
+    InvalidArgument : ``listen`` reaches further than it may, certificates cannot be used, or the system has no readers
+    Unavailable : the port is taken, the keys cannot be read, or readers do not start
     """
     own = Path(path) / KEYS_FILE
     keys = own if keys is None and own.exists() else keys
     address_of(listen, tls=tls is not None, keys=keys is not None)  # refused before a database is made
-    ended = threading.Event()
+    ends: queue.SimpleQueue[int] = queue.SimpleQueue()  # a lock of threading might be held where a signal comes
     signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: ended.set()) for number in signals]
+    before = [signal.signal(number, lambda number, _: ends.put(number)) for number in signals]
     try:
         with (
-            Database(path, StoreOptions()) as database,
+            Database(path, StoreOptions(device=device)) as database,
             Server(
                 database,
                 listen=listen,
@@ -278,11 +352,21 @@ def serve(
                 tls=tls,
                 keys=keys,
                 operation=operation,
+                readers=readers,
+                device=device,
             ) as server,
         ):
             if ready is not None:
                 ready(server.url)
-            ended.wait()
+            _wait(ends)
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+
+
+def _wait(ends: queue.SimpleQueue[int]) -> None:
+    """Return once there is something."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            ends.get(timeout=LOOK_SECONDS)
+            return

@@ -15,32 +15,41 @@ from gingham.server.logs import CALLS, CURRENT_CALL, Call
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gingham.server.metrics import Metrics
+    from gingham.server.metrics import CallCounts
+
+PEER = "gingham-peer"
+"""Metadata in which a process that passes calls on says where they come from."""
 
 
 class CallObserver(grpc.ServerInterceptor):  # type: ignore[misc]
     """Tells log and metrics of every call, the time included that it waits for a thread; probes of health pass unseen.
 
+    Parameters
+    ----------
+    behind : calls come from other processes of this server, which say where theirs come from
+
     Attributes
     ----------
-    metrics : what counts; None for the log alone
+    counts : what counts; None for the log alone
     """
 
-    def __init__(self) -> None:
-        self.metrics: Metrics | None = None
+    def __init__(self, *, behind: bool = False) -> None:
+        self._behind = behind
+        self.counts: CallCounts | None = None
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """A handler that is seen while it runs."""
         handler = continuation(details)
         if handler is None or details.method.startswith(HEALTH):
             return handler
-        if self.metrics is None and not CALLS.isEnabledFor(logging.INFO):
+        if self.counts is None and not CALLS.isEnabledFor(logging.INFO):
             return handler
         kind = ("unary", "stream")[handler.request_streaming] + "_" + ("unary", "stream")[handler.response_streaming]
         behaviour = getattr(handler, kind)
-        seen: Any = functools.partial(
-            self._streamed if handler.response_streaming else self._answered, Call.of(details), behaviour
-        )
+        call = Call.of(details)
+        if self._behind:
+            call.peer = dict(details.invocation_metadata or ()).get(PEER)
+        seen: Any = functools.partial(self._streamed if handler.response_streaming else self._answered, call, behaviour)
         if hasattr(behaviour, "experimental_thread_pool"):
             seen.experimental_thread_pool = behaviour.experimental_thread_pool
         make = getattr(grpc, f"{kind}_rpc_method_handler")
@@ -74,11 +83,11 @@ class CallObserver(grpc.ServerInterceptor):  # type: ignore[misc]
             code = "CANCELLED"
         else:
             code = "UNKNOWN" if failed else "OK"
-        if self.metrics is not None:
-            self.metrics.call_ended(call.method, code, seconds)
-        if CALLS.isEnabledFor(logging.INFO):
+        if self.counts is not None:
+            self.counts.call_ended(call.method, code, seconds)
+        if CALLS.isEnabledFor(logging.INFO) and not call.forwarded:
             told = {
                 "method": call.method, "collections": list(call.collections), "code": code,
-                "ms": round(seconds * 1e3, 3), "key": call.key_id, "peer": context.peer(),
+                "ms": round(seconds * 1e3, 3), "key": call.key_id, "peer": call.peer or context.peer(),
             }  # fmt: skip
             CALLS.info("%s %s %.3f ms", call.method, code, told["ms"], extra={"told": told})

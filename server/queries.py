@@ -59,6 +59,8 @@ class QueryTrees:
             branches = tuple(self._node(branch, depth + 1) for branch in node.branches)
             made = nodes.fuse(*branches, by=_fusion(node))
             return nodes.Fuse(made.branches, made.by, tuple(node.remarks))
+        if kind == "where":
+            self._size.enter_filter(node.where.expression)
         child = self._node(node.child, depth + 1)
         if kind == "boost":
             return nodes.Boosted(child, self._value(node.value, depth + 1))
@@ -77,6 +79,7 @@ class QueryTrees:
             case "field":
                 return values.FieldValue(message.field)
             case "truth":
+                self._size.enter_filter(message.truth.expression)
                 node = filter_node(filter_of(message.truth))
                 return values.Truth(And(()) if node is None else node)
             case "sum":

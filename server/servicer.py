@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import pyarrow as pa
 
+from gingham.query.hits import BatchHits
 from gingham.schema import Json
 from gingham.server import convert, writes
 from gingham.server.admin import AdminService
 from gingham.server.calls import Scans, answered, streamed
+from gingham.server.found import check_found, check_recall, most_in_radius
 from gingham.server.ingest import ingest
 from gingham.server.limits import check_queries, check_search
 from gingham.server.proto import gingham_pb2 as pb
@@ -36,9 +38,10 @@ SCANNED_ROWS, SCANNED_VECTORS = 1000, 100
 class CollectionService(services.CollectionServiceServicer):
     """Collections and pinned commits."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: Views, max_hits: int) -> None:
         self._views = views
         self._db = views.database
+        self._max_hits = max_hits
 
     @answered
     def ListCollections(self, request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
@@ -119,7 +122,9 @@ class CollectionService(services.CollectionServiceServicer):
     @answered
     def Recall(self, request: pb.RecallRequest) -> pb.RecallResponse:
         """Measure recall."""
-        report = self._views.collection(request).recall(**recall_arguments(request))
+        collection, arguments = self._views.collection(request), recall_arguments(request)
+        check_recall(collection, arguments, self._max_hits)
+        report = collection.recall(**arguments)
         return pb.RecallResponse(**asdict(report))
 
     @answered
@@ -243,7 +248,11 @@ class QueryService(services.QueryServiceServicer):
         collection = self._views.collection(request)
         query = convert.query_of(request)
         check_search(request, collection, self._max_hits)
-        results = collection.search(query, **convert.search_arguments(request))
+        arguments = convert.search_arguments(request)
+        if not request.HasField("k") and request.HasField("radius"):
+            arguments["k"] = most_in_radius(request, collection, self._max_hits)
+        results = collection.search(query, **arguments)
+        check_found(results if isinstance(results, BatchHits) else [results], self._max_hits)
         return convert.found(results, explain_tokens=request.explain_tokens)
 
     @answered
@@ -257,6 +266,7 @@ class QueryService(services.QueryServiceServicer):
         results = collection.query(queries, where=where, fields=fields)
         if unscored := trees.unscored():
             return pb.QueryResponse(unscored=unscored)
+        check_found(results, self._max_hits)
         single = request.single and len(results) == 1
         each = [convert.found(hits, explain_tokens=request.explain_tokens) for hits in results]
         return pb.QueryResponse(results=each, single=single)
@@ -271,7 +281,7 @@ def add_services(database: Database, server: grpc.Server, *, workers: int, max_h
     """
     views = Views(database)
     scans = Scans(max(1, workers - 1))
-    services.add_CollectionServiceServicer_to_server(CollectionService(views), server)  # type: ignore[no-untyped-call]
+    services.add_CollectionServiceServicer_to_server(CollectionService(views, max_hits), server)  # type: ignore[no-untyped-call]
     services.add_RowServiceServicer_to_server(RowService(views, scans), server)  # type: ignore[no-untyped-call]
     services.add_QueryServiceServicer_to_server(QueryService(views, max_hits), server)  # type: ignore[no-untyped-call]
     services.add_AdminServiceServicer_to_server(AdminService(views, scans), server)  # type: ignore[no-untyped-call]

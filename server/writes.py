@@ -144,6 +144,8 @@ def write_batch(database: Database, request: pb.WriteBatchRequest) -> pb.WriteBa
             else:
                 if any(change.seen):
                     raise InvalidArgument("an update in a transaction expects nothing that was seen, found texts")
+                if not change.batches:
+                    raise InvalidArgument("an update expects at least one batch of rows, found none")
                 for packed in change.batches:
                     collection.update(**columns_of(packed, collection.schema))
     assert transaction.result is not None

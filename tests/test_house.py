@@ -92,7 +92,10 @@ def test_kernel_files_import_only_numpy_numba_and_the_jit_settings() -> None:
                 "llvmlite",
                 "typing",
                 "__future__",
-                *(f"gingham.codecs.{name}" for name in (*SHARED, "cuda_intrinsics", "cuda_kernels", "cuda_select_kernels")),
+                *(
+                    f"gingham.codecs.{name}"
+                    for name in (*SHARED, "cuda_intrinsics", "cuda_kernels", "cuda_select_kernels")
+                ),
             }
 
 

@@ -62,6 +62,8 @@ def parse(text: str) -> Node:
         if isinstance(error.orig_exc, FilterSyntaxError):
             raise error.orig_exc from None
         raise
+    except RecursionError:
+        raise FilterSyntaxError(f"a filter expects at most {MAX_DEPTH} nested conditions, found more", pos=0) from None
 
 
 @functools.cache

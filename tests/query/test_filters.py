@@ -214,6 +214,16 @@ def test_sliced_lists_are_read_at_their_own_offsets() -> None:
     assert np.array_equal(found, [False, False, True, False])
 
 
+@pytest.mark.parametrize("count", [150, 400, 5000])
+def test_negations_too_many_to_nest_are_one_typed_error(count: int) -> None:
+    text = "NOT " * count + "n = 1"
+    try:
+        parse(text)
+    except FilterSyntaxError as error:
+        assert "nested conditions" in str(error) or "negations" in str(error)
+        assert count > 150
+
+
 def test_a_long_chain_of_conditions_does_not_nest() -> None:
     some = functools.reduce(operator.or_, [F.year == year for year in range(3000)])
     schema = gg.Schema.of({"year": gg.Int()})
