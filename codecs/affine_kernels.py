@@ -5,7 +5,7 @@ from numba import float32, int64, uint8, uint64
 
 from gingham.codecs.affine_row_kernels import four_products_bytes, four_products_nibbles, score_of_product, score_row
 from gingham.codecs.intrinsics import inline, kernel, load_one_u8, prefetch
-from gingham.codecs.reservoir_kernels import gather
+from gingham.codecs.reservoir_kernels import make_room
 from gingham.codecs.topk_kernels import sift
 
 
@@ -75,7 +75,13 @@ def scan_packed_spans(
                 continue
             x = codes + uint64(row * stride)
             s = score_row(x, factors, q, width, bits, ahead, parameters, i)
-            gather(s, row, i, scores, rows, counts, floors, k)
+            # Not a function that is inlined: numba would count references of its arrays in every turn, for 35 ns.
+            if s > floors[i]:
+                count = counts[i]
+                scores[i, count], rows[i, count] = s, row
+                counts[i] = count + 1
+                if count + 1 == scores.shape[1]:
+                    make_room(scores, rows, counts, floors, i, k)
 
 
 @kernel(f"void({_SCORED}, int8[:,::1], float32[:,::1], int64[:,::1], float32[:,::1])")

@@ -21,7 +21,7 @@ from gingham.codecs.intrinsics import (
     splat,
     sub,
 )
-from gingham.codecs.reservoir_kernels import gather
+from gingham.codecs.reservoir_kernels import make_room
 from gingham.codecs.topk_kernels import offer_any, sift
 from gingham.codecs.topk_kernels import sort_heaps as sort_heaps
 
@@ -62,7 +62,13 @@ def scan_row_spans(vectors, kind, spans, queries, dim, metric, biases, allow, sc
                 continue
             x = vectors + uint64(row) * width
             s = score_float_row(x, kind, query, dim, metric, none, row) + biases[q]
-            gather(s, row, q, scores, rows, counts, floors, k)
+            # Not a function that is inlined: numba would count references of its arrays in every turn, for 35 ns.
+            if s > floors[q]:
+                count = counts[q]
+                scores[q, count], rows[q, count] = s, row
+                counts[q] = count + 1
+                if count + 1 == scores.shape[1]:
+                    make_room(scores, rows, counts, floors, q, k)
 
 
 @kernel("void(uint64, int64, uint64, int64, int64, uint64, float32[::1], int64[:,::1], float32[:,::1])")
@@ -108,7 +114,8 @@ def score_chunks(vectors, norms, chunk_rows, kind, queries, dim, metric, rows, o
 
 @kernel(
     "void(uint64[::1], uint64[::1], int64, int64, uint64, int64, int64, int64[:,::1], int64, int64, uint64,"
-    "float32[:,::1], int64[:,::1])"
+    "float32[:,::1], int64[:,::1])",
+    allocates=False,
 )
 def nearest_in_chunks(
     vectors, norms, chunk_rows, kind, queries, dim, metric, places, start, stop, row_at, scores, rows

@@ -103,17 +103,6 @@ def make_room(scores, rows, counts, floors, i, k):
 
 
 @inline
-def gather(s, row, i, scores, rows, counts, floors, k):
-    """Take one row to line i if it scores above the floor."""
-    if s > floors[i]:
-        count = counts[i]
-        scores[i, count], rows[i, count] = s, row
-        counts[i] = count + 1
-        if count + 1 == scores.shape[1]:
-            make_room(scores, rows, counts, floors, i, k)
-
-
-@inline
 def gather_some(block, mask, row, i, scores, rows, counts):
     """Take the rows of a mask to line i, which has room for 32; ``block`` is the address of their scores."""
     count = counts[i]

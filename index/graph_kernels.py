@@ -196,7 +196,8 @@ def _write(beam, size, scores, rows, i):
 @kernel(
     "void(uint64, int64, int64, uint64, uint64, int64[::1], int64, int64, uint64, int64, int64, int64, int64,"
     "int8[:,::1], float32[:,::1], uint64, uint32[:,::1], int64[::1], uint64[:,::1], uint64[:,::1], uint32[:,:,::1],"
-    "uint64[::1], int64[:,::1], float32[:,::1], int64[:,::1])"
+    "uint64[::1], int64[:,::1], float32[:,::1], int64[:,::1])",
+    allocates=False,
 )
 def search_graph(
     links, degree, n, nodes, layers, starts, layer_degree,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from gingham.errors import GinghamError, InvalidArgument
+from gingham.errors import GinghamError, InvalidArgument, ResourceExhausted
 from gingham.parallel import start_thread
 from gingham.server.calls import abort
 from gingham.server.health import HEALTH
@@ -26,6 +26,10 @@ ARRIVAL_SECONDS = 60.0
 """What the request of a call may take from when a thread waits for it: 128 MiB at 18 Mbit/s."""
 PROBE_SECONDS = 1.0
 """The same of a probe of health, which is a few bytes and needs no key."""
+WAITING_PROBES = 12
+"""Probes whose requests are waited for; more are refused unread."""
+MOST_STREAMS = 128
+"""Calls at once of one connection; more wait on the side of the client."""
 SILENT_SECONDS = 60.0
 """After which a connection is asked for a sign of life, for which it has a third of that; and for how long one may
 begin to be one."""
@@ -52,6 +56,7 @@ def connection_options(silent: float = SILENT_SECONDS, idle: float = IDLE_SECOND
         ("grpc.http2.min_recv_ping_interval_without_data_ms", third),
         ("grpc.server_handshake_timeout_ms", int(silent * 1000)),
         ("grpc.max_connection_idle_ms", int(idle * 1000)),
+        ("grpc.max_concurrent_streams", MOST_STREAMS),
     ]
 
 
@@ -72,7 +77,7 @@ class Arrivals(grpc.ServerInterceptor):  # type: ignore[misc]
         self._keys = keys
         self._refusals = refusals
         self._seconds = ARRIVAL_SECONDS if seconds is None else seconds
-        self._waiting = _Waiting()
+        self._waiting, self._probing = _Waiting(), _Waiting()
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """A handler whose request is waited for under a limit, or one that refuses a call without reading it."""
@@ -87,7 +92,11 @@ class Arrivals(grpc.ServerInterceptor):  # type: ignore[misc]
                 return self._refusing(details.method, error)
         if handler.request_streaming:
             return handler
-        return self._waited_for(handler, min(self._seconds, PROBE_SECONDS) if probe else self._seconds)
+        if not probe:
+            return self._waited_for(handler, self._seconds, self._waiting)
+        if self._probing.calls >= WAITING_PROBES:
+            return self._refusing(details.method, _too_many_probes())
+        return self._waited_for(handler, min(self._seconds, PROBE_SECONDS), self._probing)
 
     def _refusing(self, method: str, error: GinghamError) -> Any:
         def refuse(requests: Any, context: grpc.ServicerContext) -> NoReturn:
@@ -99,10 +108,10 @@ class Arrivals(grpc.ServerInterceptor):  # type: ignore[misc]
         refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
         return grpc.stream_stream_rpc_method_handler(refuse)
 
-    def _waited_for(self, handler: Any, seconds: float) -> Any:
+    def _waited_for(self, handler: Any, seconds: float, waiting: _Waiting) -> Any:
         """The same of a handler that reads the only request of its call itself."""
         kind = "unary_stream" if handler.response_streaming else "unary_unary"
-        behaviour, waiting = getattr(handler, kind), self._waiting
+        behaviour = getattr(handler, kind)
 
         def first(requests: Iterator[Any], context: grpc.ServicerContext, *sender: Any) -> Any:
             number = waiting.begin(context, seconds)
@@ -126,6 +135,14 @@ class Arrivals(grpc.ServerInterceptor):  # type: ignore[misc]
         return make(outer, handler.request_deserializer, handler.response_serializer)
 
 
+def _too_many_probes() -> GinghamError:
+    error = ResourceExhausted(
+        f"the server expected at most {WAITING_PROBES} probes whose requests it waits for, found one more; probe again"
+    )
+    error.retry_after = PROBE_SECONDS
+    return error
+
+
 class _Waiting:
     """Calls whose requests are waited for; a thread, while there are any, ends those that take too long."""
 
@@ -134,6 +151,11 @@ class _Waiting:
         self._calls: dict[int, tuple[float, grpc.ServicerContext]] = {}
         self._last = 0
         self._sweeping = False
+
+    @property
+    def calls(self) -> int:
+        """How many wait."""
+        return len(self._calls)
 
     def begin(self, context: grpc.ServicerContext, seconds: float) -> int:
         """Note a call that may wait for so long; the number it is known by."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gingham.errors import InvalidArgument
 from gingham.server.limits import _check_hits, _has_tokens
 
 if TYPE_CHECKING:
@@ -26,6 +27,15 @@ def most_in_radius(request: pb.SearchRequest, collection: CollectionView, most: 
 def check_found(results: Iterable[Hits], most: int) -> None:
     """Raise InvalidArgument where there are more than ``most`` hits."""
     _check_hits(sum(len(hits.ids) for hits in results), most)
+
+
+def check_asked(ids: int, most: int) -> None:
+    """Raise InvalidArgument where more than ``most`` rows are asked for by id."""
+    if ids > most:
+        raise InvalidArgument(
+            f"get() over gRPC expects at most {most} ids, found {ids}; read fewer at once, or serve with a larger "
+            "--max-hits"
+        )
 
 
 def check_recall(collection: CollectionView, arguments: dict[str, Any], most: int) -> None:

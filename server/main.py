@@ -52,7 +52,8 @@ MAX_HITS = 1_000_000
 LOOK_SECONDS = 1.0
 """Between two looks at signals: one that comes just before a thread waits does not wake it."""
 _PROBE_WORKERS = 16
-"""Threads for probes of health and for refusals."""
+"""Threads for probes of health: most of them may wait for requests that do not come."""
+_REFUSING_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,9 @@ class Server:
         access = AccessInterceptor(str(database.path), ring)
         self._pool = self._pool_of(workers)
         self._probes = ThreadPoolExecutor(_PROBE_WORKERS, thread_name_prefix="gingham-probes")
-        arrivals = Arrivals(ring, self._probes)
-        self._limits = LimitInterceptor(self._pool, self._probes, workers * WAITING_CALLS)
+        self._refusals = ThreadPoolExecutor(_REFUSING_WORKERS, thread_name_prefix="gingham-refusals")
+        arrivals = Arrivals(ring, self._refusals)
+        self._limits = LimitInterceptor(self._pool, self._refusals, workers * WAITING_CALLS)
         self._observer = CallObserver(behind=readers > 0)
         self._grpc = grpc.server(
             self._pool,
@@ -189,8 +191,9 @@ class Server:
             maximum_concurrent_rpcs=workers * WAITING_CALLS * 4,
         )
         self._views, self._scans = add_services(
-            cast("Database", GuardedDatabase(database)), self._grpc, workers=workers, max_hits=operation.max_hits
-        )
+            cast("Database", GuardedDatabase(database)), self._grpc, workers=workers, max_hits=operation.max_hits,
+            most_bytes=limit,
+        )  # fmt: skip
         self._health = Health()
         self._health.add_to(self._grpc, self._probes)
         if operation.reflection or (operation.reflection is None and keys is None):
@@ -292,6 +295,7 @@ class Server:
         self._grpc.stop(max(0.0, end - time.monotonic())).wait()
         self._pool.shutdown()
         self._probes.shutdown()
+        self._refusals.shutdown()
         self._views.close_all()
         if self._metrics is not None:
             self._metrics.stop()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import pyarrow as pa
 
+from gingham.query.fetch import payload_within
 from gingham.query.hits import BatchHits
 from gingham.schema import Json
 from gingham.server import convert, writes
 from gingham.server.admin import AdminService
 from gingham.server.calls import Scans, answered, streamed
-from gingham.server.found import check_found, check_recall, most_in_radius
+from gingham.server.found import check_asked, check_found, check_recall, most_in_radius
 from gingham.server.ingest import ingest
 from gingham.server.limits import check_queries, check_search
 from gingham.server.proto import gingham_pb2 as pb
@@ -25,14 +27,19 @@ from gingham.types import encode_id
 from gingham.wire import pack_embedder, pack_rows, pack_table, unpack_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     import grpc
 
     from gingham.database import Database
+    from gingham.schema import Schema
+    from gingham.wire import Row
 
 SCANNED_ROWS, SCANNED_VECTORS = 1000, 100
 """Rows of a message of a scan, without vectors and with them."""
+SCANNED_BYTES = 8 << 20
+"""Of such a message, and no more than half of what a message may have; unless one row is longer."""
+T = TypeVar("T")
 
 
 class CollectionService(services.CollectionServiceServicer):
@@ -150,10 +157,12 @@ class CollectionService(services.CollectionServiceServicer):
 class RowService(services.RowServiceServicer):
     """Rows."""
 
-    def __init__(self, views: Views, scans: Scans) -> None:
+    def __init__(self, views: Views, scans: Scans, max_hits: int, most_bytes: int) -> None:
         self._views = views
         self._db = views.database
         self._scans = scans
+        self._max_hits = max_hits
+        self._most_bytes = most_bytes
 
     @answered
     def Upsert(self, request: pb.UpsertRequest) -> pb.UpsertResponse:
@@ -180,7 +189,10 @@ class RowService(services.RowServiceServicer):
         """Read rows."""
         collection = self._views.collection(request)
         asked = unpack_ids(request.ids.values)
-        rows = collection.get(asked, fields=convert.names_of(request), include_vectors=request.include_vectors)
+        fields, vectors = convert.names_of(request), request.include_vectors
+        check_asked(len(asked), self._max_hits)
+        with payload_within(self._most_bytes):
+            rows = collection.get(asked, fields=fields, include_vectors=vectors)
         schema = collection.schema
         present = [row for row in rows if row is not None]
         return pb.GetResponse(
@@ -219,6 +231,7 @@ class RowService(services.RowServiceServicer):
             yield from ingest(self._db, request, self._scans)
 
     def _scanned(self, request: pb.ScanRequest) -> Iterator[pb.ScanResponse]:
+        most_bytes = min(SCANNED_BYTES, self._most_bytes // 2)
         collection = self._views.collection(request)
         schema = collection.schema
         rows = collection.scan(**convert.scan_arguments(request))
@@ -227,20 +240,45 @@ class RowService(services.RowServiceServicer):
             nothing = collection._no_rows(convert.names_of(request), include_vectors=request.include_vectors)
             yield pb.ScanResponse(json_fields=json_fields, rows=pack_table(pa.Table.from_batches([nothing])))
             for batch in rows:
-                yield pb.ScanResponse(rows=pack_table(pa.Table.from_batches([batch])))
+                yield from (
+                    pb.ScanResponse(rows=packed) for packed in _parts(batch, len(batch), most_bytes, _packed_batch)
+                )
             return
         yield pb.ScanResponse(json_fields=json_fields)
         most = SCANNED_VECTORS if request.include_vectors else SCANNED_ROWS
         while part := list(islice(rows, most)):
-            yield pb.ScanResponse(rows=pack_rows(part, [encode_id(row["id"]) for row in part], schema))
+            packed_rows = functools.partial(_packed_rows, schema)
+            yield from (pb.ScanResponse(rows=packed) for packed in _parts(part, len(part), most_bytes, packed_rows))
+
+
+def _packed_batch(batch: pa.RecordBatch, start: int, stop: int) -> bytes:
+    return pack_table(pa.Table.from_batches([batch.slice(start, stop - start)]))
+
+
+def _packed_rows(schema: Schema, rows: Sequence[Row], start: int, stop: int) -> bytes:
+    part = rows[start:stop]
+    return pack_rows(part, [encode_id(row["id"]) for row in part], schema)
+
+
+def _parts(rows: T, n: int, most: int, packed: Callable[[T, int, int], bytes]) -> Iterator[bytes]:
+    """Rows in messages of at most so many bytes, unless one row has more."""
+    start, step = 0, n
+    while start < n:
+        found = packed(rows, start, min(start + step, n))
+        if len(found) <= most or step == 1:
+            yield found
+            start += step
+        else:
+            step = max(1, min(step - 1, step * most // len(found)))
 
 
 class QueryService(services.QueryServiceServicer):
     """Searches."""
 
-    def __init__(self, views: Views, max_hits: int) -> None:
+    def __init__(self, views: Views, max_hits: int, most_bytes: int) -> None:
         self._views = views
         self._max_hits = max_hits
+        self._most_bytes = most_bytes
 
     @answered
     def Search(self, request: pb.SearchRequest) -> pb.SearchResponse:
@@ -251,7 +289,8 @@ class QueryService(services.QueryServiceServicer):
         arguments = convert.search_arguments(request)
         if not request.HasField("k") and request.HasField("radius"):
             arguments["k"] = most_in_radius(request, collection, self._max_hits)
-        results = collection.search(query, **arguments)
+        with payload_within(self._most_bytes):
+            results = collection.search(query, **arguments)
         check_found(results if isinstance(results, BatchHits) else [results], self._max_hits)
         return convert.found(results, explain_tokens=request.explain_tokens)
 
@@ -263,7 +302,8 @@ class QueryService(services.QueryServiceServicer):
         collection = self._views.collection(request)
         check_queries(request, collection, self._max_hits)
         where, fields = convert.filter_of(request.where), convert.names_of(request)
-        results = collection.query(queries, where=where, fields=fields)
+        with payload_within(self._most_bytes):
+            results = collection.query(queries, where=where, fields=fields)
         if unscored := trees.unscored():
             return pb.QueryResponse(unscored=unscored)
         check_found(results, self._max_hits)
@@ -272,8 +312,14 @@ class QueryService(services.QueryServiceServicer):
         return pb.QueryResponse(results=each, single=single)
 
 
-def add_services(database: Database, server: grpc.Server, *, workers: int, max_hits: int) -> tuple[Views, Scans]:
+def add_services(
+    database: Database, server: grpc.Server, *, workers: int, max_hits: int, most_bytes: int
+) -> tuple[Views, Scans]:
     """Answer all RPCs from a database; scans and backups leave one of several workers to other calls.
+
+    Parameters
+    ----------
+    max_hits, most_bytes : hits and bytes that one answer may have
 
     Returns
     -------
@@ -282,7 +328,7 @@ def add_services(database: Database, server: grpc.Server, *, workers: int, max_h
     views = Views(database)
     scans = Scans(max(1, workers - 1))
     services.add_CollectionServiceServicer_to_server(CollectionService(views, max_hits), server)  # type: ignore[no-untyped-call]
-    services.add_RowServiceServicer_to_server(RowService(views, scans), server)  # type: ignore[no-untyped-call]
-    services.add_QueryServiceServicer_to_server(QueryService(views, max_hits), server)  # type: ignore[no-untyped-call]
+    services.add_RowServiceServicer_to_server(RowService(views, scans, max_hits, most_bytes), server)  # type: ignore[no-untyped-call]
+    services.add_QueryServiceServicer_to_server(QueryService(views, max_hits, most_bytes), server)  # type: ignore[no-untyped-call]
     services.add_AdminServiceServicer_to_server(AdminService(views, scans), server)  # type: ignore[no-untyped-call]
     return views, scans

@@ -353,8 +353,7 @@ def test_rows_added_little_by_little_leave_no_list_much_larger_than_the_others()
 
 
 @pytest.mark.parametrize("codec", ["LVQ8", "RaBitQ4"])
-@pytest.mark.parametrize("target", [0.8, 0.9, 0.97])
-def test_a_target_recall_is_met(target: float, codec: str) -> None:
+def test_a_target_recall_is_met(codec: str) -> None:
     rng = np.random.default_rng(8)
     rows = rng.standard_normal((12_000, DIM)).astype(np.float32)
     queries = rng.standard_normal((400, DIM)).astype(np.float32)
@@ -364,9 +363,10 @@ def test_a_target_recall_is_met(target: float, codec: str) -> None:
     for asked in (None, rng.standard_normal((400, DIM))):
         if asked is not None:
             index.calibrate(asked)
-        found = index.search(queries, 10, target_recall=target)[1]
-        share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)])
-        assert share == pytest.approx(target, abs=0.025)
+        for target in (0.8, 0.9, 0.97):
+            found = index.search(queries, 10, target_recall=target)[1]
+            share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)])
+            assert share == pytest.approx(target, abs=0.025)
 
 
 def test_what_a_recall_takes_and_what_was_deleted_are_saved(tmp_path: Path) -> None:
