@@ -180,13 +180,7 @@ class Server:
         self._grpc = grpc.server(
             self._pool,
             interceptors=[*interceptors, self._observer, arrivals, self._limits, *self._forwarding(workers), access],
-            options=[
-                *connection_options(),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                # Another server on the same port is to be told so, and not to share its calls.
-                ("grpc.so_reuseport", int(self._shares_port)),
-            ],
+            options=self._options(limit),
             # Those that are refused count too; beyond this, they are not even told when to call again.
             maximum_concurrent_rpcs=workers * WAITING_CALLS * 4,
         )
@@ -212,6 +206,11 @@ class Server:
         except BaseException:
             self.stop(0)
             raise
+
+    def _options(self, limit: int) -> list[tuple[str, int]]:
+        lengths = [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
+        # Another server on the same port is to be told so, and not to share its calls.
+        return [*connection_options(), *lengths, ("grpc.so_reuseport", int(self._shares_port))]
 
     def _pool_of(self, workers: int) -> CallPool:
         return CallPool(workers)
