@@ -86,6 +86,7 @@ def compared(documents: list[Array], queries: list[Array], qrels: Any, asked: li
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--alone", action="store_true", help="without the definitions")
+    parser.add_argument("--documents", type=int, default=0, help="so many of SciFact, judged ones first; 0 takes all")
     options = parser.parse_args()
     gg.set_threads(1)
     gg.warmup()
@@ -93,6 +94,14 @@ def main() -> None:
     asked, qrels = judged()
     asked = asked[:ASKED]
     result: dict[str, Any] = {"bench": "plaid", "fast-plaid": importlib.metadata.version("fast-plaid")}
+    if options.documents:
+        relevant = {document for query in asked for document in qrels[query]}
+        others = [number for number in range(len(documents)) if number not in relevant]
+        kept = sorted([*relevant, *others[: max(0, options.documents - len(relevant))]])
+        places = {document: place for place, document in enumerate(kept)}
+        documents = [documents[number] for number in kept]
+        qrels = {query: {places[one]: grade for one, grade in qrels[query].items()} for query in asked}
+        result["documents"] = len(documents)
     result["SciFact"] = compared(documents, queries, qrels, asked)
     if not options.alone:
         distractors = matrices("distractors.npy", "distractor_starts.npy")
