@@ -12,7 +12,7 @@ test: .venv/.dev           ## install and run the tests
 	@$(BIN)/python -m pytest
 
 soak: .venv/.dev           ## long crash and model runs, and GINGHAM_SOAK_MINUTES (30) of load on a server
-	@$(BIN)/python -m pytest -m soak
+	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0
 
 check: .venv/.dev links    ## style, types, layers
 	@$(BIN)/ruff check .

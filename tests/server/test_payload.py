@@ -62,6 +62,14 @@ def test_scans_bring_long_rows_in_messages_that_fit(served: tuple[Any, Any], tmp
     assert there.to_parquet(tmp_path / "rows.parquet") == 40
 
 
+def test_a_row_that_no_message_can_hold_is_a_typed_error_of_a_scan(served: tuple[Any, Any]) -> None:
+    here, there = served
+    here.upsert(ids=["longest"], vectors={"v": np.ones((1, 4), np.float32)}, fields={"text": ["z" * (2 * LIMIT)]})
+    with pytest.raises(errors.ResourceExhausted):
+        list(there.scan())
+    here.delete(ids=["longest"])
+
+
 def test_probes_that_send_no_request_keep_nobody_from_being_answered(served: tuple[Any, Any]) -> None:
     here, there = served
     address = repr(there._channel.address).strip("'")
