@@ -13,18 +13,16 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gpu_searches
 import measure
 import numpy as np
+from gpu_searches import best_of
 
 import gingham as gg
 from gingham.codecs.cuda_rows import CudaRows
 from gingham.codecs.devices import find_device
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 K = 10
 BATCHES = (1, 16, 256, 1024)
@@ -63,17 +61,6 @@ def parity(device: str) -> dict[str, Any]:
                 same += [np.array_equal(r, u), np.array_equal(s, t)]
             out[f"{codec} {metric}"] = all(same)
     return out
-
-
-def best_of(call: Callable[[], object], seconds: float = 1.0) -> float:
-    """Least time of a call."""
-    call()
-    times: list[float] = []
-    while len(times) < 3 or (sum(times) < seconds and len(times) < 50):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 def peers(rows: np.ndarray, queries: np.ndarray, device: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from gingham.codecs.intrinsics import inline, kernel, load_one_u32
 from gingham.codecs.reservoir_kernels import take_best
 
 _SPARE = 256
-"""Room of a line beside twice what is kept."""
+"""Room of a line beside twice what is kept, as of :class:`gingham.codecs.reservoirs.Reservoirs`."""
 
 
 @inline
@@ -147,7 +147,7 @@ def search_one(
     tables, parameters : of :class:`gingham.codecs.nibble_blocks.BlockQueries`
     query : address of float32 (dim,)
     centroid_blocks, blocks : addresses of codes, and of their add, mul and error or zeros
-    centroids, centroid_norms, centroid_form : of :attr:`gingham.index.chunked_rows.ChunkedRows.form`
+    centroids, centroid_norms, centroid_form : of :attr:`gingham.index.chunked_rows.ChunkedRows.addressed`
     numbers : address of int32 (nlist,), ascending
     starts, sizes, row_at : of :class:`gingham.index.code_lists.CodeLists`; ``row_at`` is an address
     allow : address of a bool for each place; 0 allows all

@@ -13,6 +13,7 @@ import numpy as np
 
 from gingham import deadline
 from gingham.codecs.nibble_blocks import block_addresses, block_queries
+from gingham.index.two_stage import SLICE_BYTES
 
 if TYPE_CHECKING:
     from gingham.index.chunked_rows import ChunkedRows
@@ -29,7 +30,7 @@ class SingleSearch:
     Attributes
     ----------
     coarse, lists, vectors : of the rows
-    most : places that one call scans, since nothing stops it
+    most : places that one call scans, since nothing stops it; it also scores vectors of ``SLICE_BYTES`` at most
     """
 
     coarse: Coarse
@@ -67,7 +68,7 @@ class SingleSearch:
         from gingham.index import list_kernels
 
         tables, places = block_queries(prepared), self._places
-        if tables is None or places is None:
+        if tables is None or places is None or 4 * wanted * query.shape[1] > SLICE_BYTES:
             return None
         deadline.check()
         (first, row_at, last), dim = places, query.shape[1]

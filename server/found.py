@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gingham.errors import InvalidArgument
-from gingham.server.limits import _check_hits, _has_tokens
+from gingham.server.limits import check_hits, has_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,14 +19,14 @@ def most_in_radius(request: pb.SearchRequest, collection: CollectionView, most: 
     """Hits that each query within a radius may find, one more than are allowed; None where there are no more rows."""
     kind, shape = request.WhichOneof("query"), request.vectors.shape
     queries = len(getattr(request, str(kind)).values) if kind in ("texts", "sparse", "tokens") else 1
-    if len(shape) == 2 and not _has_tokens(collection, request.using):
+    if len(shape) == 2 and not has_tokens(collection, request.using):
         queries = shape[0]
     return None if queries * collection.count() <= most else most // max(queries, 1) + 1
 
 
 def check_found(results: Iterable[Hits], most: int) -> None:
     """Raise InvalidArgument where there are more than ``most`` hits."""
-    _check_hits(sum(len(hits.ids) for hits in results), most)
+    check_hits(sum(len(hits.ids) for hits in results), most)
 
 
 def check_asked(ids: int, most: int) -> None:
@@ -44,4 +44,4 @@ def check_recall(collection: CollectionView, arguments: dict[str, Any], most: in
     asked = arguments["n"] if queries is None else 1 if isinstance(queries, str) else len(queries)
     if k * asked > most:
         there = collection.count()
-        _check_hits(min(k, there) * (min(asked, there) if queries is None else asked), most)
+        check_hits(min(k, there) * (min(asked, there) if queries is None else asked), most)

@@ -141,11 +141,12 @@ def check_search(request: pb.SearchRequest, collection: CollectionView, most: in
     several = len(getattr(request, kind).values) if kind in ("texts", "sparse", "tokens") else 1
     queries = shape[0] if len(shape) == 2 else several
     if request.k * queries > most:
-        one = len(shape) == 2 and _has_tokens(collection, request.using)
-        _check_hits(min(request.k, collection.count()) * (1 if one else queries), most)
+        one = len(shape) == 2 and has_tokens(collection, request.using)
+        check_hits(min(request.k, collection.count()) * (1 if one else queries), most)
 
 
-def _has_tokens(collection: CollectionView, using: str) -> bool:
+def has_tokens(collection: CollectionView, using: str) -> bool:
+    """Whether a search looks into a field of tokens, of which one query has several vectors."""
     vectors = collection.schema.vectors
     return isinstance(vectors.get(using or next(iter(vectors), "")), Tokens)
 
@@ -156,10 +157,11 @@ def check_queries(request: pb.QueryRequest, collection: CollectionView, most: in
     asked = [limit.count if limit.HasField("count") else DEFAULT_LIMIT for limit in limits]
     if sum(asked) > most:
         there = collection.count()
-        _check_hits(sum(min(k, there) for k in asked), most)
+        check_hits(sum(min(k, there) for k in asked), most)
 
 
-def _check_hits(found: int, most: int) -> None:
+def check_hits(found: int, most: int) -> None:
+    """Raise InvalidArgument where there are more than ``most`` hits."""
     if found > most:
         raise InvalidArgument(
             f"a request over gRPC expects at most {most} hits, k of each of its queries, found {found}; ask for a "

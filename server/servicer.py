@@ -213,7 +213,8 @@ class RowService(services.RowServiceServicer):
         query = trees.of(request.query) if request.HasField("query") else None
         limit = request.limit if request.HasField("limit") else None
         where = convert.filter_of(request.where)
-        counts = self._views.collection(request).facets(request.field, where=where, query=query, limit=limit)
+        with payload_within(self._most_bytes):
+            counts = self._views.collection(request).facets(request.field, where=where, query=query, limit=limit)
         if unscored := trees.unscored():
             return pb.FacetsResponse(unscored=unscored)
         return pb.FacetsResponse(counts=pack_table(pa.table({"value": [*counts], "count": [*counts.values()]})))

@@ -59,3 +59,12 @@ def test_a_query_alone_is_one_call_of_a_kernel(codec: str) -> None:
     np.testing.assert_array_equal(found[1][0], expected[1][0])
     few = type(search._single)(search.coarse, search.lists, search._single.vectors, 10)
     assert few.run(query, prepared, 5, 4, 40, None) is None
+
+
+def test_more_candidates_than_a_kernel_may_score_at_once_go_step_by_step() -> None:
+    rng = np.random.default_rng(2)
+    index = gg.index.IVF(64, codec="RaBitQ1")
+    index.add(rng.standard_normal((500, 64), np.float32))
+    search, query = index._state.searched, rng.standard_normal((1, 64), np.float32)
+    assert search._single is not None
+    assert search._single.run(query, search.codec.prepare(query), 5, 4, (64 << 20) // (4 * 64) + 1, None) is None
