@@ -11,7 +11,7 @@ import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -44,6 +44,18 @@ KEPT = 4096
 UNIT = 1e-5
 """Lengths that differ from one by less make inner products of cosine similarities; the error bound knows it."""
 _log = logging.getLogger(__name__)
+
+
+class OnDevice(Protocol):
+    """What a device holds."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of its memory that it takes."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=OnDevice)
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ class DeviceCopies:
         self._must = asked not in ("auto", "cpu")
         self._device = find_device(asked) if device is None and self._must else device
         self._off, self._told = asked == "cpu", False
-        self._copies: OrderedDict[Hashable, DeviceTiles] = OrderedDict()
+        self._copies: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = Lock()
 
     @property
@@ -138,24 +150,36 @@ class DeviceCopies:
                 return None
             raise NoDevice(f"device={self._asked!r} failed: {error}; use device='cpu'") from error
 
-    def tiles(self, key: Hashable, rows: RowScores, n: int, device: Device) -> DeviceTiles:
-        """Rows there; those that were used longest ago make room for them."""
-        from gingham.codecs.cuda_rows import DeviceTiles
+    def kept(self, key: Hashable, needed: int, make: Callable[[int | None], Kept], device: Device) -> Kept:
+        """What is there under a key, or is made now; what was used longest ago makes room for it.
 
+        Parameters
+        ----------
+        needed : bytes that it is to take
+        make : from the bytes that are left of the budget, None without one
+        """
         with self._lock:
             if key in self._copies:
                 self._copies.move_to_end(key)
-                return self._copies[key]
-            needed = n * rows.stride
+                there: Kept = self._copies[key]
+                return there
             room = device.free_bytes() if self._budget is None else self._budget
             held = sum(copy.nbytes for copy in self._copies.values()) if self._budget is not None else 0
             while self._copies and (held + needed > room or len(self._copies) >= KEPT):
                 held -= self._copies.popitem(last=False)[1].nbytes
                 room = device.free_bytes() if self._budget is None else self._budget
-            left = None if self._budget is None else max(0, self._budget - held)
-            made = DeviceTiles(rows, n, device, budget=left, **self._tiles)
+            made = make(None if self._budget is None else max(0, self._budget - held))
             self._copies[key] = made
             return made
+
+    def tiles(self, key: Hashable, rows: RowScores, n: int, device: Device) -> DeviceTiles:
+        """Rows there."""
+        from gingham.codecs.cuda_rows import DeviceTiles
+
+        made: DeviceTiles = self.kept(
+            key, n * rows.stride, lambda left: DeviceTiles(rows, n, device, budget=left, **self._tiles), device
+        )
+        return made
 
 
 @dataclass(frozen=True, eq=False)
