@@ -215,6 +215,12 @@ def known_by(*parts: object) -> bytes:
     return hashlib.blake2b(msgspec.msgpack.encode((key, *parts)), digest_size=16).digest()
 
 
+def keyed() -> bool:
+    """Whether the caller has a key."""
+    caller = _CALLER.get()
+    return caller is not None and caller.key is not None
+
+
 def _filter_of_caller() -> Node | None:
     caller = _CALLER.get()
     return None if caller is None or caller.key is None else _parsed(caller.key.filter)

@@ -6,7 +6,9 @@ import contextlib
 import contextvars
 import functools
 import logging
+import math
 import threading
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -25,6 +27,19 @@ LONGEST_WAIT = 1e9
 """Seconds: a deadline further away is none."""
 SCAN_SECONDS = 2.0
 """What a scan waits for another one to end."""
+TAKEN_SECONDS = 60.0
+"""What a client may leave a message of a stream untaken where another waits for its place."""
+
+
+class _Sending:
+    """A stream of answers, and since when its client has taken none."""
+
+    def __init__(self, end: Callable[[], Any]) -> None:
+        self.end = end
+        self.since = math.inf
+
+
+_SENDING: contextvars.ContextVar[_Sending | None] = contextvars.ContextVar("gingham_sending", default=None)
 
 
 def answered(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
@@ -52,6 +67,8 @@ def streamed(method: Callable[[Any, Any], Generator[Any]]) -> Callable[[Any, Any
         frame, limit = contextvars.copy_context(), within(timeout)
         frame.run(scope.bind)
         frame.run(limit.__enter__)
+        sending = _Sending(context.cancel)
+        frame.run(_SENDING.set, sending)
         answers = method(self, request)
         try:
             while True:
@@ -62,7 +79,9 @@ def streamed(method: Callable[[Any, Any], Generator[Any]]) -> Callable[[Any, Any
                     break
                 if answer is None:
                     return
+                sending.since = time.monotonic()
                 yield answer
+                sending.since = math.inf
         finally:
             frame.run(answers.close)
             frame.run(limit.__exit__, None, None, None)
@@ -117,30 +136,50 @@ class Scans:
     ----------
     open : those that go on
     ending : ingests are to end, since the server does
+
+    Notes
+    -----
+    Where there is no place, the one is ended whose client has taken nothing for longest, a minute at least.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._free = threading.BoundedSemaphore(most)
         self._counting = threading.Lock()
-        self.open = 0
+        self._sending: list[_Sending] = []
         self.ending = False
+
+    @property
+    def open(self) -> int:
+        """How many go on."""
+        return len(self._sending)
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
         """Let one go on for the time of a block; raises ResourceExhausted."""
-        if not self._free.acquire(timeout=SCAN_SECONDS):
+        if not (self._free.acquire(timeout=SCAN_SECONDS) or self._taken_from_another()):
             error = ResourceExhausted(
                 f"the server expected at most {self._most} scans and other streams at once, found one more; read or "
                 "close those that are open, or serve with more workers"
             )
             error.retry_after = SCAN_SECONDS
             raise error
+        mine = _SENDING.get() or _Sending(lambda: None)
         with self._counting:
-            self.open += 1
+            self._sending.append(mine)
         try:
             yield
         finally:
             with self._counting:
-                self.open -= 1
+                self._sending.remove(mine)
             self._free.release()
+
+    def _taken_from_another(self) -> bool:
+        """Whether there is a place now, after the stream that was left longest has been ended."""
+        with self._counting:
+            left = min(self._sending, key=lambda one: one.since, default=None)
+        if left is None or time.monotonic() - left.since < TAKEN_SECONDS:
+            return False
+        LOG.info("a stream was ended, since its client took nothing and another waited for its place")
+        left.end()
+        return self._free.acquire(timeout=SCAN_SECONDS)

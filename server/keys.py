@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from gingham.errors import GinghamError, InvalidArgument, NotFound, Unauthenticated, Unavailable
+from gingham.errors import GinghamError, InvalidArgument, NotFound, ResourceExhausted, Unauthenticated, Unavailable
 from gingham.query.bind import filter_node
 from gingham.storage.gate import FileLock
 from gingham.storage.generation import CURRENT
@@ -38,6 +38,10 @@ KEYS_FILE = "keys.jsonl"
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 1
 """Cost of a new hash: 16 MiB, the interactive parameters of scrypt (Percival 2009; RFC 7914, section 2)."""
 SECRET_BYTES = 32
+MOST_WAITING = 4
+"""Calls whose secrets are hashed, one after the other, or wait for it: each holds a thread."""
+HASHING_SECONDS = 0.2
+"""What these take."""
 _LOCK_SECONDS = 10.0
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _TOKEN = re.compile(r"gg_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
@@ -182,6 +186,7 @@ class KeyRing:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = keys_path(path)
         self._lock, self._hashing = threading.Lock(), threading.Lock()
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._state: object = None
         self._keys: dict[str, Key] = {}
         self._digests: dict[tuple[str, bytes], bytes] = {}
@@ -195,6 +200,7 @@ class KeyRing:
         ------
         Unauthenticated : there is none, it is unknown, wrong or expired
         Unavailable : the file cannot be read
+        ResourceExhausted : it has not been seen yet, and so many of these wait to be hashed
         """
         return self._found(token, hashing=True)
 
@@ -222,12 +228,28 @@ class KeyRing:
         if known is None and not hashing:
             return True
         digest = hashlib.blake2b(secret.encode(), key=self._pepper).digest()
-        if known is None:
+        return hmac.compare_digest(digest, known) if known is not None else self._is_hashed(key, secret, digest)
+
+    def _is_hashed(self, key: Key, secret: str, digest: bytes) -> bool:
+        """The same of a key that no call has shown yet."""
+        if not self._waiting.acquire(blocking=False):
+            error = ResourceExhausted(
+                f"the server expected at most {MOST_WAITING} calls at once with keys that it has not seen since it "
+                "began, found one more; call again in a moment"
+            )
+            error.retry_after = HASHING_SECONDS
+            raise error
+        try:
             with self._hashing:  # wrong secrets take one core and 16 MiB at most
-                if not hmac.compare_digest(_scrypt(secret, key.salt, key.cost), key.hash):
-                    return False
-            known = self._digests[key.id, key.hash] = digest
-        return hmac.compare_digest(digest, known)
+                known = self._digests.get((key.id, key.hash))  # by a call that this one has waited for
+                if known is not None:
+                    return hmac.compare_digest(digest, known)
+                right = hmac.compare_digest(_scrypt(secret, key.salt, key.cost), key.hash)
+                if right:
+                    self._digests[key.id, key.hash] = digest
+                return right
+        finally:
+            self._waiting.release()
 
     def _refresh(self) -> None:
         try:

@@ -205,7 +205,7 @@ def test_an_expired_snapshot_says_so_and_makes_room(tmp_path: Path, monkeypatch:
         db.create_collection("docs")
         snapshot = remote.snapshot()
         views_of = server._views
-        (pinned,) = views_of._snapshots.values()
+        ((_, pinned),) = views_of._snapshots.values()
         pinned._pin.end_because("is older than snapshot_timeout=0.05 s")
         with pytest.raises(errors.SnapshotExpired, match="older than snapshot_timeout"):
             snapshot.collections()
