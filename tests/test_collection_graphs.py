@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -448,43 +446,6 @@ def test_closing_ends_a_build_within_a_second(tmp_path: Path, monkeypatch: pytes
         assert not db.verify().damage
 
 
-@pytest.mark.parametrize("index", ["HNSW4", "IVF"])
-@pytest.mark.parametrize("point", ["staged", "index before switch", "index after switch", "merge before switch"])
-def test_a_crash_around_a_build_leaves_all_rows_and_the_next_process_finishes_it(
-    tmp_path: Path, point: str, index: str
-) -> None:
-    code = f"""
-        import numpy as np, gingham as gg
-        from gingham.storage import codes
-        codes.CODED_ROWS = 256
-        gg.warmup()
-        db = gg.open({str(tmp_path / "db")!r})
-        docs = db.create_collection("docs", vectors={{"v": gg.Dense(8, index={index!r})}})
-        rows = np.random.default_rng(0).standard_normal((18_000, 8))
-        for start in range(0, 18_000, 2250):
-            docs.upsert(ids=list(range(start, start + 2250)), vectors={{"v": rows[start : start + 2250]}})
-            {"docs.maintain()" if "index" in point else ""}
-        docs.maintain()
-        print("survived")
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "GINGHAM_CRASH_AT": point}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (-signal.SIGKILL, ""), done.stderr
-    with gg.open(tmp_path / "db") as db:
-        docs = db["docs"]
-        rows = docs.count()
-        assert rows in (2250, 18_000)
-        docs.maintain()
-        assert docs.stats().vectors["v"].indexed_rows == rows
-        query = np.random.default_rng(1).standard_normal(8)
-        assert set(docs.search(query, nprobe=1000).ids) == set(docs.search(query, exact=True).ids)
-        assert not db.verify().damage
-        with db._store.read() as session:
-            assert session.txn.stat(session.env.table("staged"))["entries"] == 0
-
-
 def test_a_small_memory_budget_makes_segments_of_fewer_rows(tmp_path: Path) -> None:
     with gg.open(tmp_path / "db", memory_budget=5 << 18) as db:
         docs = filled(db, rows=20_000)
@@ -526,21 +487,3 @@ def test_numpy_answers_exactly_while_kernels_are_cold(db: gg.Database, monkeypat
     found = docs.search(query)
     assert found.ids == expected.ids
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_rows_in_chunks_score_as_in_one_array(dtype: Any, rng: np.random.Generator) -> None:
-    from gingham.index.chunked_rows import ChunkedRows, equal_chunks
-    from gingham.index.exact import prepare_queries, row_norms, score_listed
-
-    rows, queries = rng.standard_normal((100, 33)).astype(dtype), rng.standard_normal((7, 33)).astype(np.float32)
-    listed = rng.integers(-1, 100, (7, 20))
-    metrics: tuple[Any, ...] = ("cosine", "dot", "l2")
-    for metric in metrics:
-        norms, prepared = row_norms(rows, metric), prepare_queries(queries, metric)
-        chunks = [(rows[at : at + 30].copy(), norms[at : at + 30].copy()) for at in range(0, 100, 30)]
-        expected = score_listed(prepared, rows, listed, norms=norms, metric=metric)
-        np.testing.assert_array_equal(ChunkedRows(chunks, metric).score(prepared, listed), expected)
-    assert equal_chunks([30, 30, 10])
-    assert not equal_chunks([30, 10, 30])
-    assert not equal_chunks([])

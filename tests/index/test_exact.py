@@ -190,3 +190,21 @@ def test_blas_threads_are_restored_by_the_last_of_several_blocks() -> None:
 
 def test_blocks_come_back_in_order() -> None:
     assert run_blocks(lambda x: x * x, list(range(20))) == [x * x for x in range(20)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_rows_in_chunks_score_as_in_one_array(dtype: Any, rng: np.random.Generator) -> None:
+    from gingham.index.chunked_rows import ChunkedRows, equal_chunks
+    from gingham.index.exact import prepare_queries, row_norms, score_listed
+
+    rows, queries = rng.standard_normal((100, 33)).astype(dtype), rng.standard_normal((7, 33)).astype(np.float32)
+    listed = rng.integers(-1, 100, (7, 20))
+    metrics: tuple[Any, ...] = ("cosine", "dot", "l2")
+    for metric in metrics:
+        norms, prepared = row_norms(rows, metric), prepare_queries(queries, metric)
+        chunks = [(rows[at : at + 30].copy(), norms[at : at + 30].copy()) for at in range(0, 100, 30)]
+        expected = score_listed(prepared, rows, listed, norms=norms, metric=metric)
+        np.testing.assert_array_equal(ChunkedRows(chunks, metric).score(prepared, listed), expected)
+    assert equal_chunks([30, 30, 10])
+    assert not equal_chunks([30, 10, 30])
+    assert not equal_chunks([])

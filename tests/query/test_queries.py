@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import gingham as gg
 import reference
 from gingham import DBSF, RRF, F, MinMax, fuse, like, match, near, sparse
 from gingham.errors import InvalidArgument, NotFound, SchemaMismatch
-from gingham.query.fusion import diversify, fuse_lists, keep_per_group
+from gingham.query.fusion import diversify
 from gingham.storage.records import blob_key
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta running runs ran house houses the of quick brown fox".split()
@@ -367,55 +365,6 @@ def test_facets_count_what_a_query_finds(library: Library) -> None:
     assert library.docs.facets("lang", query=match("body", "alpha")) == expected
 
 
-@given(
-    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=4),
-    seed=st.integers(0, 1000),
-    by=st.sampled_from([RRF(), RRF(k=2.0), MinMax(), DBSF()]),
-)
-def test_fusion_keeps_its_identities(sizes: list[int], seed: int, by: Any) -> None:
-    rng = np.random.default_rng(seed)
-    lists = [
-        (-np.sort(-rng.standard_normal(n).astype(np.float32)), rng.choice(20, n, replace=False).astype(np.int64))
-        for n in sizes
-    ]
-    scores, rows = fuse_lists(lists, by)
-    assert set(rows) == {int(r) for _, mine in lists for r in mine}
-    assert np.all(np.diff(scores) <= 0)
-    first = type(by)(weights=(1.0, *[0.0] * (len(lists) - 1)))
-    again, alone = fuse_lists(lists, first), fuse_lists(lists[:1], first_of(by))
-    expected = dict(zip(alone[1].tolist(), alone[0].tolist(), strict=True))
-    for score, row in zip(*again, strict=True):
-        assert score == pytest.approx(expected.get(int(row), 0.0), abs=1e-6)
-
-
-def first_of(by: Any) -> Any:
-    return type(by)(weights=(1.0,))
-
-
-def test_fusion_by_hand() -> None:
-    lists = [
-        (np.array([4, 2, 0], np.float32), np.array([7, 8, 9])),
-        (np.array([10, 5], np.float32), np.array([9, 8])),
-    ]
-    assert dict(zip(*fuse_lists(lists, RRF())[::-1], strict=True)) == pytest.approx(
-        {9: 1 / 63 + 1 / 61, 8: 2 / 62, 7: 1 / 61}, rel=1e-6
-    )
-    assert dict(zip(*fuse_lists(lists, MinMax())[::-1], strict=True)) == pytest.approx({7: 0.5, 8: 0.25, 9: 0.5})
-    spread = np.sqrt(12.5)
-    expected = {
-        7: 0.5 * (0.5 + 2 / 12),
-        8: 0.5 * (0.5 + 0.5 - 2.5 / (6 * spread)),
-        9: 0.5 * (0.5 - 2 / 12 + 0.5 + 2.5 / (6 * spread)),
-    }
-    assert dict(zip(*fuse_lists(lists, DBSF())[::-1], strict=True)) == pytest.approx(expected, rel=1e-6)
-
-
-@given(groups=st.lists(st.integers(0, 4)), per=st.integers(1, 3))
-def test_groups_keep_their_first(groups: list[int], per: int) -> None:
-    mask = keep_per_group(np.array(groups, np.int64), per)
-    assert mask.tolist() == [groups[:n].count(g) < per for n, g in enumerate(groups)]
-
-
 def test_an_explanation_is_a_tree_with_reasons(library: Library) -> None:
     query = fuse(near("dense", np.ones(6)), match("body", "alpha")).group("lang", per=2).limit(5)
     text = str(library.docs.query(query, where="year > 2000").explain())
@@ -480,18 +429,6 @@ def test_a_query_that_cannot_be_run_says_why(library: Library, query: Any, error
 def test_a_query_that_cannot_be_made_is_refused_at_once(make: Any) -> None:
     with pytest.raises(InvalidArgument):
         make()
-
-
-def test_hits_give_json_as_values_and_batches_as_one_table(db: gg.Database) -> None:
-    docs = db.create_collection("j", fields={"j": gg.Json(), "body": gg.Text(bm25=True)})
-    docs.upsert([{"id": 1, "j": {"a": [1]}, "body": "one"}, {"id": 2, "body": "two"}])
-    assert docs.search("one")[0]["j"] == {"a": [1]}
-    assert docs.search("two")[0]["j"] is None
-    batch = docs.search(["nothing", "one", "two one"])
-    table = batch.arrow()
-    assert table["query"].to_pylist() == [1, 2, 2]
-    assert table["id"].to_pylist() == [i for hits in batch for i in hits.ids]
-    assert docs.search(["nothing"]).arrow().num_rows == 0
 
 
 def test_queries_of_the_wrong_kind_say_so(library: Library) -> None:

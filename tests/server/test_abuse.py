@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import numpy as np
-import pyarrow as pa
 import pytest
 from grpc_health.v1 import health_pb2
 
@@ -29,7 +28,7 @@ from gingham.server.keys import create_key
 from gingham.server.main import Operation, Server
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.types import RowBatch
-from gingham.wire import message_in_headers, pack_batch, pack_table, unpack_batch, unpack_table
+from gingham.wire import message_in_headers, pack_batch
 from library import IDS, filled
 
 if TYPE_CHECKING:
@@ -397,18 +396,6 @@ def test_long_requests_are_measured_before_they_are_read(
     assert (status, re.search("at most|whole fields", details) is not None) == ("INVALID_ARGUMENT", True), details
 
 
-def test_long_requests_of_the_usual_kind_are_read() -> None:
-    for request in (
-        pb.UpsertRequest(collection="docs", rows=bytes(messages.SHORT_BYTES)),
-        pb.GetRequest(ids=pb.Ids(values=[b"i" + bytes(9)] * 120_000), include_vectors=True),
-        pb.SearchRequest(texts=pb.Texts(values=["x" * messages.SHORT_BYTES]), radius=0.5),
-        pb.QueryRequest(queries=[pb.QueryNode(fuse=pb.FuseNode(rrf=pb.Rrf(k=60, weights=[1.0] * 150_000)))]),
-    ):
-        raw = request.SerializeToString()
-        assert len(raw) > messages.SHORT_BYTES
-        messages.check_fields(raw, request.DESCRIPTOR)
-
-
 def test_hits_are_bounded_also_where_no_k_bounds_them(target: Target) -> None:
     rows = [{"id": at, "dense": [1.0, at], "part": "p", "at": at} for at in range(60)]
     many = target.db.create_collection(
@@ -461,26 +448,6 @@ def test_filters_and_updates_that_lead_nowhere_are_typed_errors(target: Target) 
             assert send(channel, f"/gingham.v1.{method}", raw, target.headers("admin"))[0] == "INVALID_ARGUMENT", method
 
 
-def test_arrow_bytes_of_another_kind_end_no_process() -> None:
-    table = pa.table(
-        {"id": pa.array([b"sa", None], pa.binary()), "vector": pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))}
-    )
-    packed, refused = pack_table(table), 0
-    for at in range(len(packed)):
-        for value in (0, 1, 3, 0xA9, 0xFF):
-            try:
-                unpack_batch(packed[:at] + bytes([value]) + packed[at + 1 :])
-            except errors.InvalidArgument:
-                refused += 1
-    assert refused > len(packed)
-    none = pack_table(table.slice(0, 0)).replace(b"item", b"\xff\xff\xff\xff").replace(b"element", b"\xff" * 7)
-    with pytest.raises(errors.InvalidArgument, match="found bytes that are none"):
-        unpack_batch(none)
-    months = pa.table({"id": pa.array([], pa.binary()), "x": pa.array([], pa.month_day_nano_interval())})
-    with pytest.raises(errors.InvalidArgument, match="cast it first"):
-        unpack_table(pack_table(months))
-
-
 def test_a_line_of_the_audit_log_names_few_collections(target: Target, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gingham.audit")
     request = pb.WriteBatchRequest()
@@ -491,49 +458,3 @@ def test_a_line_of_the_audit_log_names_few_collections(target: Target, caplog: p
         assert send(channel, "/gingham.v1.RowService/WriteBatch", raw, target.headers("read"))[0] == "PERMISSION_DENIED"
     assert soon(lambda: caplog.records)
     assert len(caplog.records[-1].getMessage()) < 400
-
-
-def test_rows_outside_a_filter_change_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_files, "SCRYPT_N", 1 << 8)
-    near, words = gg.near("dense", [1.0, 0.5]), gg.match("body", "words of zebra")
-    trees = [
-        near, words, gg.like(2), gg.like(1, unlike=3), gg.fuse(near, words), gg.fuse(near, words, by=gg.MinMax()),
-        words.expand(9, parent="part", ordinal="at"), near.limit(2).expand(1, parent="part", ordinal="at").limit(20),
-        near.group("part", per=1), near.diversify(0.9), words.boost(gg.F.at * 2.0), near.rerank(gg.maxsim("tokens", np.ones((2, 2))), k=5),
-    ]  # fmt: skip
-    asked: list[Any] = [
-        lambda c, tree=tree: [(hit.id, hit.score, dict(hit)) for hit in c.query(tree)] for tree in trees
-    ]
-    asked += [
-        lambda c: c.count(), lambda c: c.count(where="at > 1 OR tenant = 'b'"), lambda c: c.facets("tenant"),
-        lambda c: c.facets("part", query=words), lambda c: list(c.scan(order_by="at")), lambda c: c.get([1, 7, 8, 99]),
-        lambda c: c.search([0.0, 1.0], k=None, radius=-2.0).ids, lambda c: c.search("words zebra", using="body").scores.tolist(),
-        lambda c: c.recall(k=2, n=9).queries, lambda c: c.query(gg.like(7)), lambda c: c.facets("tenan"),
-        lambda c: [one.products.tolist() for one in c.query(trees[-1]).explain_tokens()],
-    ]  # fmt: skip
-    answers = []
-    for others in (0, 30):
-        folder = tmp_path / str(others)
-        with gg.open(folder) as db:
-            rows = db.create_collection(
-                "docs", fields={"tenant": gg.Keyword(), "part": gg.Keyword(), "at": gg.Int(), "body": gg.Text(bm25=True)},
-                vectors={"dense": gg.Dense(2), "tokens": gg.Tokens(2)},
-            )  # fmt: skip
-            for at in range(1, 6 + others):
-                mine = at < 6
-                rows.upsert([{"id": at, "tenant": "a" if mine else "b" if at % 2 else None, "part": "p", "at": at % 5, "tokens": np.ones((1, 2)) * at,
-                              "body": "words of a row" if mine else "zebra words", "dense": [1.0, at]}])  # fmt: skip
-            token, _ = create_key(folder, filter="tenant = 'a'")
-            with Server(db, listen="127.0.0.1:0", keys=folder) as server, gg.open(server.url, token=token) as remote:
-                answers.append([outcome(ask, remote["docs"]) for ask in asked])
-    for at, (alone, among) in enumerate(zip(*answers, strict=True)):
-        assert repr(alone) == repr(among), at
-    assert sum(isinstance(one, errors.GinghamError) for one in answers[0]) == 2
-
-
-def outcome(ask: Any, collection: Any) -> Any:
-    """What a call answers or raises."""
-    try:
-        return ask(collection)
-    except errors.GinghamError as error:
-        return error

@@ -16,6 +16,8 @@ import gingham as gg
 from gingham import DBSF, RRF, F, MinMax, errors, fuse, like, match, maxsim, near, sparse
 from gingham.clients.queries import QueryMessages
 from gingham.clients.texts import TextQueries
+from gingham.server import keys as key_files
+from gingham.server.keys import create_key
 from gingham.server.main import Server
 from gingham.server.proto import gingham_pb2 as pb
 from gingham.server.queries import QueryTrees
@@ -24,6 +26,7 @@ from likeness import raised, same, same_hits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from gingham.query.nodes import Query
 
@@ -397,3 +400,49 @@ RUNNABLE = st.recursive(
 def test_random_trees_find_the_same(both: tuple[Any, Any], query: Query) -> None:
     here, there = both
     same_hits(here.query(query, fields=["extra"]), there.query(query, fields=["extra"]))
+
+
+def test_rows_outside_a_filter_change_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_files, "SCRYPT_N", 1 << 8)
+    near, words = gg.near("dense", [1.0, 0.5]), gg.match("body", "words of zebra")
+    trees = [
+        near, words, gg.like(2), gg.like(1, unlike=3), gg.fuse(near, words), gg.fuse(near, words, by=gg.MinMax()),
+        words.expand(9, parent="part", ordinal="at"), near.limit(2).expand(1, parent="part", ordinal="at").limit(20),
+        near.group("part", per=1), near.diversify(0.9), words.boost(gg.F.at * 2.0), near.rerank(gg.maxsim("tokens", np.ones((2, 2))), k=5),
+    ]  # fmt: skip
+    asked: list[Any] = [
+        lambda c, tree=tree: [(hit.id, hit.score, dict(hit)) for hit in c.query(tree)] for tree in trees
+    ]
+    asked += [
+        lambda c: c.count(), lambda c: c.count(where="at > 1 OR tenant = 'b'"), lambda c: c.facets("tenant"),
+        lambda c: c.facets("part", query=words), lambda c: list(c.scan(order_by="at")), lambda c: c.get([1, 7, 8, 99]),
+        lambda c: c.search([0.0, 1.0], k=None, radius=-2.0).ids, lambda c: c.search("words zebra", using="body").scores.tolist(),
+        lambda c: c.recall(k=2, n=9).queries, lambda c: c.query(gg.like(7)), lambda c: c.facets("tenan"),
+        lambda c: [one.products.tolist() for one in c.query(trees[-1]).explain_tokens()],
+    ]  # fmt: skip
+    answers = []
+    for others in (0, 30):
+        folder = tmp_path / str(others)
+        with gg.open(folder) as db:
+            rows = db.create_collection(
+                "docs", fields={"tenant": gg.Keyword(), "part": gg.Keyword(), "at": gg.Int(), "body": gg.Text(bm25=True)},
+                vectors={"dense": gg.Dense(2), "tokens": gg.Tokens(2)},
+            )  # fmt: skip
+            for at in range(1, 6 + others):
+                mine = at < 6
+                rows.upsert([{"id": at, "tenant": "a" if mine else "b" if at % 2 else None, "part": "p", "at": at % 5, "tokens": np.ones((1, 2)) * at,
+                              "body": "words of a row" if mine else "zebra words", "dense": [1.0, at]}])  # fmt: skip
+            token, _ = create_key(folder, filter="tenant = 'a'")
+            with Server(db, listen="127.0.0.1:0", keys=folder) as server, gg.open(server.url, token=token) as remote:
+                answers.append([outcome(ask, remote["docs"]) for ask in asked])
+    for at, (alone, among) in enumerate(zip(*answers, strict=True)):
+        assert repr(alone) == repr(among), at
+    assert sum(isinstance(one, errors.GinghamError) for one in answers[0]) == 2
+
+
+def outcome(ask: Any, collection: Any) -> Any:
+    """What a call answers or raises."""
+    try:
+        return ask(collection)
+    except errors.GinghamError as error:
+        return error
