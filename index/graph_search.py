@@ -33,6 +33,8 @@ SCANNED, FILTERED = 1 / 90, 3.0
 and 1.2 us (LVQ4x8 of 384 dimensions)."""
 SPARE = 2.0
 """Times k: allowed rows that a plain walk should meet, so that it seldom meets fewer than k."""
+WIDER = 4
+"""Times more candidates of a scan where the codes cannot tell which rows are the best."""
 SCAN_ROWS = 1 << 20
 """Rows times queries scored by one call of a scan: about 15 ms."""
 SAMPLE, NEAR_SHARE = 512, 1 / 16
@@ -256,36 +258,64 @@ class GraphSearch:
         return rows.astype(np.uint32)
 
     def _scan(self, queries: Array, prepared: Any, k: int, ef: int, listed: Array) -> tuple[Array, Array]:
-        """Score every listed row."""
+        """Score every listed row.
+
+        Notes
+        -----
+        Candidates are as many as a walk has, unless a row left out could be among the k best if its code were as far
+        off as those of the candidates are at most: then four times as many. Rows about as far away as each other,
+        such as all that are far from a query of many dimensions, are told apart by precise scores alone.
+        """
         coded, m = self._row_scores(prepared), len(queries)
         width, per_call = min(max(k, ef), len(listed)), max(1, SCAN_ROWS // m)
         pieces = []
         for start in range(0, len(listed), per_call):
             deadline.check()
             part = listed[start : start + per_call]
-            scores, rows = np.empty((m, width), np.float32), np.empty((m, width), np.int64)
+            wide = min(width, len(part))
+            scores, rows = np.empty((m, wide), np.float32), np.empty((m, wide), np.int64)
             _graph_kernels().scan_nodes(
                 coded.kind, coded.address, coded.stride, coded.factors, coded.width, coded.bits, coded.queries,
-                coded.parameters, part, np.empty((m, width + 1), np.uint64), np.empty(64, np.uint64), scores, rows,
+                coded.parameters, part, np.empty((m, wide + 1), np.uint64), np.empty(64, np.uint64), scores, rows,
             )  # fmt: skip
             pieces.append((scores, rows))
         scores, rows = pieces[0]
+        left_out = scores[:, -1]
         if len(pieces) > 1:
+            left_out = np.max([some[:, -1] for some, _ in pieces], axis=0)
             scores, rows = (np.concatenate(arrays, axis=1) for arrays in zip(*pieces, strict=True))
-        return self._best(queries, prepared, scores, rows, k)
+        precise = self._precise(queries, prepared, rows)
+        best = _best_of(scores if precise is None else precise, rows, k)
+        if precise is not None and width < len(listed):
+            short = np.flatnonzero(left_out + np.abs(precise - scores).max(axis=1) > best[0][:, -1])
+            if len(short):
+                some = np.ascontiguousarray(queries[short])
+                again = self._scan(some, self._codec.prepare(some), k, WIDER * width, listed)
+                best[0][short], best[1][short] = again
+        return best
 
     def _best(self, queries: Array, prepared: Any, scores: Array, rows: Array, k: int) -> tuple[Array, Array]:
         """Precise scores of candidates, and the best of them."""
-        if self._rescore is not None:
-            scores = self._rescore(queries, rows)
-        elif self._codec.levels == 2:
-            scores = np.empty(rows.shape, np.float32)
-            self._codec.refine(prepared, self._codes, rows, scores)
-        elif scores.shape[1] == k:
+        precise = self._precise(queries, prepared, rows)
+        if precise is None and scores.shape[1] == k:
             return scores, rows
-        best = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        _kernels().keep_best(scores, rows, *best)
-        return best
+        return _best_of(scores if precise is None else precise, rows, k)
+
+    def _precise(self, queries: Array, prepared: Any, rows: Array) -> Array | None:
+        """Precise scores of candidates; None where there are none but those of the codes."""
+        if self._rescore is not None:
+            return self._rescore(queries, rows)
+        if self._codec.levels != 2:
+            return None
+        precise = np.empty(rows.shape, np.float32)
+        self._codec.refine(prepared, self._codes, rows, precise)
+        return precise
+
+
+def _best_of(scores: Array, rows: Array, k: int) -> tuple[Array, Array]:
+    best = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+    _kernels().keep_best(scores, rows, *best)
+    return best
 
 
 @cache
