@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gingham import deadline
+from gingham.codecs.cuda_staging import Staging
 from gingham.codecs.row_scores import PACKED
 from gingham.errors import ResourceExhausted
 
@@ -27,8 +28,6 @@ CAPACITY = 4096
 """Candidates of a query that there is room for: 32 KiB, which one block sorts in shared memory."""
 SORTERS = 512
 """Threads of the block that sorts them."""
-UPLOAD_BYTES = 64 << 20
-"""Rows copied at once, before they are turned into columns."""
 TOGETHER = (1, 4, 16)
 """Queries that a block may score together: with 16 their sums for two rows fill the registers."""
 GROWTH = 32
@@ -49,6 +48,7 @@ class CudaRows:
     device : that holds them
     capacity, sorters : room for the candidates of a query, a power of two, and threads that sort them
     budget : bytes that the rows may take; None takes what is free
+    filled : whether the rows are copied now, not by :meth:`fill`
 
     Attributes
     ----------
@@ -57,6 +57,10 @@ class CudaRows:
     Raises
     ------
     ResourceExhausted : the rows do not fit the device or the budget
+
+    Notes
+    -----
+    Scans run in a stream of their own, so that rows can be copied to others meanwhile.
     """
 
     def __init__(
@@ -68,24 +72,30 @@ class CudaRows:
         capacity: int = CAPACITY,
         sorters: int = SORTERS,
         budget: int | None = None,
+        filled: bool = True,
     ) -> None:
         kernels = _kernels()
         self._kind, self._factors, self._bits = rows.kind, rows.factors, rows.bits
         self._capacity, self._sorters, self._n, self._device = capacity, sorters, n, device
         self._busy = Lock()
         self._scratch: tuple[Any, ...] | None = None
-        width, padded = -(-rows.stride // 4), -(-n // kernels.ROWS) * kernels.ROWS
-        self.nbytes = 4 * width * padded
-        _check_room(self.nbytes, device, budget)
+        self.nbytes = device_bytes(rows, n)
+        check_room(self.nbytes, device, budget)
         with device.active(), told_of_memory(device):
-            self._words = kernels.cuda.device_array((width, padded), np.int32)
-            if padded > n:
+            self._words = kernels.cuda.device_array((-(-rows.stride // 4), _padded(n)), np.int32)
+            if _padded(n) > n:
                 self._words[:, n:] = 0
-            step = max(1, UPLOAD_BYTES // rows.stride)
-            for start in range(0, n, step):
-                piece = kernels.cuda.to_device(_words(rows, start, min(start + step, n)))
-                kernels.transpose_words[-(-len(piece) // 256), 256](piece, start, self._words)
             kernels.cuda.synchronize()
+            self._stream = kernels.cuda.stream()
+        if filled:
+            self.fill(rows, n)
+
+    def fill(self, rows: RowScores, n: int, staging: Staging | None = None) -> None:
+        """Copy rows over those that are there, as many at most, through buffers that are given or made and freed."""
+        with self._device.active(), told_of_memory(self._device):
+            staging = staging_of(rows, n) if staging is None else staging
+            staging.send_columns(n, lambda first, last, out: _read_words(rows, first, last, out), self._words)
+            self._n = n
 
     @property
     def most(self) -> int:
@@ -120,27 +130,47 @@ class CudaRows:
         more candidates than there is room for is found out in the end, and then all is read again in passes that
         are short enough whatever the order of the rows.
         """
-        with self._busy, self._device.active(), told_of_memory(self._device):
-            found = self._passes(rows, floors, k, allow, GROWTH)
-            if found is None:
-                found = self._passes(rows, floors, k, allow, 0)
-                assert found is not None
-            return found
+        with self._busy:
+            return self.finish(self.begin(rows, floors, k, allow))
 
-    def _passes(
-        self, rows: RowScores, floors: Array, k: int, allow: Array | None, growth: int
-    ) -> tuple[Array, Array] | None:
-        """One round of passes; None if there were too many candidates in one."""
-        kernels, n_queries = _kernels(), len(floors)
-        to_device = kernels.cuda.to_device
+    def begin(self, rows: RowScores, floors: Array, k: int, allow: Array | None) -> tuple[Any, ...]:
+        """As :meth:`scan`, but return while the device works; no two scans of one object may overlap.
+
+        Returns
+        -------
+        tuple : for :meth:`finish`
+        """
+        with self._device.active(), told_of_memory(self._device):
+            self._launch_passes(rows, floors, k, allow, GROWTH)
+        return rows, floors, k, allow
+
+    def finish(self, begun: tuple[Any, ...]) -> tuple[Array, Array]:
+        """What a scan has found."""
+        rows, floors, k, allow = begun
+        with self._device.active(), told_of_memory(self._device):
+            counts, best = self._fetched(len(floors), k)
+            if counts[-1]:
+                self._launch_passes(rows, floors, k, allow, 0)
+                counts, best = self._fetched(len(floors), k)
+                assert not counts[-1]
+            return _unpacked(best, counts[:-1], floors)
+
+    def _launch_passes(self, rows: RowScores, floors: Array, k: int, allow: Array | None, growth: int) -> None:
+        """One round of passes; the last count is set if there were too many candidates in one."""
+        kernels, n_queries, stream = _kernels(), len(floors), self._stream
         together = next((size for size in TOGETHER if size >= n_queries), TOGETHER[-1])
         scan = _scan_kernel(self._kind, self._factors, self._bits, together)
         keep_best = _keep_best_kernel(self._capacity, self._sorters)
         bars, counts, keys, best = self._room(n_queries, k)
-        counts.copy_to_device(np.zeros(n_queries + 1, np.int32))
-        bars.copy_to_device(_floor_keys(floors))
-        queries, parameters = to_device(_query_words(rows)), to_device(np.ascontiguousarray(rows.parameters))
-        mask = to_device(np.empty(0, np.uint8) if allow is None else allow.view(np.uint8))
+        counts.copy_to_device(np.zeros(n_queries + 1, np.int32), stream=stream)
+        bars.copy_to_device(_floor_keys(floors), stream=stream)
+        queries, parameters, mask = (
+            kernels.cuda.to_device(array, stream=stream)
+            for array in (
+                _query_words(rows), np.ascontiguousarray(rows.parameters),
+                np.empty(0, np.uint8) if allow is None else allow.view(np.uint8),
+            )
+        )  # fmt: skip
         # A pass begins at a whole block of rows, and the least one must hold a block.
         least = max(kernels.ROWS, (self._capacity - k) // kernels.ROWS * kernels.ROWS)
         growth, first = min(growth, (self._capacity - k) // (2 * k)), 0
@@ -148,13 +178,17 @@ class CudaRows:
             deadline.check()
             last = min(self._n, first + max(least, first * growth // kernels.ROWS * kernels.ROWS))
             grid = -(-(last - first) // kernels.ROWS), -(-n_queries // together)
-            scan[grid, kernels.THREADS](
+            scan[grid, kernels.THREADS, stream](
                 self._words, first, last, queries, parameters, mask, bars, counts, keys
             )  # fmt: skip
-            keep_best[n_queries, self._sorters](bars, counts, keys, best)
+            keep_best[n_queries, self._sorters, stream](bars, counts, keys, best)
             first = last
-        held = counts.copy_to_host()
-        return None if held[-1] else _unpacked(best.copy_to_host(), held[:-1], floors)
+
+    def _fetched(self, n_queries: int, k: int) -> tuple[Array, Array]:
+        """Counts and best candidates, once the stream has come to its end."""
+        _, counts, _, best = self._room(n_queries, k)
+        self._stream.synchronize()
+        return counts.copy_to_host(), best.copy_to_host()
 
     def _room(self, n_queries: int, k: int) -> tuple[Any, ...]:
         """Bars, counts, candidates and the best of them, kept for the next scan of as many queries."""
@@ -185,6 +219,7 @@ class DeviceTiles:
 
     Notes
     -----
+    Two tiles take turns: one is copied while the other is scanned; of the smallest that fit, there may be one only.
     Memory that runs out, at a copy or in a scan, halves the tiles, and what is left to scan goes on with these.
     """
 
@@ -203,8 +238,13 @@ class DeviceTiles:
         self._capacity, self._sorters, self._budget, self._least = capacity, sorters, budget, least
         self._tile = n
         self._busy = Lock()
-        first: CudaRows | None = self._copied(rows, 0)
-        self._whole = first if self._tile == n else None
+        self._whole: CudaRows | None = None
+        try:
+            self._whole = self._copied(rows, n)
+        except ResourceExhausted as error:
+            self._halve(error)
+        if self._whole is None:
+            self._pair(rows)
 
     @property
     def nbytes(self) -> int:
@@ -231,41 +271,56 @@ class DeviceTiles:
                 except ResourceExhausted as error:
                     self._halve(error)
                 self._whole = None
-            return self._in_tiles(rows, floors, k, allow)
+            best = _Best(floors, k)
+            while best.scanned < self._n:
+                try:
+                    self._scan_tiles(rows, allow, best)
+                except ResourceExhausted as error:
+                    self._halve(error)
+            return best.padded()
 
-    def _in_tiles(self, rows: RowScores, floors: Array, k: int, allow: Array | None) -> tuple[Array, Array]:
-        scores = np.full((len(floors), k), -np.inf, np.float32)
-        found, start = np.full((len(floors), k), -1, np.int64), 0
-        while start < self._n:
-            tile = self._copied(rows, start)
+    def _scan_tiles(self, rows: RowScores, allow: Array | None, best: _Best) -> None:
+        """Scan from the row where it ended before."""
+        tiles, staging = self._pair(rows, best.scanned)
+        tiles[0].fill(_from(rows, best.scanned), min(self._tile, self._n - best.scanned), staging)
+        while True:
+            tile, start = tiles[0], best.scanned
             stop = start + len(tile)
             some = None if allow is None else np.ascontiguousarray(allow[start:stop])
-            try:
-                # A row of a later tile with the score of the k-th comes after it.
-                more, at = tile.scan(rows, np.maximum(floors, scores[:, -1]), k, some)
-            except ResourceExhausted as error:
-                del tile
-                self._halve(error)
-                continue
-            del tile
-            more = np.where(at < 0, np.float32(-np.inf), more)
-            scores, found = np.hstack([scores, more]), np.hstack([found, np.where(at < 0, -1, at + start)])
-            order = np.lexsort((found, -scores), axis=1)[:, :k]
-            scores, found = np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)
-            start = stop
-        return np.where(found < 0, floors[:, None], scores), found
+            begun, left = tile.begin(rows, best.bars(), best.k, some), min(self._tile, self._n - stop)
+            if left and len(tiles) > 1:
+                tiles[1].fill(_from(rows, stop), left, staging)
+            best.add(*tile.finish(begun), stop)
+            if not left:
+                return
+            if len(tiles) == 1:
+                tile.fill(_from(rows, stop), left, staging)
+            tiles.reverse()
 
-    def _copied(self, rows: RowScores, start: int) -> CudaRows:
-        """The tile that begins at a row."""
+    def _pair(self, rows: RowScores, start: int = 0) -> tuple[list[CudaRows], Staging]:
+        """Room for two tiles, or one, of the rows from ``start`` on, and what fills them."""
         while True:
             n = min(self._tile, self._n - start)
-            tile = rows._replace(address=rows.address + start * rows.stride)
+            two = n < self._n - start
             try:
-                return CudaRows(
-                    tile, n, self._device, capacity=self._capacity, sorters=self._sorters, budget=self._budget
-                )
+                if two:
+                    check_room(2 * device_bytes(rows, n), self._device, self._budget)
+                tiles = [self._copied(rows, n, filled=False) for _ in range(1 + two)]
+                break
             except ResourceExhausted as error:
-                self._halve(error)
+                smallest = self._tile <= self._least
+                if not smallest:
+                    self._halve(error)
+            if smallest:
+                tiles = [self._copied(rows, n, filled=False)]
+                break
+        with self._device.active(), told_of_memory(self._device):
+            return tiles, staging_of(rows, n)
+
+    def _copied(self, rows: RowScores, n: int, *, filled: bool = True) -> CudaRows:
+        return CudaRows(
+            rows, n, self._device, capacity=self._capacity, sorters=self._sorters, budget=self._budget, filled=filled
+        )
 
     def _halve(self, error: ResourceExhausted) -> None:
         if self._tile <= self._least:
@@ -273,18 +328,63 @@ class DeviceTiles:
         self._tile = max(self._least, -(-self._tile // 2))
 
 
+class _Best:
+    """The k best rows of each query in the tiles that were scanned."""
+
+    def __init__(self, floors: Array, k: int) -> None:
+        self.k, self.scanned, self._floors = k, 0, floors
+        self._scores = np.full((len(floors), k), -np.inf, np.float32)
+        self._rows = np.full((len(floors), k), -1, np.int64)
+
+    def bars(self) -> Array:
+        """What a row must score above: one of a later tile with the score of the k-th comes after it."""
+        bars: Array = np.maximum(self._floors, self._scores[:, -1])
+        return bars
+
+    def add(self, scores: Array, rows: Array, stop: int) -> None:
+        """Take what was found in the rows up to ``stop``, counted from where the last tile ended."""
+        scores = np.hstack([self._scores, np.where(rows < 0, np.float32(-np.inf), scores)])
+        rows = np.hstack([self._rows, np.where(rows < 0, -1, rows + self.scanned)])
+        order = np.lexsort((rows, -scores), axis=1)[:, : self.k]
+        self._scores, self._rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        self.scanned = stop
+
+    def padded(self) -> tuple[Array, Array]:
+        """Scores and rows; (floor, -1) pads."""
+        return np.where(self._rows < 0, self._floors[:, None], self._scores), self._rows
+
+
+def device_bytes(rows: RowScores, n: int) -> int:
+    """Bytes that n rows take on a device."""
+    return 4 * -(-rows.stride // 4) * _padded(n)
+
+
+def staging_of(rows: RowScores, n: int, *, pinned: bool = True) -> Staging:
+    """Buffers that n rows go through at most, of the device in use."""
+    return Staging(n, -(-rows.stride // 4), np.int32, pinned=pinned)
+
+
+def _padded(n: int) -> int:
+    together = int(_kernels().ROWS)
+    return -(-n // together) * together
+
+
+def _from(rows: RowScores, start: int) -> RowScores:
+    """The rows from one on."""
+    return rows._replace(address=rows.address + start * rows.stride)
+
+
 def _most(capacity: int) -> int:
     return min(capacity // 2, capacity - int(_kernels().ROWS))
 
 
-def _words(rows: RowScores, start: int, stop: int) -> Array:
-    """Rows as words of 4 bytes, the last one of each filled with zeros."""
+def _read_words(rows: RowScores, start: int, stop: int, out: Array) -> None:
+    """Copy rows to words of 4 bytes, the last one of each filled with zeros."""
     size = (stop - start) * rows.stride
     held: Any = (ctypes.c_uint8 * size).from_address(rows.address + start * rows.stride)
-    piece: Array = np.frombuffer(held, np.uint8).reshape(stop - start, rows.stride)
-    if rows.stride % 4:
-        piece = np.pad(piece, ((0, 0), (0, -rows.stride % 4)))
-    return piece.view(np.int32)
+    there = out.view(np.uint8)
+    there[:, : rows.stride] = np.frombuffer(held, np.uint8).reshape(stop - start, rows.stride)
+    there[:, rows.stride :] = 0
 
 
 def _query_words(rows: RowScores) -> Array:
@@ -325,7 +425,8 @@ def told_of_memory(device: Device) -> Iterator[None]:
         ) from error
 
 
-def _check_room(needed: int, device: Device, budget: int | None) -> None:
+def check_room(needed: int, device: Device, budget: int | None) -> None:
+    """Raise ResourceExhausted unless rows of so many bytes fit."""
     free = device.free_bytes() - SPARE_BYTES
     if budget is not None and budget < free:
         free, what = budget, "of its budget"

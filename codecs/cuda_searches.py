@@ -16,6 +16,8 @@ from gingham.codecs.row_scores import F32, PACKED
 from gingham.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gingham.codecs.row_scores import RowScores
 
     Array = np.ndarray[Any, Any]
@@ -38,6 +40,8 @@ WALKERS, MOST_EF, MOST_WORDS = 128, 1024, 2048
 """Threads of a query in a graph; its widest beam; and the longest query, in words of 4 bytes."""
 LEAST_ROOM, LEAST_FOUND, LEAST_TABLE, LEAST_WORDS = 64, 32, 2048, 256
 """Of a walk: keys of the beam, nodes found in a turn, nodes that it remembers, and words of a query."""
+UPLOAD_BYTES, COPIERS = 64 << 20, 256
+"""Bytes of rows copied at once, before they are turned into columns, and threads of a block that turns them."""
 
 
 def sign_columns(codes: Array) -> Any:
@@ -52,7 +56,7 @@ def sign_columns(codes: Array) -> Any:
     columns : on the device, uint64 (words, n)
     """
     _expect("codes", codes, np.uint64, 2)
-    return _there(np.ascontiguousarray(codes.T))
+    return _columns(codes, len(codes), lambda piece: np.ascontiguousarray(piece, np.uint64))
 
 
 def nearest_signs(columns: Any, queries: Array, k: int, *, allow: Array | None = None) -> tuple[Array, Array]:
@@ -96,10 +100,14 @@ def code_columns(rows: Array) -> Any:
     columns : on the device, int32 (stride / 4 rounded up, n rounded up)
     """
     _expect("rows", rows, np.uint8, 2)
-    n, stride = rows.shape
-    padded = np.zeros((-(-n // (ROWS * THREADS)) * ROWS * THREADS, -(-stride // 4) * 4), np.uint8)
-    padded[:n, :stride] = rows
-    return _there(np.ascontiguousarray(padded.view(np.int32).T))
+    padded = -(-len(rows) // (ROWS * THREADS)) * ROWS * THREADS
+    return _columns(rows, padded, lambda piece: np.pad(piece, ((0, 0), (0, -piece.shape[1] % 4))).view(np.int32))
+
+
+def column_bytes(rows: Array) -> int:
+    """Bytes that :func:`sign_columns` or :func:`code_columns` take on the device, of their argument."""
+    (n, width), together = rows.shape, ROWS * THREADS
+    return 8 * n * width if rows.dtype == np.uint64 else 4 * -(-width // 4) * -(-n // together) * together
 
 
 def small_tables(tables: Array) -> tuple[Array, Array]:
@@ -321,6 +329,19 @@ def _expect(name: str, array: Array, dtype: type, ndim: int, last: int | None = 
             f"{name} expects {np.dtype(dtype)} of {ndim} dimensions, the last of {shape}, found {array.dtype} "
             f"{array.shape}"
         )
+
+
+def _columns(rows: Array, room: int, words: Callable[[Array], Array]) -> Any:
+    """Columns of words, with room for so many rows, copied piece by piece; what is beyond the rows is anything."""
+    from gingham.codecs.cuda_kernels import transpose_words
+
+    first = words(rows[:1])
+    out = _empty((first.shape[1], room), first.dtype.type)
+    step = max(1, UPLOAD_BYTES // max(1, rows.itemsize * rows.shape[1]))
+    for start in range(0, len(rows), step):
+        piece = _there(words(rows[start : start + step]))
+        transpose_words[-(-len(piece) // COPIERS), COPIERS](piece, start, out)
+    return out
 
 
 def _words(rows: Any) -> Any:

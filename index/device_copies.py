@@ -19,6 +19,7 @@ from gingham.codecs.devices import find_device
 from gingham.codecs.protocol import Codes
 from gingham.codecs.scalar import Float
 from gingham.errors import GinghamError, NoDevice, ResourceExhausted
+from gingham.index.device_searches import Columns, column_bytes, column_scanner, scans_columns
 from gingham.index.exact import KERNELS, merge_topk, prepare_queries, score_listed, search_exact
 from gingham.index.two_stage import OVERSAMPLE, SPARE, search_codes
 from gingham.index.warmup import ready_kernels
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gingham.codecs.devices import Device
     from gingham.codecs.protocol import Codec
     from gingham.codecs.row_scores import RowScores
+    from gingham.index.two_stage import Scanner
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -190,23 +192,37 @@ class Resident:
     ----------
     copies : where
     key : of their content
+    told : takes the name of the device whenever it has done something, or None
     """
 
     copies: DeviceCopies
     key: Hashable
+    told: list[str] | None = None
+
+    def telling(self, told: list[str]) -> Resident:
+        """The same, which adds the device to a list when it has done something."""
+        return Resident(self.copies, self.key, told)
+
+    def attempt(self, run: Callable[[Device], T | None]) -> T | None:
+        """As :meth:`DeviceCopies.attempt`."""
+
+        def noted(device: Device) -> T | None:
+            found = run(device)
+            if found is not None and self.told is not None:
+                self.told.append(f"cuda:{device.number}")
+            return found
+
+        return self.copies.attempt(noted)
 
     def search_codes(self, codec: Codec, codes: Codes, queries: Array, k: int, **options: Any) -> tuple[Array, Array]:
         """As :func:`gingham.index.two_stage.search_codes`, with the same bits."""
 
         def run(device: Device) -> tuple[Array, Array] | None:
-            coded = codec.row_scores(codec.prepare(queries[:1]), codes)
-            if coded is None:
-                return None
-            tiles = self.copies.tiles(self.key, coded, codes.n, device)
-            return search_codes(codec, codes, queries, k, scanner=_Scans(codec, codes, tiles), **options)
+            scanner = self._scanner(codec, codes, queries[:1], device)
+            return None if scanner is None else search_codes(codec, codes, queries, k, scanner=scanner, **options)
 
         large = self.copies.takes(len(queries), codes.n * codec.code_size)
-        found = self.copies.attempt(run) if large else None
+        found = self.attempt(run) if large else None
         return search_codes(codec, codes, queries, k, **options) if found is None else found
 
     def search_exact(
@@ -230,7 +246,7 @@ class Resident:
         """
         found = None
         if self.copies.takes(len(queries), vectors.nbytes):
-            found = self.copies.attempt(lambda device: self._exact(queries, vectors, norms, k, metric, allow, device))
+            found = self.attempt(lambda device: self._exact(queries, vectors, norms, k, metric, allow, device))
         if found is None:
             return search_exact(queries, vectors, norms, k, metric=metric, allow=allow, base=base, min_score=min_score)
         scores, rows = found
@@ -239,6 +255,15 @@ class Resident:
             scores[short], rows[short] = -np.inf, -1
         rows[rows >= 0] += base
         return scores, rows
+
+    def _scanner(self, codec: Codec, codes: Codes, query: Array, device: Device) -> Scanner | None:
+        coded = codec.row_scores(codec.prepare(query), codes)
+        if coded is not None:
+            return _Scans(codec, codes, self.copies.tiles(self.key, coded, codes.n, device))
+        if not scans_columns(codec):
+            return None
+        columns = self.copies.kept(self.key, column_bytes(codes), lambda left: Columns.of(codes, device, left), device)
+        return column_scanner(codec, codes, columns, device)
 
     def _exact(
         self, queries: Array, vectors: Array, norms: Array, k: int, metric: Metric, allow: Array | None, device: Device

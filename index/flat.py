@@ -11,6 +11,7 @@ from gingham.codecs.devices import find_device
 from gingham.errors import InvalidArgument, ResourceExhausted
 from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, checked_oversample, padded
 from gingham.index.container import save_arrays
+from gingham.index.device_searches import COLUMN_CODECS, Columns, column_scanner, scans_columns
 from gingham.index.two_stage import search_codes
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gingham.codecs.cuda_rows import DeviceTiles
+    from gingham.codecs.devices import Device
     from gingham.codecs.protocol import Codec, Codes
     from gingham.index.coded_rows import Keep
+    from gingham.index.two_stage import Scanner
     from gingham.schema import Metric
 
     Array = np.ndarray[Any, Any]
@@ -89,12 +92,13 @@ class Flat:
     seed : of everything random in training
     device : what scans the codes: ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` for an NVIDIA device, which keeps a copy of
         them, or takes them tile by tile for each search where they do not fit, or ``"auto"`` for the first device
-        where it works and has room, else the CPU. Scores have the same bits on each
+        where it works and has room, else the CPU. Scores have the same bits on each. PQ, RQ and sign codes are not
+        taken in tiles, and the CPU scans them for a search that wants more candidates than 1,024 (signs: 2,048)
 
     Raises
     ------
     InvalidArgument : an option out of range, a codec that does not parse or does not fit, or whose rows a device does
-        not score (blocks: PQ x4fs and x8, RaBitQ1, Binary)
+        not score (PQ x4fs, x12, x16 and those with lengths; RaBitQ1)
     MissingExtra, NoDevice : a device is asked for and there is none
 
     Examples
@@ -121,13 +125,13 @@ class Flat:
         self._rows = CodedRows("Flat", dim, metric, codec, keep, seed)
         self._device = find_device(device)
         self._must = device != "auto"
-        self._copy: _OnDevice | None = None
+        self._copy: tuple[Codes, Scanner] | None = None
         self._copying = Lock()
-        if self._device is not None and not self._rows.scored_singly:
+        if self._device is not None and not (self._rows.scored_singly or scans_columns(self._rows.codec)):
             if self._must:
                 raise InvalidArgument(
                     f"Flat(device=) expects a codec whose rows are scored one by one, {', '.join(ROW_CODECS)} of 2 "
-                    f"to 8 bits, found {codec!r}; use device='cpu'"
+                    f"to 8 bits, or one of {', '.join(COLUMN_CODECS)}, found {codec!r}; use device='cpu'"
                 )
             self._device = None
 
@@ -217,26 +221,21 @@ class Flat:
         )
         return padded(scores, found, k)
 
-    def _scanner(self, codes: Codes, query: Array) -> _OnDevice | None:
-        """The copy of the rows on the device, made anew when there are others."""
+    def _scanner(self, codes: Codes, query: Array) -> Scanner | None:
+        """What scans the copy of the rows on the device, made anew when there are others."""
         if self._device is None or not codes.n or not len(query):
             return None
         with self._copying:
-            if self._device is not None and (self._copy is None or self._copy.codes is not codes):
-                from gingham.codecs.cuda_rows import DeviceTiles
-
-                codec = self._rows.codec
-                coded = codec.row_scores(codec.prepare(query), codes)
-                assert coded is not None
+            if self._device is not None and (self._copy is None or self._copy[0] is not codes):
                 self._copy = None
                 try:
-                    self._copy = _OnDevice(codec, codes, DeviceTiles(coded, codes.n, self._device))
+                    self._copy = codes, _copied(self._rows.codec, codes, query, self._device)
                 except ResourceExhausted as error:
                     if self._must:
                         raise
                     _log.warning("device='auto' takes the CPU: %s", error)
                     self._device = None
-            return self._copy
+            return None if self._copy is None else self._copy[1]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replaced whole or not at all; :func:`load` maps it."""
@@ -256,3 +255,13 @@ class Flat:
         )  # fmt: skip
         index._rows.restore(about, arrays)
         return index
+
+
+def _copied(codec: Codec, codes: Codes, query: Array, device: Device) -> Scanner:
+    """What scans a copy of codes on a device; raises ResourceExhausted."""
+    from gingham.codecs.cuda_rows import DeviceTiles
+
+    coded = codec.row_scores(codec.prepare(query), codes)
+    if coded is None:
+        return column_scanner(codec, codes, Columns.of(codes, device), device)
+    return _OnDevice(codec, codes, DeviceTiles(coded, codes.n, device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,6 @@ from gingham.index.device_copies import Bars, DeviceCopies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LARGE_BATCH = """
 import json, sys
@@ -48,6 +48,15 @@ assert set(asked) == {"numba_cuda"}
 heavy = ("numba.cuda.cudadrv", "numba.cuda.simulator", "numba_cuda", "cuda", "cupy", "torch")
 print([hits[i].ids[0] for i in (0, 255)], [m for m in sys.modules if m.startswith(heavy)])
 """
+
+
+SIMULATED = Path(__file__).parent / "devices_simulated.py"
+
+
+def test_codes_graphs_and_tokens_on_a_simulated_device_are_found_as_by_the_cpu_and_explained(tmp_path: Path) -> None:
+    code = [sys.executable, "-W", "error", str(SIMULATED), str(tmp_path / "db")]
+    done = subprocess.run(code, capture_output=True, text=True, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"})
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from gingham.query.evaluate import evaluate
 from gingham.query.expansion import late_interaction
 from gingham.query.fetch import fetch
 from gingham.query.fusion import diversify, fuse_lists, keep_per_group, ranked
-from gingham.query.near import NearSearch, without_vector
+from gingham.query.near import NearSearch, Served, without_vector
 from gingham.query.neighbours import beside, check_places, in_reading_order
 from gingham.query.read import read_vectors
 from gingham.query.rerank import cross_encoded
@@ -190,8 +190,9 @@ class Execution:
         with self._trace.step("near") as step:
             step.rows = sum(c.eligible for c in chosen)
             near = NearSearch(chosen, name, dense, k, radius, effort)
-            step.detail = near.detail
-            ((scores, rows),) = near.run(queries)
+            step.detail, served = near.detail, Served()
+            ((scores, rows),) = near.run(queries, served)
+            step.detail += served.detail
             return Ranked(scores, rows, _exhausted(len(rows), k, most))
 
     def _near_tokens(self, node: nodes.Near, want: int | None) -> Ranked:

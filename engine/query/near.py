@@ -84,12 +84,13 @@ class NearSearch:
             _exact(one, name) if scanned else _choose(one, name, dense, k or 0, self._effort) for one in candidates
         ]
 
-    def run(self, queries: Array) -> list[tuple[Array, Array]]:
+    def run(self, queries: Array, served: Served | None = None) -> list[tuple[Array, Array]]:
         """Find the nearest rows of each query.
 
         Parameters
         ----------
         queries : float32 (n_queries, dim)
+        served : takes note of the parts that a device has searched
 
         Returns
         -------
@@ -102,15 +103,17 @@ class NearSearch:
         """
         if self._k is None:
             return [self._range(query) for query in queries]
+        served = served or Served()
         pieces: list[tuple[Array, Array]] = []
         prepared: Array | None = None
         for way in self._ways:
             depth = min(self._k, way.eligible)
+            told = served.part()
             if way.coded is None:
-                found = list(self._exact(way, queries, depth))
+                found = list(self._exact(way, queries, depth, told))
             else:
                 prepared = prepare_queries(queries, self._dense.metric) if prepared is None else prepared
-                found = [self._coded(way, way.coded, prepared, depth)]
+                found = [self._coded(way, way.coded, prepared, depth, told)]
             pieces += [(s, _taken(way.row_ids, at)) for s, at in found]
         if len(pieces) == 1 and pieces[0][0].shape[1] <= self._k:
             scores, rows = pieces[0]
@@ -128,20 +131,20 @@ class NearSearch:
         counts = Counter(way.detail for way in self._ways)
         if len(counts) <= 1:
             return f"{next(iter(counts), _EXACT)} {where}"
-        return f"{where}: " + "; ".join(f"{count} by {detail}" for detail, count in counts.items())
+        return f"{where}: " + "; ".join(f"{count} by {detail.rstrip(',')}" for detail, count in counts.items())
 
-    def _exact(self, way: _Way, queries: Array, k: int) -> Iterator[tuple[Array, Array]]:
+    def _exact(self, way: _Way, queries: Array, k: int, told: list[str]) -> Iterator[tuple[Array, Array]]:
         """Scores of vectors, and offsets in the part, of the best rows of each chunk."""
         for chunk, allow in way.chunks:
             depth = min(k, len(chunk.vectors) if allow is None else int(np.count_nonzero(allow)))
             if depth:
-                search = search_exact if chunk.resident is None else chunk.resident.search_exact
+                search = search_exact if chunk.resident is None else chunk.resident.telling(told).search_exact
                 yield search(
                     queries, chunk.vectors, chunk.norms, depth,
                     metric=self._dense.metric, allow=allow, base=chunk.start, min_score=self._radius,
                 )  # fmt: skip
 
-    def _coded(self, way: _Way, coded: Coded, queries: Array, k: int) -> tuple[Array, Array]:
+    def _coded(self, way: _Way, coded: Coded, queries: Array, k: int, told: list[str]) -> tuple[Array, Array]:
         """Scores of vectors, and offsets in the part, of the best rows that codes lead to."""
         if way.graph is not None:
             scores, rows = way.graph.run(queries, k, way.ef, allow=way.allow)
@@ -150,7 +153,7 @@ class NearSearch:
                 queries, k, way.nprobe, oversample=self._effort.oversample, allow=way.allow
             )
         else:
-            search = search_codes if coded.resident is None else coded.resident.search_codes
+            search = search_codes if coded.resident is None else coded.resident.telling(told).search_codes
             scores, rows = search(
                 coded.codec, coded.codes, queries, k,
                 rescore=coded.vectors.score, oversample=self._effort.oversample, allow=way.allow,
@@ -174,6 +177,27 @@ class NearSearch:
         all_scores, all_rows = np.concatenate(scores), np.concatenate(rows)
         order = np.lexsort((all_rows, -all_scores))
         return all_scores[order], all_rows[order]
+
+
+class Served:
+    """Which parts a device has searched, in one run."""
+
+    def __init__(self) -> None:
+        self._parts: list[list[str]] = []
+
+    def part(self) -> list[str]:
+        """Of the next part: takes the name of a device whenever that has done something."""
+        self._parts.append([])
+        return self._parts[-1]
+
+    @property
+    def detail(self) -> str:
+        """For ``explain``, to stand after the rest: empty where all was done by the CPU."""
+        there = Counter(told[0] for told in self._parts if told)
+        return "".join(
+            f", {'all' if count == len(self._parts) else f'{count} of them'} on {device}"
+            for device, count in there.items()
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from gingham.query.execute import DEFAULT_LIMIT, Execution
 from gingham.query.explain import Trace
 from gingham.query.fetch import fetch
 from gingham.query.hits import BatchHits, Completeness, Hits
-from gingham.query.near import NearSearch, without_vector
+from gingham.query.near import NearSearch, Served, without_vector
 from gingham.query.nodes import Expanded, Limited, Query
 from gingham.query.select import candidates, count
 from gingham.query.tokens import how_tokens, matcher, search_tokens
@@ -72,8 +72,9 @@ def search(session: Session, record: CollectionRecord, request: Request) -> Batc
             eligible, near = _near(session, record, request, request.kind)
             _selected(step, count(session, record, None), request, eligible)
         with trace.step("near", near.detail) as step:
-            step.rows = eligible
-            found = near.run(request.queries)
+            step.rows, served = eligible, Served()
+            found = near.run(request.queries, served)
+            step.detail += served.detail
     else:
         with trace.step("select") as step:
             chosen = candidates(session, record, request.where)

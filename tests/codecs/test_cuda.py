@@ -93,8 +93,8 @@ def test_codes_in_blocks_are_refused_by_a_device_and_scanned_by_the_cpu_for_any(
 
     monkeypatch.setattr(flat, "find_device", lambda name: object())
     with pytest.raises(InvalidArgument, match="LVQ"):
-        gg.index.Flat(64, codec="Binary", device="cuda")
-    index = gg.index.Flat(64, codec="Binary", device="auto")
+        gg.index.Flat(64, codec="RaBitQ1", device="cuda")
+    index = gg.index.Flat(64, codec="RaBitQ1", device="auto")
     index.add(np.eye(64))
     assert index.search(np.eye(64)[3], 1)[1].tolist() == [[3]]
 
