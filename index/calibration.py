@@ -77,6 +77,8 @@ class Calibration:
         at = reached[0]
         if at == 0:
             return float(efs[0])
+        if recalls[usable][at] >= 1:  # as where all lists are read: what is missed falls to nothing, and not as a power
+            return float(np.interp(target, bounds[at - 1 : at + 1], efs[at - 1 : at + 1]))
         missed = np.log(1 - np.minimum(bounds[at - 1 : at + 1], 1 - 1e-6))
         share = (missed[0] - np.log(1 - target)) / (missed[0] - missed[1])
         return float(efs[at - 1] * (efs[at] / efs[at - 1]) ** share)

@@ -341,7 +341,7 @@ class _Linking:
         from gingham.index import graph_build_kernels
 
         array = links.array[: links.n]
-        start = int(layers.nodes[0])
+        start, hubs = int(layers.nodes[0]), self._rows.metric == "dot"
         for _ in range(REPAIRS):
             deadline.check()
             parents, other = np.full(links.n, NONE), 0
@@ -354,7 +354,7 @@ class _Linking:
                 deadline.check()
                 nodes = lost[low : low + BLOCK_NODES]
                 _, found = graph.search(self._rows.scores(nodes), self._ef)
-                other = graph_build_kernels.attach(array, nodes, found, links.degree, parents, other)
+                other = graph_build_kernels.attach(array, nodes, found, links.degree, parents, other, hubs)
         return len(lost)
 
 

@@ -235,35 +235,38 @@ def _spare(links, w, most, parents):
     return place
 
 
-@kernel("int64(uint32[:,::1], int64[::1], int64[:,::1], int64, uint32[::1], int64)")
-def attach(links, nodes, found, most, parents, other):
+@kernel("int64(uint32[:,::1], int64[::1], int64[:,::1], int64, uint32[::1], int64, boolean)")
+def attach(links, nodes, found, most, parents, other, hubs):
     """Give each node a link from the best found that has fewer than ``most``, else in place of one that it can spare.
 
     Parameters
     ----------
     parents : of :func:`mark_reachable`; only nodes reached give links
     other : nodes from this on are tried in turn where none of those found can give one; returns the next
+    hubs : whether most find the same few, as under dot, which would lose the links among these: of those found the
+        last that has fewer gives one, and none gives one in place of another
 
     Notes
     -----
     A link can be spared where its target was reached by another first: the links that came first are a tree, so that
     all nodes in it stay reachable. A node without links gets one to the best found.
     """
+    width = found.shape[1]
     for t in range(len(nodes)):
         u = nodes[t]
         best, giver, place = int64(-1), int64(-1), int64(-1)
-        for j in range(found.shape[1]):
-            w = found[t, j]
+        for j in range(width):
+            w = found[t, width - 1 - j if hubs else j]
             if w < 0 or w == u:
                 continue
-            best = w if best < 0 else best
-            if parents[w] == NONE:
+            best = w if hubs or best < 0 else best
+            if parents[w] == NONE or (hubs and giver >= 0):
                 continue
             spare = _spare(links, w, most, parents)
             room = spare >= 0 and links[w, spare] == NONE
-            if room or (giver < 0 and spare >= 0):
+            if room or (giver < 0 and spare >= 0 and not hubs):
                 giver, place = w, spare
-            if room:
+            if room and not hubs:
                 break
         while giver < 0 and other < len(links):
             if parents[other] != NONE:

@@ -259,11 +259,22 @@ def test_nodes_that_nothing_leads_to_are_attached() -> None:
     lists = [[1, 2, 3], [0, 2], [0, 1, 3], [0, 1, 2], [], [0, 1, 2], [4], []]
     links, parents = table(lists, 4), np.uint32([0, 0, 0, 0, NONE, NONE, NONE, NONE])
     found = np.int64([[0, 1, 2], [0, 2, 3], [5, 6, -1], [7, -1, -1]])
-    assert build.attach(links, np.int64([4, 5, 6, 7]), found, 3, parents, 0) == 1
+    assert build.attach(links, np.int64([4, 5, 6, 7]), found, 3, parents, 0, False) == 1
     # Node 1 has room for 4. Node 0 is the parent of all it leads to, so 5 takes the place of the last of 2, and 6 that
     # of the last of 5. For 7 there is none: 0 cannot give one, and 1 gives its last but 4, whose parent it is.
     assert lists_of(links) == [[1, 2, 3], [0, 7, 4], [0, 1, 5], [0, 1, 2], [0], [0, 1, 6], [4], []]
     assert parents.tolist() == [0, 0, 0, 0, 1, 2, 5, 1]
+
+
+def test_nodes_that_all_find_keep_their_links_where_others_have_room() -> None:
+    lists = [[1, 2, 3], [0, 2], [0, 1, 3], [0], [], [], [], []]
+    links, parents = table(lists, 4), np.uint32([0, 0, 0, 0, NONE, NONE, NONE, NONE])
+    found = np.tile(np.int64([0, 1, 2, 3]), (4, 1))
+    assert build.attach(links, np.int64([4, 5, 6, 7]), found, 3, parents, 0, True) == 1
+    # Node 3 has room for two, then node 1 for one; for 7 none of those found has any, and 1, the first that can spare
+    # a link, gives that to 2, whose parent is 0.
+    assert lists_of(links) == [[1, 2, 3], [0, 7, 6], [0, 1, 3], [0, 4, 5], [0], [0], [0], [0]]
+    assert parents.tolist() == [0, 0, 0, 0, 3, 3, 1, 1]
 
 
 def test_links_are_carried_over_to_other_places(rows: Rows) -> None:

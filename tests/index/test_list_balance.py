@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gingham.codecs.lvq import LVQ
 from gingham.index import coarse, list_kernels
-from gingham.index.calibration import calibrate, without
+from gingham.index.calibration import Calibration, calibrate, without
 from gingham.index.coarse import Coarse, list_count, sample_count, sample_positions
 from gingham.index.list_balance import FEWEST, GREATEST, LEAST, SPLIT_ROWS, rebalance
 from gingham.index.list_build import held_out
@@ -130,6 +130,12 @@ def test_lists_of_a_target_lie_between_those_measured(target: float, expected: i
     known = calibrate(exact, search, tried=list(share))
     assert known.least_for(target, 10) == expected
     assert known.least_for(target, 10) <= known.least_for(target + 0.0005, 10)
+
+
+def test_where_only_all_lists_find_all_a_target_lies_on_the_line_to_them() -> None:
+    known = Calibration.of(2000, [100, 1100], [[0.5, 1.0]] * 3)
+    assert known.least_for(0.95, 10) in range(980, 1030)
+    assert known.least_for(0.75, 10) in range(590, 630)
 
 
 def test_centroids_of_many_lists_are_trained_in_groups_nearly_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
