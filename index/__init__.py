@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gingham.index.faiss_export import to_faiss as to_faiss
+    from gingham.index.faiss_import import from_faiss as from_faiss
     from gingham.index.files import load as load
     from gingham.index.flat import Flat as Flat
     from gingham.index.flat import FlatStats as FlatStats
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "Flat": "flat", "FlatStats": "flat", "HNSW": "hnsw", "HNSWStats": "hnsw", "IVF": "ivf", "IVFStats": "ivf",
     "LateInteraction": "late_interaction", "LateInteractionStats": "late_interaction", "load": "files",
+    "from_faiss": "faiss_import", "to_faiss": "faiss_export",
 }  # fmt: skip
 __all__ = [
     "HNSW",
@@ -28,7 +31,9 @@ __all__ = [
     "IVFStats",
     "LateInteraction",
     "LateInteractionStats",
+    "from_faiss",
     "load",
+    "to_faiss",
 ]
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from gingham import deadline
-from gingham.errors import Corrupt, InvalidArgument, MissingExtra, NotFound
+from gingham.errors import Corrupt, InvalidArgument, NotFound
+from gingham.index.faiss_access import load_faiss, metrics_of, opened
 from gingham.index.graph import TOP_NODES, Graph
 from gingham.index.hnsw import HNSW
 
@@ -41,7 +41,7 @@ _SPACES: dict[str, Metric] = {"l2": "l2", "ip": "dot", "cosine": "cosine"}
 
 
 @dataclass(frozen=True)
-class _Peer:
+class Peer:
     """An index of another library.
 
     Attributes
@@ -99,7 +99,7 @@ def from_hnswlib(
     hnswlib need not be installed. With the codec ``"F32"`` a search finds what one of hnswlib finds at the same ``ef``.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _adopted(_read_hnswlib(Path(source), metric, dim), codec, keep)
+        return adopted(_read_hnswlib(Path(source), metric, dim), codec, keep)
     if not hasattr(source, "save_index") or getattr(source, "space", None) not in _SPACES:
         raise InvalidArgument(
             f"from_hnswlib(source) expects a path or an hnswlib.Index of space l2, ip or cosine, "
@@ -111,15 +111,16 @@ def from_hnswlib(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "index")
         source.save_index(str(path))
-        return _adopted(_read_hnswlib(path, found, source.dim if dim is None else dim), codec, keep)
+        return adopted(_read_hnswlib(path, found, source.dim if dim is None else dim), codec, keep)
 
 
 def from_faiss(source: Any, *, codec: str | None = None, keep: Keep | Literal["auto"] = "auto") -> tuple[HNSW, Array]:
-    """Take over an IndexHNSWFlat, IndexHNSWSQ or another IndexHNSW of faiss, its links as they are.
+    """Take over an IndexHNSWFlat, IndexHNSWSQ, IndexHNSWCagra or another IndexHNSW of faiss, its links as they are.
 
     Parameters
     ----------
-    source : the index, also within an IndexIDMap, or the path of a file that ``faiss.write_index`` wrote
+    source : the index, also within an IndexIDMap, a GpuIndexCagra, or the path of a file that ``faiss.write_index``
+        wrote
     codec, keep : as of :class:`gingham.index.HNSW`; vectors are those that faiss reconstructs
 
     Returns
@@ -137,31 +138,24 @@ def from_faiss(source: Any, *, codec: str | None = None, keep: Keep | Literal["a
     -----
     METRIC_L2 becomes ``"l2"``, METRIC_INNER_PRODUCT ``"dot"``, which scores vectors of length one as cosine does.
     """
-    try:
-        faiss = import_module("faiss")
-    except ImportError as error:
-        raise MissingExtra("from_faiss() needs faiss; run: pip install faiss-cpu") from error
-    if isinstance(source, (str, os.PathLike)):
-        if not Path(source).is_file():
-            raise NotFound(f"from_faiss(source) expects a file, found none at {os.fspath(source)!r}")
-        try:
-            source = faiss.read_index(os.fspath(source))
-        except RuntimeError as error:
-            raise Corrupt(f"from_faiss(source) expects a file of faiss.write_index(): {error}") from error
+    faiss = load_faiss("from_faiss()")
+    source = whole = opened(faiss, source)
     labels = np.arange(getattr(source, "ntotal", 0), dtype=np.int64)
     if hasattr(source, "id_map"):
         labels, source = faiss.vector_to_array(source.id_map), faiss.downcast_index(source.index)
-    metrics: dict[Any, Metric] = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "dot"}
-    metric = metrics.get(getattr(source, "metric_type", None))
+    metric = metrics_of(faiss).get(getattr(source, "metric_type", None))
     if not hasattr(source, "hnsw") or metric is None:
         raise InvalidArgument(
             f"from_faiss(source) expects a path or an IndexHNSW of METRIC_L2 or METRIC_INNER_PRODUCT, "
             f"found {type(source).__name__}"
         )
-    return _adopted(_read_faiss(faiss, source, metric, labels), codec, keep)
+    peer = read_faiss(faiss, source, metric, labels)
+    del whole  # which owned what was read
+    return adopted(peer, codec, keep)
 
 
-def _read_faiss(faiss: Any, source: Any, metric: Metric, labels: Array) -> _Peer:
+def read_faiss(faiss: Any, source: Any, metric: Metric, labels: Array) -> Peer:
+    """An IndexHNSW of faiss, with labels int64 (n,) of its rows."""
     graph, n = source.hnsw, source.ntotal
     offsets, levels = (faiss.vector_to_array(a).astype(np.int64) for a in (graph.offsets, graph.levels))
     cumulated = faiss.vector_to_array(graph.cum_nneighbor_per_level).astype(np.int64)
@@ -178,12 +172,12 @@ def _read_faiss(faiss: Any, source: Any, metric: Metric, labels: Array) -> _Peer
         rows = np.arange(start, min(n, start + BLOCK_ROWS))
         links[rows] = links_at(0, rows)
     vectors = source.reconstruct_n(0, n) if n else np.empty((0, source.d), np.float32)
-    return _Peer(
+    return Peer(
         metric, m, max(m, graph.efConstruction), vectors, labels, links, levels - 1, links_at, np.zeros(n, np.bool_)
     )
 
 
-def _read_hnswlib(path: Path, metric: Metric | None, dim: int | None) -> _Peer:
+def _read_hnswlib(path: Path, metric: Metric | None, dim: int | None) -> Peer:
     if metric is None:
         raise InvalidArgument(
             "from_hnswlib(metric=) expects 'cosine', 'dot' or 'l2', which a file does not say, found None"
@@ -213,7 +207,7 @@ def _read_hnswlib(path: Path, metric: Metric | None, dim: int | None) -> _Peer:
         return np.where(np.arange(max_m) < (found[:, :1] & 0xFFFF), found[:, 1:], NONE)
 
     m = max(2, header["m"], header["max_m"], -(-header["max_m0"] // 2))
-    return _Peer(
+    return Peer(
         metric, m, max(m, header["ef_construction"]), rows["vector"], rows["label"].astype(np.int64),
         links, levels, links_at, (rows["flags"] & 1).astype(np.bool_),
     )  # fmt: skip
@@ -276,7 +270,7 @@ def _ended(links: Array, n: int) -> Array:
     return np.where(np.logical_or.accumulate(links >= n, axis=1), NONE, links)
 
 
-def _adopted(peer: _Peer, codec: str | None, keep: Keep | Literal["auto"]) -> tuple[HNSW, Array]:
+def adopted(peer: Peer, codec: str | None, keep: Keep | Literal["auto"]) -> tuple[HNSW, Array]:
     """An index of the rows and links of another, and the labels of its rows."""
     from gingham.index import graph_build_kernels
 
@@ -298,7 +292,7 @@ def _adopted(peer: _Peer, codec: str | None, keep: Keep | Literal["auto"]) -> tu
     return index, peer.labels
 
 
-def _layers(peer: _Peer, n: int) -> tuple[Array, Array, Array]:
+def _layers(peer: Peer, n: int) -> tuple[Array, Array, Array]:
     """Nodes, links and starts of layers: a layer has all rows of its level and above, the highest first.
 
     Notes

@@ -165,7 +165,9 @@ except ImportError as error:
     print(error)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out == "from_faiss() needs faiss; run: pip install faiss-cpu\n"
+    assert out == (
+        "from_faiss() needs faiss; run: pip install faiss-cpu, or for an NVIDIA device pip install 'gingham[faiss-gpu]'\n"
+    )
 
 
 # Beside the peers
@@ -248,13 +250,17 @@ def test_an_index_of_faiss_finds_what_it_found_there(metric: Any, kind: str, tmp
         )
 
 
-def test_numbers_of_an_id_map_are_labels() -> None:
+def test_numbers_of_an_id_map_are_labels(tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss")
     peer = faiss.IndexIDMap(faiss.IndexHNSWFlat(DIM, 8))
     peer.add_with_ids(clustered(100), np.arange(100) * 5 + 2)
     index, labels = gg.index.HNSW.from_faiss(peer)
     np.testing.assert_array_equal(labels, np.arange(100) * 5 + 2)
     assert labels[index.search(clustered(100)[7], 1)[1]] == 37
+    faiss.write_index(peer, str(tmp_path / "index"))
+    again, read = gg.index.HNSW.from_faiss(tmp_path / "index")
+    np.testing.assert_array_equal(read, labels)
+    np.testing.assert_array_equal(again.search(clustered(20, 3))[1], index.search(clustered(20, 3))[1])
     assert len(gg.index.HNSW.from_faiss(faiss.IndexHNSWFlat(DIM, 8))[0]) == 0
 
 
