@@ -36,27 +36,43 @@ def _staging(staged: int, threads: int):
     return stage
 
 
-def maxsim_kernel(across: int, down: int, staged: int):
+def _finishing(near: bool):
+    """The function that adds to a product what a token has beside its levels."""
+
+    @cuda.jit(device=True, inline=True)
+    def finish(s, token, i, own, offsets, parameters, centroids):
+        if near:
+            return add(s, centroids[i, offsets[token], own])
+        return add(s, multiply(offsets[token], parameters[i, 2, own]))
+
+    return finish
+
+
+def maxsim_kernel(across: int, down: int, staged: int, near: bool = False):
     """The kernel of ``across * down`` threads; grid (documents, n_queries).
 
     Parameters
     ----------
     across, down : threads beside each other over query tokens and document tokens
     staged : words of each token that lie in shared memory at once
+    near : tokens are ``scale levels`` and a centroid, in place of an offset
 
     Notes
     -----
-    ``maxsim(words, scales, offsets, starts, documents, prepared, parameters, scores)`` writes a score for each query
-    and document. words int32 (n_tokens, width); scales, offsets float32 (n_tokens,); starts int64 (n_documents + 1,);
-    documents int64 (n_queries or 1, m), -1 for none; prepared int32 (n_queries, query tokens, width); parameters
-    float32 (n_queries, 3, query tokens); scores float32 (n_queries, m), -inf of documents without tokens.
+    ``maxsim(words, scales, offsets, starts, documents, prepared, parameters, centroids, scores)`` writes a score for
+    each query and document. words int32 (n_tokens, width); scales, offsets float32 (n_tokens,), with centroids their
+    numbers int32 in place of offsets; starts int64 (n_documents + 1,); documents int64 (n_queries or 1, m), -1 for
+    none; prepared int32 (n_queries, query tokens, width); parameters float32 (n_queries, 3, query tokens), of which the
+    third is of offsets; centroids float32 (n_queries, n_centroids, query tokens), their inner products, or of any other
+    shape where there are none; scores float32 (n_queries, m), -inf of documents without tokens.
     """
     wide, high, threads = SIDE * across, SIDE * down, across * down
     # An odd pitch lets 32 threads write words of one token to 32 banks.
-    query_pitch, token_pitch, stage = wide + 1, high + 1, _staging(staged, threads)
+    query_pitch, token_pitch = wide + 1, high + 1
+    stage, finish = _staging(staged, threads), _finishing(near)
 
     @cuda.jit
-    def maxsim(words, scales, offsets, starts, documents, prepared, parameters, scores):
+    def maxsim(words, scales, offsets, starts, documents, prepared, parameters, centroids, scores):
         query = cuda.shared.array((staged, query_pitch), int32)
         tokens = cuda.shared.array((staged, token_pitch), int32)
         maxima = cuda.shared.array((down, wide), float32)
@@ -65,9 +81,8 @@ def maxsim_kernel(across: int, down: int, staged: int):
         thread, i = cuda.threadIdx.x, cuda.blockIdx.y
         x, y = thread % across, thread // across
         document = documents[i % documents.shape[0], cuda.blockIdx.x]
-        begin, end = int64(0), int64(0)
-        if document >= 0:
-            begin, end = starts[document], starts[document + 1]
+        begin = starts[document] if document >= 0 else int64(0)
+        end = starts[document + 1] if document >= 0 else int64(0)
         width, n_query, sum_ = words.shape[1], prepared.shape[1], float32(0.0)
         for q in range(0, n_query, wide):
             for a in range(SIDE):
@@ -93,7 +108,7 @@ def maxsim_kernel(across: int, down: int, staged: int):
                         token = t + y + down * b
                         if token < end:
                             s = add(multiply(float32(products[a, b]), parameters[i, 0, own]), parameters[i, 1, own])
-                            s = add(multiply(scales[token], s), multiply(offsets[token], parameters[i, 2, own]))
+                            s = finish(multiply(scales[token], s), token, i, own, offsets, parameters, centroids)
                             best[a] = max(best[a], s)
             for a in range(SIDE):
                 maxima[y, x + across * a] = best[a]

@@ -38,6 +38,8 @@ TOKENS = (8, 16)
 """Threads over query tokens and tokens of a document."""
 WALKERS, MOST_EF, MOST_WORDS = 128, 1024, 2048
 """Threads of a query in a graph; its widest beam; and the longest query, in words of 4 bytes."""
+MOST_SHARED = 48 << 10
+"""Bytes of shared memory that a block gets without asking for more."""
 LEAST_ROOM, LEAST_FOUND, LEAST_TABLE, LEAST_WORDS = 64, 32, 2048, 256
 """Of a walk: keys of the beam, nodes found in a turn, nodes that it remembers, and words of a query."""
 UPLOAD_BYTES, COPIERS = 64 << 20, 256
@@ -107,7 +109,7 @@ def code_columns(rows: Array) -> Any:
 def column_bytes(rows: Array) -> int:
     """Bytes that :func:`sign_columns` or :func:`code_columns` take on the device, of their argument."""
     (n, width), together = rows.shape, ROWS * THREADS
-    return 8 * n * width if rows.dtype == np.uint64 else 4 * -(-width // 4) * -(-n // together) * together
+    return int(8 * n * width) if rows.dtype == np.uint64 else int(4 * -(-width // 4) * -(-n // together) * together)
 
 
 def small_tables(tables: Array) -> tuple[Array, Array]:
@@ -197,7 +199,43 @@ def maxsim_scores(
     scores = _empty((len(integers), documents.shape[1]), np.float32)
     _maxsim_kernel(*TOKENS, TOKEN_WORDS)[(documents.shape[1], len(integers)), TOKENS[0] * TOKENS[1]](
         _there(words), _there(scales), _there(offsets), _there(starts), _there(documents),
-        _there(np.ascontiguousarray(integers).view(np.int32)), _there(parameters), scores,
+        _there(np.ascontiguousarray(integers).view(np.int32)), _there(parameters),
+        _there(np.zeros((1, 1, 1), np.float32)), scores,
+    )  # fmt: skip
+    return _here(scores)
+
+
+def maxsim_near(
+    words: Any, scales: Any, ids: Any, starts: Any, documents: Array, integers: Array, parameters: Array, centroids: Any
+) -> Array:
+    """MaxSim of documents of tokens that are a centroid and ``scale levels``.
+
+    Parameters
+    ----------
+    words : int32 (n_tokens, width / 4), levels of a byte
+    scales : float32 (n_tokens,)
+    ids : int32 (n_tokens,), numbers of centroids; they and starts are trusted
+    starts, documents, integers : as of :func:`maxsim_scores`
+    parameters : float32 (n_queries, 2, query tokens), as of :func:`gingham.codecs.maxsim.level_parameters`
+    centroids : float32 (n_queries, n_centroids, query tokens), inner products of the query tokens with each
+
+    Returns
+    -------
+    scores : float32 (n_queries, m); -inf of documents without tokens
+    """
+    tokens = parameters.shape[2]
+    _expect("integers", integers, np.int8, 3, 4 * words.shape[1])
+    _expect("documents", documents, np.int64, 2)
+    _expect("centroids", centroids, np.float32, 3, tokens)
+    if len(documents) not in (1, len(integers)) or integers.shape[1] != tokens or len(centroids) != len(integers):
+        raise InvalidArgument(
+            f"integers expects {tokens} tokens of {len(centroids)} queries, and documents 1 or as many lines, found "
+            f"{integers.shape} and {documents.shape}"
+        )
+    scores = _empty((len(integers), documents.shape[1]), np.float32)
+    _maxsim_kernel(*TOKENS, TOKEN_WORDS, near=True)[(documents.shape[1], len(integers)), TOKENS[0] * TOKENS[1]](
+        _there(words), _there(scales), _there(ids), _there(starts), _there(documents),
+        _there(np.ascontiguousarray(integers).view(np.int32)), _there(parameters), _there(centroids), scores,
     )  # fmt: skip
     return _here(scores)
 
@@ -279,6 +317,23 @@ def walk_shape(ef: int, degree: int, words: int) -> tuple[int, int, int, int, in
     """What :func:`gingham.codecs.cuda_graph_kernels.graph_kernel` is made for, powers of two, so that few are made."""
     room, most = max(LEAST_ROOM, _power(ef)), max(LEAST_FOUND, _power(degree))
     return room, most, max(LEAST_TABLE, 2 * _power(room + most)), max(LEAST_WORDS, _power(words)), WALKERS
+
+
+def walk_fits(ef: int, degree: int, words: int) -> bool:
+    """Whether a block has room for the beam and the query, of so many words of 4 bytes, of a walk."""
+    room, most, table, query, _ = walk_shape(ef, degree, words)
+    shared = 16 * room + 44 * most + 4 * (table + query) + 12
+    return ef <= MOST_EF and words <= MOST_WORDS and shared <= MOST_SHARED
+
+
+def on_device(array: Array) -> Any:
+    """A copy on the device in use."""
+    return _there(array)
+
+
+def room_for(n: int, words: int) -> Any:
+    """Memory of the device in use, int32 (n, words), whatever is there."""
+    return _empty((n, words), np.int32)
 
 
 def _power(number: int) -> int:
@@ -401,10 +456,10 @@ def _merge_kernel(*shape: int) -> Any:
 
 
 @cache
-def _maxsim_kernel(*shape: int) -> Any:
+def _maxsim_kernel(across: int, down: int, staged: int, near: bool = False) -> Any:
     from gingham.codecs.cuda_maxsim_kernels import maxsim_kernel
 
-    return maxsim_kernel(*shape)
+    return maxsim_kernel(across, down, staged, near)
 
 
 @cache

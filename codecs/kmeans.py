@@ -146,7 +146,9 @@ def train_kmeans(
     spherical : rows have length one, and so have centroids, after every iteration (Dhillon and Modha, "Concept
         decompositions for large sparse text data", Machine Learning 42, 2001)
     attempt : of a device, which then finds the nearest centroids where these are at least :data:`DEVICE_PRODUCTS`
-        products, added in the order of the CPU; where it gives None, the CPU does
+        products; where it gives None, the CPU does. Our kernels add in the order of the CPU and give its centroids;
+        products of cuBLAS, where PyTorch or CuPy is installed, may assign a row to another centroid that is as near
+        but for rounding, so centroids may differ from those of the CPU and of other versions of the library
 
     Returns
     -------
@@ -322,8 +324,6 @@ class _RowsThere:
     @classmethod
     def of(cls, rows: Array, device: Device) -> _RowsThere:
         """Copy rows that fit."""
-        from numba import cuda
-
         from gingham.codecs.cuda_rows import SPARE_BYTES, told_of_memory
 
         dim, room = rows.shape[1], (device.free_bytes() - SPARE_BYTES) // rows.itemsize
@@ -335,19 +335,37 @@ class _RowsThere:
                 f"{SPARE_BYTES >> 20} MiB, found {max(room, 0)} values; use device='cpu'"
             )
         with device.active(), told_of_memory(device):
-            parts = _parts(len(rows), step)
-            return cls([(part, cuda.to_device(rows[part]) if fit else rows[part]) for part in parts])
+            held = _copied(rows) if fit else rows
+        return cls([(part, held[part]) for part in _parts(len(rows), step)])
 
     def nearest(self, centroids: Array, out: Array, best: Array, device: Device) -> bool:
         """Write the nearest centroid of each row, (n, 1), and its score; True."""
+        from gingham.codecs.cuda_products import find_products
         from gingham.codecs.cuda_rows import told_of_memory
         from gingham.codecs.cuda_searches import nearest_centroids
 
+        products = find_products(device)
         with device.active(), told_of_memory(device):
             for part, rows in self.spans:
                 deadline.check()
-                out[part, 0], best[part, 0] = nearest_centroids(rows, centroids)
+                found = None if products is None else products.nearest(rows, centroids)
+                out[part, 0], best[part, 0] = nearest_centroids(rows, centroids) if found is None else found
         return True
+
+
+def _copied(rows: Array) -> Any:
+    """Rows on the device in use."""
+    from numba import cuda
+
+    from gingham.codecs.cuda_staging import Staging
+
+    def read(first: int, last: int, here: Array) -> None:
+        here[:] = rows[first:last]
+
+    out = cuda.device_array(rows.shape, rows.dtype)
+    n, dim = rows.shape
+    Staging(n, dim, rows.dtype).send_rows(n, read, out)
+    return out
 
 
 def _spread(rows: Array, k: int, rng: np.random.Generator) -> Array:

@@ -289,13 +289,18 @@ def _near_centroids(
 
     _check_centroids(query, ids, centroid_scores, len(codes))
     listed, scores = _listed(starts, documents, len(codes))
-    factors, middles, sums = query.parameters.astype(np.float64)
-    parameters = np.stack([levels.scale * factors, levels.scale * middles + levels.offset * sums]).astype(np.float32)
+    parameters = level_parameters(query, levels)
     maxsim_kernels.maxsim_residual(
         _at(codes), bits, query.dim, part, _at(ids), _at(starts), listed, centroid_scores, levels.table.reshape(-1),
         query.integer_blocks, parameters, scores,
     )  # fmt: skip
     return scores
+
+
+def level_parameters(query: QueryTokens, levels: Levels | Books) -> Array:
+    """What products of integers and levels are multiplied by, and what is added: float32 (2, 16 n)."""
+    factors, middles, sums = query.parameters.astype(np.float64)
+    return np.stack([levels.scale * factors, levels.scale * middles + levels.offset * sums]).astype(np.float32)
 
 
 def score_centroids(query: QueryTokens, ids: Array, centroid_scores: Array, starts: Array, documents: Array) -> Array:

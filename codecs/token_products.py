@@ -75,6 +75,10 @@ class TokenProducts:
         more = train_centroids(tokens, min(len(tokens), count), unit=unit, seed=seed)
         return replace(self, centroids=np.concatenate([self.centroids, more]))
 
+    def bytes_of(self, codes: Array) -> tuple[Array, Array]:
+        """Levels of codes, uint8 (n, dim), and what those of a token are multiplied by, ones, float32 (n,)."""
+        return decode_with(self.levels.table, codes), np.ones(len(codes), np.float32)
+
     def encode(self, tokens: Array) -> tuple[Array, Array]:
         """Centroids int32 (n,) and codes uint8 (n, parts) of tokens (n, dim)."""
         ids, codes = np.empty(len(tokens), np.int32), np.empty((len(tokens), self.code_bytes), np.uint8)
@@ -99,7 +103,7 @@ class TokenProducts:
         self, query: QueryTokens, codes: Array, ids: Array, centroid_scores: Array, starts: Array, documents: Array
     ) -> Array:
         """Scores of documents; parameters as of :func:`gingham.codecs.maxsim.score_products`."""
-        return score_products(query, codes, self._books, ids, centroid_scores, starts, documents)
+        return score_products(query, codes, self.levels, ids, centroid_scores, starts, documents)
 
     @property
     def code_bytes(self) -> int:
@@ -107,7 +111,8 @@ class TokenProducts:
         return len(self.codebooks)
 
     @cached_property
-    def _books(self) -> Books:
+    def levels(self) -> Books:
+        """The codebooks as kernels take them."""
         return Books.of(self.codebooks)
 
     @cached_property

@@ -99,6 +99,14 @@ class TokenResiduals:
         """The weights as kernels take them."""
         return Levels.of(self.weights)
 
+    def bytes_of(self, codes: Array) -> tuple[Array, Array]:
+        """Levels of codes, uint8 (n, dim), and what those of a token are multiplied by, float32 (n,)."""
+        values = self._unpacked(codes)
+        levels = values if self.bits == 8 else self.levels.table[values]
+        if not self.front:
+            return levels, np.ones(len(codes), np.float32)
+        return levels, np.ascontiguousarray(codes[:, : self.front]).view(np.float32)[:, 0]
+
     def encode(self, tokens: Array) -> tuple[Array, Array]:
         """Centroids int32 (n,) and codes uint8 (n, dim * bits / 8 rounded up) of tokens (n, dim)."""
         ids = np.empty(len(tokens), np.int32)
@@ -119,10 +127,7 @@ class TokenResiduals:
 
     def decode(self, ids: Array, codes: Array) -> Array:
         """Invert :meth:`encode`, but for what was lost: float32 (n, dim)."""
-        each, dim = 8 // self.bits, self.centroids.shape[1]
-        shifts = np.arange(each, dtype=np.uint8) * self.bits
-        values = (codes[:, self.front :, None] >> shifts) & ((1 << self.bits) - 1)
-        left = self.weights[values.reshape(len(codes), -1)[:, :dim]]
+        left = self.weights[self._unpacked(codes)]
         if self.front:
             left = left * np.ascontiguousarray(codes[:, : self.front]).view(np.float32)
         decoded: Array = self.centroids[ids] + left
@@ -144,6 +149,13 @@ class TokenResiduals:
     def code_bytes(self) -> int:
         """Bytes of the codes of a token."""
         return self.front + int(self.centroids.shape[1] * self.bits + 7) // 8
+
+    def _unpacked(self, codes: Array) -> Array:
+        """Numbers of weights, uint8 (n, dim)."""
+        shifts = np.arange(8 // self.bits, dtype=np.uint8) * self.bits
+        values = (codes[:, self.front :, None] >> shifts) & ((1 << self.bits) - 1)
+        unpacked: Array = values.reshape(len(codes), -1)[:, : self.centroids.shape[1]]
+        return unpacked
 
     def _packed(self, values: Array) -> Array:
         each = 8 // self.bits

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from gingham.codecs import cuda_products
+from gingham.codecs.cuda_products import ProductRows
 from gingham.codecs.devices import find_device
 from gingham.codecs.protocol import Codes
 from gingham.codecs.scalar import Float
@@ -27,6 +30,7 @@ from gingham.index.warmup import ready_kernels
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from gingham.codecs.cuda_products import Products
     from gingham.codecs.cuda_rows import DeviceTiles
     from gingham.codecs.devices import Device
     from gingham.codecs.protocol import Codec
@@ -41,10 +45,17 @@ QUERIES = 1024
 """Queries that a device scans at once."""
 LEAST_QUERIES = 16
 LEAST_BYTES = 128 << 20
+LEAST_WALKS = 512
+"""Queries of a graph that go to a device. Estimated, not measured: two launches take 2 ms, in which 16 cores walk for
+about as many, with 30 to 60 us a query."""
+LEAST_PRODUCTS, BYTE_PRODUCTS = 1 << 33, 1024
+"""Products of numbers of tokens that go to a device, and those for each byte of scores of centroids sent with them."""
 KEPT = 4096
 """Rows of so many blobs are known at most."""
 UNIT = 1e-5
 """Lengths that differ from one by less make inner products of cosine similarities; the error bound knows it."""
+LARGEST = float(np.finfo(np.float32).max) / 4
+"""Squared lengths above which sums of float32 could be infinite."""
 _log = logging.getLogger(__name__)
 
 
@@ -67,10 +78,15 @@ class Bars:
     Attributes
     ----------
     queries, nbytes : queries, and bytes of rows times queries
+    walks, products : queries of a graph, and products of numbers of tokens; four times as many for ``"auto"``
+    byte_products : products for each byte that is sent with them
     """
 
     queries: int = LEAST_QUERIES
     nbytes: int = LEAST_BYTES
+    walks: int = LEAST_WALKS
+    products: int = LEAST_PRODUCTS
+    byte_products: int = BYTE_PRODUCTS
 
 
 class DeviceCopies:
@@ -119,6 +135,15 @@ class DeviceCopies:
     def takes(self, n_queries: int, nbytes: int) -> bool:
         """Whether a batch is large enough."""
         return not self._off and n_queries >= self._bars.queries and n_queries * nbytes >= self._bars.nbytes
+
+    def takes_walks(self, n_queries: int) -> bool:
+        """Whether there are queries enough to walk over a graph."""
+        return not self._off and n_queries >= self._bars.walks * (1 if self._must else 4)
+
+    def takes_products(self, products: int, sent: int) -> bool:
+        """Whether there are products of tokens enough, for so many bytes that are sent with them."""
+        least = max(self._bars.products, self._bars.byte_products * sent)
+        return not self._off and products >= least * (1 if self._must else 4)
 
     def attempt(self, run: Callable[[Device], T | None]) -> T | None:
         """What some work gives on the device; None where the CPU is to do it.
@@ -242,7 +267,8 @@ class Resident:
         Notes
         -----
         The device selects candidates. A query whose candidates are closer together than the rounding of float32 sums
-        is searched by the CPU, so the result is exact. Rows of cosine have length one, or the CPU searches all.
+        is searched by the CPU, so the result is exact. Rows of cosine have length one, or the CPU searches all. Where
+        PyTorch or CuPy is installed and the rows fit, candidates come from products of cuBLAS.
         """
         found = None
         if self.copies.takes(len(queries), vectors.nbytes):
@@ -271,28 +297,78 @@ class Resident:
         wide, there = min(len(vectors), OVERSAMPLE * k + SPARE), ~np.isnan(norms)
         if ready_kernels(KERNELS) is None or (metric == "cosine" and not _are_unit(norms[there])):
             return None
-        codec = Float(vectors.shape[1], metric, "F16" if vectors.dtype == np.float16 else "F32")
-        codes, prepared = Codes(len(vectors), {"vectors": vectors}), prepare_queries(queries, metric)
-        tiles = self.copies.tiles(self.key, codec.row_scores(codec.prepare(prepared[:1]), codes), codes.n, device)
-        if wide > tiles.most:
-            return None
-        mask = there if allow is None else there & allow
-        scan, pieces = _Scans(codec, codes, tiles), []
+        prepared, mask, pieces = prepare_queries(queries, metric), there if allow is None else there & allow, []
         for start in range(0, len(queries), QUERIES):
             block = prepared[start : start + QUERIES]
-            floors = np.full(len(block), -np.inf, np.float32)
-            rough, found = scan.scan(block, codec.prepare(block), floors, wide, None if mask.all() else mask)
-            found = np.ascontiguousarray(found)
+            lengths, longest = _lengths(block, norms[there], metric)
+            if not np.square(lengths.max() + longest) < LARGEST:
+                return None
+            candidates = self._candidates(block, vectors, norms, wide, metric, None if mask.all() else mask, device)
+            if candidates is None:
+                return None
+            found, last, lost = candidates
             precise = score_listed(block, vectors, found, norms=norms, metric=metric)
             scores, rows = merge_topk([(precise, found)], k)
-            error = _error(block, norms[there], vectors.shape[1], metric)
-            close = (found[:, -1] >= 0) & ~(scores[:, -1] > rough[:, -1].astype(np.float64) + error)
+            error = _error(lengths, longest, vectors.shape[1], metric, lost)
+            close = (found >= 0).all(axis=1) & ~(scores[:, -1] > last + error)
             for i in np.flatnonzero(close):
                 own = queries[start + i : start + i + 1]
                 scores[i : i + 1], rows[i : i + 1] = search_exact(own, vectors, norms, k, metric=metric, allow=allow)
             rows[np.isneginf(scores)] = -1
             pieces.append((scores, rows))
         return np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces])
+
+    def _candidates(
+        self, queries: Array, vectors: Array, norms: Array, k: int, metric: Metric, mask: Array | None, device: Device
+    ) -> tuple[Array, Array, Array] | None:
+        """The k best rows of each query, but for rounding: by products of a library if they fit, else by our kernels.
+
+        Returns
+        -------
+        tuple : rows int64 (n_queries, k), C-contiguous, -1 pads; the least score of each query, float64; and what
+            that is off by more than sums of float32 are, float64, times the length of a row. None for the CPU
+        """
+        products = cuda_products.find_products(device)
+        if products is not None and products.usable():
+            held, found = self._product_rows(products, vectors, norms, metric, device), None
+            if isinstance(held, ProductRows):
+                with suppress(ResourceExhausted):  # tiles of rows may need less than tiles of scores
+                    found = products.best(queries, held, mask, k)
+            if found is not None:
+                least = found.scores.min(axis=1)
+                if metric == "l2":
+                    least = 2 * least - np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
+                return np.ascontiguousarray(found.rows), least, found.lost
+        codec = Float(vectors.shape[1], metric, "F16" if vectors.dtype == np.float16 else "F32")
+        codes, prepared = Codes(len(vectors), {"vectors": vectors}), codec.prepare(queries)
+        tiles = self.copies.tiles(self.key, codec.row_scores(prepared, codes), codes.n, device)
+        if k > tiles.most:
+            return None
+        floors = np.full(len(queries), -np.inf, np.float32)
+        rough, rows = _Scans(codec, codes, tiles).scan(queries, prepared, floors, k, mask)
+        return np.ascontiguousarray(rows), rough[:, -1].astype(np.float64), np.zeros(len(queries))
+
+    def _product_rows(
+        self, products: Products, vectors: Array, norms: Array, metric: Metric, device: Device
+    ) -> ProductRows | _NoRoom:
+        """Vectors as products take them."""
+        halves, absent = np.float32(0.5) * norms if metric == "l2" else None, np.isnan(norms)
+
+        def make(left: int | None) -> ProductRows | _NoRoom:
+            try:
+                return products.copy(vectors, halves, absent if absent.any() else None, left)
+            except ResourceExhausted:
+                return _NoRoom()
+
+        needed = vectors.nbytes + (0 if halves is None else halves.nbytes)
+        return self.copies.kept((self.key, "products", metric), needed, make, device)
+
+
+@dataclass(frozen=True)
+class _NoRoom:
+    """In place of rows that do not fit, so that they are not tried again."""
+
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,17 +399,28 @@ def _are_unit(norms: Array) -> bool:
     return bool(((np.abs(norms - 1) < UNIT) | (norms == 0)).all())
 
 
-def _error(queries: Array, norms: Array, dim: int, metric: Metric) -> Array:
+def _lengths(queries: Array, norms: Array, metric: Metric) -> tuple[Array, float]:
+    """Lengths of queries, float64, and of the longest row."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
+    return lengths, 1 + UNIT if metric == "cosine" else float(np.sqrt(norms.max(initial=0), dtype=np.float64))
+
+
+def _error(lengths: Array, longest: float, dim: int, metric: Metric, lost: Array) -> Array:
     """How far scores of float32 sums of any order may lie from those of the CPU, float64 (n_queries,).
+
+    Parameters
+    ----------
+    lengths, longest : of :func:`_lengths`
+    lost : float64 (n_queries,): times the length of a row, by how much more its product may be off
 
     Notes
     -----
     A sum of dim products is off by at most about dim * eps * |q| |x| (Higham, Accuracy and Stability of Numerical
-    Algorithms, section 3.1), on each side.
+    Algorithms, section 3.1), on each side. A score of l2 is -|q|^2 and twice a product.
     """
     eps = (dim + 4) * float(np.finfo(np.float32).eps)
-    lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
     if metric == "cosine":
-        return np.asarray(2 * (eps + UNIT) * lengths)
-    longest = float(np.sqrt(norms.max(initial=0), dtype=np.float64))
-    return np.asarray(2 * eps * (lengths * longest if metric == "dot" else np.square(lengths + longest)))
+        return np.asarray(2 * (eps + UNIT) * lengths + lost * longest)
+    if metric == "dot":
+        return np.asarray(2 * eps * lengths * longest + lost * longest)
+    return np.asarray(2 * eps * np.square(lengths + longest) + 2 * lost * longest)

@@ -14,7 +14,9 @@ from gingham.index.late_interaction import LateInteraction
 if TYPE_CHECKING:
     import os
 
-_KINDS: dict[str, type[HNSW | IVF | LateInteraction]] = {"HNSW": HNSW, "IVF": IVF, "LateInteraction": LateInteraction}
+_ON_DEVICES: dict[str, type[Flat | HNSW | LateInteraction]] = {
+    "Flat": Flat, "HNSW": HNSW, "LateInteraction": LateInteraction,
+}  # fmt: skip
 
 
 def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Flat | HNSW | IVF | LateInteraction:
@@ -22,7 +24,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Flat | HNSW | 
 
     Parameters
     ----------
-    device : of a flat index: see :class:`gingham.index.Flat`
+    device : of :class:`gingham.index.Flat`, :class:`gingham.index.HNSW` or :class:`gingham.index.LateInteraction`
 
     Raises
     ------
@@ -31,12 +33,12 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Flat | HNSW | 
     Corrupt, ChecksumMismatch, FormatTooNew : it cannot be read
     """
     about, arrays = load_arrays(path)
-    if about["kind"] == "Flat":
-        return Flat._loaded(about, arrays, device)
-    kind = _KINDS.get(about["kind"])
-    if kind is None:
-        known = ["Flat", *_KINDS]
-        raise FormatTooNew(f"load(path) expects an index of {known}, found {about['kind']!r} in {path}")
+    named = about["kind"]
+    if named in _ON_DEVICES:
+        return _ON_DEVICES[named]._loaded(about, arrays, device)
+    if named != "IVF":
+        known = [*_ON_DEVICES, "IVF"]
+        raise FormatTooNew(f"load(path) expects an index of {known}, found {named!r} in {path}")
     if device != "cpu":
-        raise InvalidArgument(f"load(device=) expects a flat index, found {about['kind']}, which the CPU searches")
-    return kind._loaded(about, arrays)
+        raise InvalidArgument(f"load(device=) expects one of {[*_ON_DEVICES]}, found {named}, which the CPU searches")
+    return IVF._loaded(about, arrays)

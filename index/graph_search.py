@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -46,6 +46,18 @@ FAR_SHARE = 3 / 4
 shell around rows that are not, where no link leads nearer."""
 FAR_SCAN = 1.5
 """Filtered walks that a scan may cost which takes the place of one for such a query."""
+
+
+class Walker(Protocol):
+    """What may walk over the graph in place of the CPU."""
+
+    def takes(self, n_queries: int, ef: int) -> bool:
+        """Whether it is to be asked."""
+        ...
+
+    def walk(self, coded: RowScores, ef: int) -> Array | None:
+        """The best nodes of each query, int64 (n_queries, ef), best first, -1 pads; None where the CPU is to walk."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,14 @@ class GraphSearch:
         self._rescore = rescore
 
     def run(
-        self, queries: Array, k: int, ef: int, *, allow: Array | None = None, hidden: Array | None = None
+        self,
+        queries: Array,
+        k: int,
+        ef: int,
+        *,
+        allow: Array | None = None,
+        hidden: Array | None = None,
+        walker: Walker | None = None,
     ) -> tuple[Array, Array]:
         """Find the k best rows of each query.
 
@@ -142,6 +161,7 @@ class GraphSearch:
         ef : candidates scored precisely, at least k
         allow : bool (n,), C-contiguous; None allows all
         hidden : int64 (n_queries,), a row for each query that it is not to find, without ``allow``
+        walker : may walk in place of the CPU, where all rows may be found; what it finds is scored as what the CPU does
 
         Returns
         -------
@@ -159,14 +179,18 @@ class GraphSearch:
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         plan = plan_search(n, eligible, k, ef)
         size = max(1, min(QUERY_BLOCK, BLOCK_CANDIDATES // plan.ef))
-        if len(queries) <= size:
+        if len(queries) <= size and walker is None:
             deadline.check()
             return self._search(queries, k, plan, allowed, hidden)
+        nodes = self._walked(walker, queries, ef) if allow is None and hidden is None else None
         blocks = [slice(start, start + size) for start in range(0, len(queries), size)]
-        pieces = run_blocks(
-            lambda part: self._search(queries[part], k, plan, allowed, None if hidden is None else hidden[part]),
-            blocks,
-        )
+        if nodes is not None:
+            pieces = run_blocks(lambda part: self._of_nodes(queries[part], nodes[part], k, plan.ef), blocks)
+        else:
+            pieces = run_blocks(
+                lambda part: self._search(queries[part], k, plan, allowed, None if hidden is None else hidden[part]),
+                blocks,
+            )
         return np.concatenate([s for s, _ in pieces]), np.concatenate([r for _, r in pieces])
 
     def _search(
@@ -181,13 +205,32 @@ class GraphSearch:
         hide = NONE_HIDDEN if hidden is None else hidden
         found = self._graph.search(self._row_scores(prepared), plan.ef, hidden=hide)
         best = self._best(queries, prepared, *found, k)
-        if hidden is None and not (len(queries) == 1 and best[1][0, -1] >= 0):
-            lacking = np.flatnonzero(best[1][:, -1] < 0)
-            if len(lacking):
-                some = np.ascontiguousarray(queries[lacking])
-                again = self._scan(some, self._codec.prepare(some), k, plan.ef, self._everything)
-                best[0][lacking], best[1][lacking] = again
+        return best if hidden is not None else self._completed(best, queries, k, plan.ef)
+
+    def _completed(self, best: tuple[Array, Array], queries: Array, k: int, ef: int) -> tuple[Array, Array]:
+        """What was found, and for queries of which that is fewer than k rows, what a scan finds."""
+        if len(queries) == 1 and best[1][0, -1] >= 0:
+            return best
+        lacking = np.flatnonzero(best[1][:, -1] < 0)
+        if len(lacking):
+            some = np.ascontiguousarray(queries[lacking])
+            best[0][lacking], best[1][lacking] = self._scan(some, self._codec.prepare(some), k, ef, self._everything)
         return best
+
+    def _walked(self, walker: Walker | None, queries: Array, ef: int) -> Array | None:
+        """Nodes that a walker finds, or None where there is none or it leaves the queries to the CPU."""
+        if walker is None or not walker.takes(len(queries), ef):
+            return None
+        return walker.walk(self._row_scores(self._codec.prepare(queries)), ef)
+
+    def _of_nodes(self, queries: Array, nodes: Array, k: int, ef: int) -> tuple[Array, Array]:
+        """The best of nodes that a walker found."""
+        prepared, nodes = self._codec.prepare(queries), np.ascontiguousarray(nodes)
+        scores = self._precise(queries, prepared, nodes)
+        if scores is None:
+            scores = np.empty(nodes.shape, np.float32)
+            self._codec.score(prepared, self._codes, nodes, scores)
+        return self._completed(_best_of(scores, nodes, k), queries, k, ef)
 
     def _search_allowed(
         self, queries: Array, prepared: Any, k: int, plan: Plan, allowed: _Allowed

@@ -12,6 +12,8 @@ from gingham.errors import InvalidArgument, NotReady
 from gingham.index.calibration import HELD_OUT, KS, Calibration, calibrate
 from gingham.index.coded_rows import ROW_CODECS, CodedRows, checked_k, checked_numbers, padded, under
 from gingham.index.container import save_arrays
+from gingham.index.device_copies import DeviceCopies
+from gingham.index.device_graphs import DeviceWalker
 from gingham.index.graph import MOST_NODES, Graph
 from gingham.index.graph_build import GraphBuilder
 from gingham.index.graph_search import GraphSearch
@@ -87,10 +89,16 @@ class HNSW:
     keep : the vectors kept beside the codes to rescore candidates from: ``"f16"``, ``"f32"`` or None for none; by
         default float16, but nothing where the codes have two levels, or 8 bits of each of at least 96 dimensions
     seed : of everything random
+    device : what walks over the graph for batches of at least 512 queries (``"auto"``: 2,048) without a filter and
+        without rows deleted since :meth:`consolidate`: ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` for an NVIDIA device,
+        which keeps a copy of graph and codes, or ``"auto"`` for the first device where it works and has room, else the
+        CPU. A device walks in another order, so it may find other rows, of the same recall or a better; their scores
+        have the bits of those of the CPU
 
     Raises
     ------
     InvalidArgument : an option out of range, a codec that does not parse, does not fit or has no rows
+    MissingExtra, NoDevice : a device is asked for and there is none
 
     Notes
     -----
@@ -120,6 +128,7 @@ class HNSW:
         codec: str | None = None,
         keep: Keep | Literal["auto"] = "auto",
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         _in_range("HNSW(m=)", m, 2, MOST_M)
         _in_range("HNSW(ef_construction=)", ef_construction, m, MOST_EF)
@@ -133,6 +142,9 @@ class HNSW:
                 f"bits, found {codec!r}; gingham.index.Flat takes any"
             )
         self._m, self._ef_construction = int(m), int(ef_construction)
+        self._device = device
+        if device != "cpu":
+            DeviceCopies(device)  # tells what is wrong with it
         self._graph: Graph | None = None
         self._builder: GraphBuilder | None = None
         self._calibration: Calibration | None = None
@@ -146,6 +158,14 @@ class HNSW:
         """Forgotten whenever rows come."""
         assert self._graph is not None
         return self._searcher(self._graph)
+
+    @cached_property
+    def _walker(self) -> DeviceWalker | None:
+        """Over graph and rows as they are; forgotten, with what is on the device, whenever rows come."""
+        if self._device == "cpu":
+            return None
+        assert self._graph is not None
+        return DeviceWalker(DeviceCopies(self._device).of("graph"), self._graph)
 
     def _searcher(self, graph: Graph) -> GraphSearch:
         codes, kept = self._rows.joined()
@@ -277,7 +297,8 @@ class HNSW:
         if not live:
             return padded(np.empty((len(prepared), 0), np.float32), np.empty((len(prepared), 0), np.int64), k)
         wanted = min(k, live)
-        return padded(*self._search.run(prepared, wanted, min(max(ef, wanted), n), allow=mask), k)
+        ef = min(max(ef, wanted), n)
+        return padded(*self._search.run(prepared, wanted, ef, allow=mask, walker=self._walker), k)
 
     def calibrate(self, queries: object = None) -> None:
         """Measure how many candidates a target recall needs.
@@ -415,7 +436,8 @@ class HNSW:
 
     def _set_graph(self, graph: Graph) -> None:
         self._graph = graph
-        self.__dict__.pop("_search", None)
+        for name in ("_search", "_walker"):
+            self.__dict__.pop(name, None)
 
     def _new_builder(self, rows: Array) -> GraphBuilder:
         """A builder that holds the rows there are, decoded."""
@@ -451,10 +473,10 @@ class HNSW:
         return from_faiss(source, codec=codec, keep=keep)
 
     @classmethod
-    def _loaded(cls, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> HNSW:
+    def _loaded(cls, about: Mapping[str, Any], arrays: Mapping[str, Array], device: str = "cpu") -> HNSW:
         index = cls(
             about["dim"], metric=about["metric"], m=about["m"], ef_construction=about["ef_construction"],
-            codec=about["codec"], keep=about["keep"], seed=about["seed"],
+            codec=about["codec"], keep=about["keep"], seed=about["seed"], device=device,
         )  # fmt: skip
         index._rows.restore(about, arrays)
         if about["n"]:

@@ -16,17 +16,23 @@ import numpy as np
 
 from gingham import deadline
 from gingham.codecs.maxsim import QueryTokens, score_centroids
+from gingham.index.device_tokens import CENTROID_BYTES, Asked, near_documents
 from gingham.parallel import one_blas_thread, run_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gingham.codecs.token_products import TokenProducts
     from gingham.codecs.token_residuals import TokenResiduals
+    from gingham.index.device_copies import Resident
 
     Array = np.ndarray[Any, Any]
 
 NPROBE, CANDIDATES, PER_K = 32, 512, 8
 """Centroids whose documents a query token looks at, and documents that codes score: 8 k, 512 at least
 (bench/late.py)."""
+RESCORED, SPARE = 2, 32
+"""Documents that a device leaves to the CPU: 2 k + 32."""
 BLOCK_TOKENS = 1 << 17
 
 
@@ -41,6 +47,7 @@ class TokenSearch:
     codes : uint8 (tokens, bytes)
     starts : int64 (documents + 1,), where the tokens of each begin and the last end
     lists : as of :func:`centroid_lists`; None makes them when they are first looked at
+    resident : what may have the tokens on a device, for whoever searches, or None
     """
 
     residuals: TokenResiduals | TokenProducts
@@ -48,18 +55,20 @@ class TokenSearch:
     codes: Array
     starts: Array
     lists: tuple[Array, Array] | None = None
+    resident: Resident | None = None
 
     def run(
         self,
-        query: QueryTokens,
+        queries: Sequence[QueryTokens],
         k: int,
         *,
         nprobe: int | None = None,
         candidates: int | None = None,
         allow: Array | None = None,
         exact: bool = False,
-    ) -> tuple[Array, Array]:
-        """Find the k best documents of a query, best first, ties by ascending number.
+        resident: Resident | None = None,
+    ) -> list[tuple[Array, Array]]:
+        """Find the k best documents of each query, best first, ties by ascending number.
 
         Parameters
         ----------
@@ -67,20 +76,43 @@ class TokenSearch:
         candidates : documents that codes score, those whose centroids score best; None takes 8 k, 512 at least
         allow : bool (documents,), those that may be found; None allows all that have tokens
         exact : score all of them by their codes
+        resident : what may have the tokens on a device, which then leaves few of them to be scored; None for the CPU
 
         Returns
         -------
-        tuple : scores float32 and numbers int64, fewer than k where fewer documents may be found
+        list of tuple : scores float32 and numbers int64, fewer than k where fewer documents may be found; the same with
+            a device and without
         """
+        wanted = max(PER_K * k, CANDIDATES) if candidates is None else max(k, candidates)
+        allowed, step, found = self._allowed(allow), 1, []
+        if resident is not None and queries:
+            tokens = max(len(query.padded) for query in queries)
+            step = max(1, CENTROID_BYTES // (4 * tokens * len(self.residuals.centroids)))
+        for start in range(0, len(queries), step):
+            asked = [self._asked(query, wanted, nprobe, allowed, exact) for query in queries[start : start + step]]
+            near = None if resident is None else self._near_there(resident, asked, k)
+            found += [self._found(one, k, None if near is None else near[i]) for i, one in enumerate(asked)]
+        return found
+
+    def _asked(self, query: QueryTokens, wanted: int, nprobe: int | None, listed: Array, exact: bool) -> Asked:
+        """The documents that codes are to score."""
         query = self.residuals.turned(query)
         with one_blas_thread():
             centroid_scores = query.centroid_scores(self.residuals.centroids)
-        wanted = max(PER_K * k, CANDIDATES) if candidates is None else max(k, candidates)
-        listed = self._allowed(allow)
         if not exact and len(listed) > wanted:
             listed = self._near(query, centroid_scores, NPROBE if nprobe is None else nprobe, listed, wanted)
-        scores = self._scored(listed, lambda part: self._precise(query, centroid_scores, part))
+        return Asked(query, centroid_scores, listed)
+
+    def _near_there(self, resident: Resident, asked: list[Asked], k: int) -> list[tuple[Array, float]] | None:
+        return near_documents(resident, self.residuals, self.codes, self.ids, self.starts, asked, RESCORED * k + SPARE)
+
+    def _found(self, asked: Asked, k: int, near: tuple[Array, float] | None) -> tuple[Array, Array]:
+        """The best by the scores of codes: of those that a device left, where no other can be among them."""
+        listed = asked.documents if near is None else near[0]
+        scores = self._scored(listed, lambda part: self._precise(asked.query, asked.centroid_scores, part))
         order = np.lexsort((listed, -scores))[:k]
+        if near is not None and len(listed) < len(asked.documents) and not scores[order[-1]] > near[1]:
+            return self._found(asked, k, None)
         return scores[order], listed[order]
 
     def _precise(self, query: QueryTokens, centroid_scores: Array, documents: Array) -> Array:

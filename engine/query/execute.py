@@ -204,8 +204,9 @@ class Execution:
         self.tokens = (name, kind, query)
         chosen = self._chosen()
         with self._trace.step("near", how_tokens(chosen, name, kind)) as step:
-            step.rows = sum(c.eligible for c in chosen)
-            scores, rows = search_tokens(chosen, name, kind, query, k, node.radius)
+            step.rows, served = sum(c.eligible for c in chosen), Served()
+            scores, rows = search_tokens(chosen, name, kind, query, k, node.radius, served)
+            step.detail += served.detail
             return Ranked(scores, rows, _exhausted(len(rows), k, node.k))
 
     def _reranked(self, node: nodes.Reranked, want: int | None) -> Ranked:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gingham.index.device_graphs import DeviceWalker
 from gingham.index.exact import merge_topk, prepare_queries, range_exact, search_exact
 from gingham.index.graph_search import GraphSearch, Plan, plan_search
 from gingham.index.two_stage import search_codes
@@ -106,9 +107,8 @@ class NearSearch:
         served = served or Served()
         pieces: list[tuple[Array, Array]] = []
         prepared: Array | None = None
-        for way in self._ways:
-            depth = min(self._k, way.eligible)
-            told = served.part()
+        for number, way in enumerate(self._ways):
+            depth, told = min(self._k, way.eligible), served.part(number)
             if way.coded is None:
                 found = list(self._exact(way, queries, depth, told))
             else:
@@ -147,7 +147,10 @@ class NearSearch:
     def _coded(self, way: _Way, coded: Coded, queries: Array, k: int, told: list[str]) -> tuple[Array, Array]:
         """Scores of vectors, and offsets in the part, of the best rows that codes lead to."""
         if way.graph is not None:
-            scores, rows = way.graph.run(queries, k, way.ef, allow=way.allow)
+            there, walker = coded.graph, None
+            if there is not None and there.resident is not None:
+                walker = DeviceWalker(there.resident.telling(told), there.graph)
+            scores, rows = way.graph.run(queries, k, way.ef, allow=way.allow, walker=walker)
         elif coded.lists is not None:
             scores, rows = coded.lists.search.run(
                 queries, k, way.nprobe, oversample=self._effort.oversample, allow=way.allow
@@ -183,17 +186,16 @@ class Served:
     """Which parts a device has searched, in one run."""
 
     def __init__(self) -> None:
-        self._parts: list[list[str]] = []
+        self._parts: dict[int, list[str]] = {}
 
-    def part(self) -> list[str]:
-        """Of the next part: takes the name of a device whenever that has done something."""
-        self._parts.append([])
-        return self._parts[-1]
+    def part(self, number: int) -> list[str]:
+        """Of a part: takes the name of a device whenever that has done something."""
+        return self._parts.setdefault(number, [])
 
     @property
     def detail(self) -> str:
         """For ``explain``, to stand after the rest: empty where all was done by the CPU."""
-        there = Counter(told[0] for told in self._parts if told)
+        there = Counter(told[0] for told in self._parts.values() if told)
         return "".join(
             f", {'all' if count == len(self._parts) else f'{count} of them'} on {device}"
             for device, count in there.items()

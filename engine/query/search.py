@@ -122,8 +122,12 @@ def _near(session: Session, record: CollectionRecord, request: Request, dense: D
 
 def _search_tokens(request: Request, kind: Tokens, chosen: list[Candidates], trace: Trace) -> Found:
     with trace.step("near", how_tokens(chosen, request.name, kind)) as step:
-        step.rows = sum(one.eligible for one in chosen)
-        return [search_tokens(chosen, request.name, kind, q, request.k, request.radius) for q in request.queries]
+        step.rows, served = sum(one.eligible for one in chosen), Served()
+        found = [
+            search_tokens(chosen, request.name, kind, q, request.k, request.radius, served) for q in request.queries
+        ]
+        step.detail += served.detail
+        return found
 
 
 def _search_inverted(

@@ -11,6 +11,7 @@ from gingham.codecs.maxsim import QueryTokens, score_f16
 from gingham.index.exact import merge_topk
 from gingham.parallel import run_blocks
 from gingham.query.fetch import fetch
+from gingham.query.near import Served
 from gingham.query.token_matches import TokenMatches
 from gingham.token_arrays import token_arrays
 
@@ -52,7 +53,13 @@ def maxsim_scores(column: pa.Array, kind: Tokens, query: QueryTokens, listed: Ar
 
 
 def search_tokens(
-    candidates: Sequence[Candidates], name: str, kind: Tokens, query: Array, k: int | None, radius: float | None
+    candidates: Sequence[Candidates],
+    name: str,
+    kind: Tokens,
+    query: Array,
+    k: int | None,
+    radius: float | None,
+    served: Served | None = None,
 ) -> tuple[Array, Array]:
     """Find the best rows, by scores and then by row ids: float32 and int64.
 
@@ -61,10 +68,12 @@ def search_tokens(
     query : float32 (tokens, dim) of :func:`gingham.token_vectors.tokens_query`
     k : rows; None for all
     radius : smallest score, or None
+    served : takes note of the parts that a device has searched
     """
-    prepared, pieces = QueryTokens(query), []
-    for one in candidates:
-        column, listed = one.part.field(name, kind), _listed(one, name, kind, prepared, k, radius)
+    prepared, pieces, served = QueryTokens(query), [], served or Served()
+    for number, one in enumerate(candidates):
+        column = one.part.field(name, kind)
+        listed = _listed(one, name, kind, prepared, k, radius, served.part(number))
         scores = maxsim_scores(column, kind, prepared, listed)
         keep = scores > -np.inf if radius is None else scores >= np.float32(radius)
         pieces.append((scores[keep][None], one.part.row_ids[listed[keep]].astype(np.int64)[None]))
@@ -74,12 +83,16 @@ def search_tokens(
     return scores, rows
 
 
-def _listed(one: Candidates, name: str, kind: Tokens, query: QueryTokens, k: int | None, radius: float | None) -> Array:
+def _listed(
+    one: Candidates, name: str, kind: Tokens, query: QueryTokens, k: int | None, radius: float | None, told: list[str]
+) -> Array:
     """Rows of a part that are scored from their tokens: those that codes lead to, or all that may be found."""
     coded = None if k is None or radius is not None else one.part.token_codes(name, kind)
     if coded is None or k is None:
         return np.arange(one.part.rows) if one.allow is None else np.flatnonzero(one.allow)
-    found: Array = np.sort(coded.run(query, RESCORED * k + SPARE, allow=one.allow)[1])
+    there = None if coded.resident is None else coded.resident.telling(told)
+    ((_, rows),) = coded.run([query], RESCORED * k + SPARE, allow=one.allow, resident=there)
+    found: Array = np.sort(rows)
     return found
 
 

@@ -16,7 +16,7 @@ from gingham.storage.graph_recall import GraphRecall
 from gingham.storage.part import IndexedGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from gingham.codecs.protocol import Codec, Codes
     from gingham.schema import Dense
@@ -98,9 +98,15 @@ def calibration_record(found: Calibration | None, *, asked: bool) -> Calibration
     return CalibrationRecord(found.queries, tuple(found.efs.tolist()), recalls, asked)
 
 
-def read_graph(session: Session, record: GraphRecord, rows: int) -> IndexedGraph:
-    """A graph on the map; raises Corrupt."""
+def read_graph(session: Session, record: GraphRecord, rows: int, codes: Hashable = None) -> IndexedGraph:
+    """A graph on the map; raises Corrupt.
+
+    Parameters
+    ----------
+    codes : names the content of the codes that it is walked over with
+    """
     arrays = read_arrays(session, record.arrays)
     queries, known = arrays.pop(QUERIES, None), record.calibration
     calibration = None if known is None else Calibration.of(known.queries, known.efs, known.recalls)
-    return IndexedGraph(record.index, Graph.from_arrays(arrays, rows), calibration, queries)
+    resident = session.resident((codes, tuple(array.blob for array in record.arrays.values())))
+    return IndexedGraph(record.index, Graph.from_arrays(arrays, rows), calibration, queries, resident)

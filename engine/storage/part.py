@@ -55,12 +55,14 @@ class IndexedGraph:
     graph : its arrays
     calibration : candidates that a target recall needs, or None
     queries : sample queries that were given, float32 (m, dim), or None
+    resident : what may have graph and codes on a device, or None
     """
 
     index: str
     graph: Graph
     calibration: Calibration | None
     queries: np.ndarray[Any, Any] | None
+    resident: Resident | None = None
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,7 @@ class SegmentPart:
             return None
         named = record.spec, tuple(array.blob for array in record.codes.values())
         return Coded(
-            codec, codes, self._read_graph(name, record.graph), None, vectors, self._present(name, chunks),
+            codec, codes, self._read_graph(name, record.graph, named), None, vectors, self._present(name, chunks),
             self._session.resident(named),
         )  # fmt: skip
 
@@ -325,12 +325,12 @@ class SegmentPart:
         found = self._session.kept(("present", self.key, name), find)
         return found if len(found) else None
 
-    def _read_graph(self, name: str, record: GraphRecord | None) -> IndexedGraph | None:
+    def _read_graph(self, name: str, record: GraphRecord | None, codes: Hashable) -> IndexedGraph | None:
         key = ("graph", self.ref.sid, name)
         if record is None or key in self._session.env.damaged:
             return None
         try:
-            return read_graph(self._session, record, self.rows)
+            return read_graph(self._session, record, self.rows, codes)
         except Corrupt as error:
             logger.warning("%s; the codes are searched without a graph", error)
             self._session.env.damaged.add(key)

@@ -74,4 +74,5 @@ def read_token_codes(session: Session, record: CodedRecord, column: pa.Array, ki
     fit = fit and begins[0] == 0 and (not len(documents) or 0 <= documents.min() <= documents.max() < len(starts) - 1)
     if not fit or (n and (ids.min() < 0 or ids.max() >= n_centroids)):
         raise Corrupt(f"codes of tokens expect {n} tokens of {n_centroids} centroids, found others; run verify()")
-    return TokenSearch(residuals, ids, codes, starts, (begins, documents))
+    named = record.spec, *(tuple(array.blob for array in kept.values()) for kept in (record.learned, record.codes))
+    return TokenSearch(residuals, ids, codes, starts, (begins, documents), session.resident(named))

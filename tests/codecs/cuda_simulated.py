@@ -5,12 +5,13 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
+from numpy_as_cupy import Numpy
 
 import gingham as gg
-from gingham.codecs import cuda_kernels, cuda_rows, cuda_searches, devices, kmeans
+from gingham.codecs import cuda_kernels, cuda_products, cuda_rows, cuda_searches, cuda_staging, devices, kmeans
 from gingham.codecs.spec import parse_codec
 from gingham.errors import NoDevice, ResourceExhausted
-from gingham.index import exact, files, flat
+from gingham.index import device_copies, exact, files, flat
 from gingham.index.device_copies import Bars, DeviceCopies
 from gingham.index.two_stage import search_codes
 from gingham.index.warmup import warmup
@@ -21,6 +22,7 @@ from gingham.storage import writes
 cuda_kernels.THREADS, cuda_kernels.ROWS, cuda_kernels.STAGED = 2, 4, 32
 cuda_rows.TOGETHER = (1, 2)
 cuda_rows.CAPACITY, cuda_rows.SORTERS = 16, 2
+cuda_staging.BUFFER_BYTES, cuda_staging.THREADS = 256, 2
 cuda_searches.SPLIT, cuda_searches.DIMENSIONS = (1, 1), 8
 kmeans.DEVICE_PRODUCTS = 1
 N, DIM, K = 35, 21, 5
@@ -90,6 +92,118 @@ def copies_of(asked: str = "cuda", budget: int | None = None) -> DeviceCopies:
     return DeviceCopies(
         asked, budget=budget, bars=Bars(1, 1), device=Simulated(), least=4, capacity=256, sorters=2
     )  # fmt: skip
+
+
+def check_staging() -> None:
+    """Rows and columns arrive as they are, through buffers that take several turns, pinned or not."""
+    rng = np.random.default_rng(5)
+    for n, width in ((1, 3), (9, 16), (50, 7), (3, 200)):
+        rows = rng.integers(-(1 << 31), 1 << 31, (n, width), np.int64).astype(np.int32)
+        for pinned in (True, False):
+            staging, read = cuda_staging.Staging(n, width, np.int32, pinned=pinned), []
+
+            def write(first: int, last: int, out: np.ndarray, rows: np.ndarray = rows, read: list = read) -> None:
+                read.append(last - first)
+                out[:] = rows[first:last]
+
+            there, columns = (cuda_kernels.cuda.to_device(np.zeros(of, np.int32)) for of in (rows.shape, rows.T.shape))
+            staging.send_rows(n, write, there)
+            staging.send_columns(n, write, columns)
+            np.testing.assert_array_equal(there.copy_to_host(), rows)
+            np.testing.assert_array_equal(columns.copy_to_host(), rows.T)
+            assert max(read) <= max(1, 64 // width)
+
+
+def check_tiles() -> None:
+    """The next tile is copied while one is scanned where two fit, else after it; what is found is the same."""
+    rng = np.random.default_rng(6)
+    rows, queries = rng.standard_normal((14, 8), np.float32), rng.standard_normal((2, 8), np.float32)
+    codec = parse_codec("LVQ8", 8, "dot").train(rows)
+    codes, allow = codec.encode(rows), rng.random(14) < 0.7
+    coded, floors = codec.row_scores(codec.prepare(queries), codes), np.full(2, -1e9, np.float32)
+    expected = cuda_rows.CudaRows(coded, 14, Simulated(), capacity=16, sorters=2).scan(coded, floors, 3, allow)
+    steps: list[str] = []
+    kept = {name: getattr(cuda_rows.CudaRows, name) for name in ("fill", "begin", "finish")}
+    for name, method in kept.items():
+
+        def noted(*given: object, name: str = name, method: object = method) -> object:
+            steps.append(name)
+            return method(*given)  # type: ignore[operator]
+
+        setattr(cuda_rows.CudaRows, name, noted)
+    four = cuda_rows.device_bytes(coded, 4)
+    one, two = ["begin", "finish", "fill"], ["begin", "fill", "finish"]
+    for budget, order in ((2 * four, two), (2 * four - 1, one)):
+        tiles = cuda_rows.DeviceTiles(coded, 14, Simulated(), capacity=16, sorters=2, budget=budget, least=4)
+        assert (tiles.nbytes, steps) == (0, [])
+        for a, b in zip(expected, tiles.scan(coded, floors, 3, allow), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert steps == ["fill", *3 * order, "begin", "finish"], steps
+        steps.clear()
+    for name, method in kept.items():
+        setattr(cuda_rows.CudaRows, name, method)
+
+
+def use(library: Numpy) -> None:
+    """Have products of a library found."""
+    products = cuda_products.DeviceProducts(library, Simulated(), score_bytes=3 * 40 * 32, least=8)
+    cuda_products.find_products = lambda device: products
+
+
+def check_products() -> None:
+    """Exact searches by a library's products have the bits of the CPU, which is asked again only where scores tie."""
+    rng, cpu, none = np.random.default_rng(7), exact.search_exact, cuda_products.find_products
+    rows, queries = rng.standard_normal((150, 6), np.float32), rng.standard_normal((3, 6), np.float32)
+    again: list[int] = []
+
+    def counted(*given: object, **options: object) -> object:
+        again.append(1)
+        return cpu(*given, **options)  # type: ignore[arg-type]
+
+    device_copies.search_exact = counted
+    for number, (metric, kind, library, ties) in enumerate((
+        ("dot", np.float32, Numpy(), False), ("l2", np.float32, Numpy(most=3 * 20), False),
+        ("cosine", np.float32, Numpy(), False), ("l2", np.float16, Numpy(mixes=True), False),
+        ("dot", np.float16, Numpy(mixes=True), True), ("l2", np.float16, Numpy(), True),
+    )):  # fmt: skip
+        vectors = rows.copy()
+        if ties:
+            vectors[:100] = (3 if metric == "dot" else 1) * queries[0]
+        if metric == "cosine":
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[3] = np.nan
+        vectors = vectors.astype(kind)
+        allow, norms = rng.random(150) < 0.8 if number % 2 else None, exact.row_norms(vectors, metric)
+        expected = cpu(queries, vectors, norms, 3, metric=metric, allow=allow)
+        use(library)
+        again.clear()
+        copies = copies_of()
+        found = copies.of("rows").search_exact(queries, vectors, norms, 3, metric=metric, allow=allow)
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"{metric} {kind}")
+        assert library.shapes
+        assert copies.nbytes == vectors.nbytes + (norms.nbytes if metric == "l2" else 0)
+        assert bool(again) is ties, metric
+    device_copies.search_exact = cpu
+    for library, budget in ((Numpy(most=0), None), (Numpy(), 200)):
+        use(library)
+        few, norms = rows[:9], exact.row_norms(rows[:9], "dot")
+        found = copies_of(budget=budget).of("rows").search_exact(queries, few, norms, 2, metric="dot")
+        for a, b in zip(cpu(queries, few, norms, 2, metric="dot"), found, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert bool(library.shapes) is (budget is None)
+    told = cuda_products.Candidates(np.zeros((3, 76)), np.tile(np.arange(76), (3, 1)), np.full(3, 99.0))
+    cuda_products.DeviceProducts.best = lambda *given: told  # type: ignore[method-assign]
+    norms = exact.row_norms(rows, "dot")
+    found = copies_of().of("rows").search_exact(queries, rows, norms, 3, metric="dot")
+    np.testing.assert_array_equal(cpu(queries, rows, norms, 3, metric="dot")[1], found[1])
+    use(library)
+    here, there = (
+        kmeans.train_kmeans(rows, 3, seed=0, iterations=2, attempt=attempt) for attempt in (None, copies_of().attempt)
+    )
+    np.testing.assert_allclose(here, there, atol=1e-6)
+    assert library.shapes
+    cuda_products.find_products = none
 
 
 def check_floats() -> None:
@@ -201,6 +315,6 @@ if __name__ == "__main__":
             check_codec(spec, metric, 1 + number % 3)
     check_index()
     warmup()  # cold kernels leave exact searches to NumPy
-    for check in (check_floats, check_codes, check_limits, check_kmeans):
+    for check in (check_staging, check_tiles, check_products, check_floats, check_codes, check_limits, check_kmeans):
         check()
     check_collection(sys.argv[1] + ".database")
