@@ -71,7 +71,8 @@ def search_kernels() -> dict[str, tuple[Any, tuple[Any, ...], int]]:
     ints, floats, keys = array(types.int32, 2), array(types.float32, 2), array(types.uint64, 3)
     longs, bytes_, number = array(types.uint64, 2), array(types.uint8, 1), types.int64
     some_floats, some_ints = array(types.float32, 1), array(types.int32, 1)
-    tokens = array(types.int64, 1), array(types.int64, 2), array(types.int32, 3), array(types.float32, 3), floats
+    cube = array(types.float32, 3)
+    tokens = array(types.int64, 1), array(types.int64, 2), array(types.int32, 3), cube, cube, floats
     walk = (ints, ints, ints, floats, ints, longs, ints)
     graphs = {"8 bits": (True, 3), "float32 l2": (False, 2)}
     merge = cuda_select_kernels.merge_kernel(2 * searches.SORTERS, searches.SORTERS)
@@ -87,8 +88,10 @@ def search_kernels() -> dict[str, tuple[Any, tuple[Any, ...], int]]:
         kernel = cuda_tables_kernels.tables_kernel(name == "uint8", *shape)
         taken = (ints, number, number, array(entry, 3), floats, bytes_, number, keys)
         out[f"tables of {name}"] = (kernel, taken, searches.THREADS)
-    kernel = cuda_maxsim_kernels.maxsim_kernel(*searches.TOKENS, searches.TOKEN_WORDS)
-    out["maxsim"] = (kernel, (ints, some_floats, some_floats, *tokens), math.prod(searches.TOKENS))
+    for name, near in (("maxsim", False), ("maxsim near centroids", True)):
+        kernel = cuda_maxsim_kernels.maxsim_kernel(*searches.TOKENS, searches.TOKEN_WORDS, near)
+        taken = (ints, some_floats, some_ints if near else some_floats, *tokens)
+        out[name] = (kernel, taken, math.prod(searches.TOKENS))
     kernel = cuda_kmeans_kernels.nearest_kernel(*searches.SPLIT, searches.DIMENSIONS)
     taken = (floats, floats, some_floats, some_ints, some_floats)
     out["nearest centroids"] = (kernel, taken, math.prod(searches.SPLIT))
