@@ -179,10 +179,11 @@ class GraphSearch:
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         plan = plan_search(n, eligible, k, ef)
         size = max(1, min(QUERY_BLOCK, BLOCK_CANDIDATES // plan.ef))
-        if len(queries) <= size and walker is None:
+        asked = walker is not None and allow is None and hidden is None and walker.takes(len(queries), ef)
+        if len(queries) <= size and not asked:
             deadline.check()
             return self._search(queries, k, plan, allowed, hidden)
-        nodes = self._walked(walker, queries, ef) if allow is None and hidden is None else None
+        nodes = walker.walk(self._row_scores(self._codec.prepare(queries)), ef) if asked and walker else None
         blocks = [slice(start, start + size) for start in range(0, len(queries), size)]
         if nodes is not None:
             pieces = run_blocks(lambda part: self._of_nodes(queries[part], nodes[part], k, plan.ef), blocks)
@@ -216,12 +217,6 @@ class GraphSearch:
             some = np.ascontiguousarray(queries[lacking])
             best[0][lacking], best[1][lacking] = self._scan(some, self._codec.prepare(some), k, ef, self._everything)
         return best
-
-    def _walked(self, walker: Walker | None, queries: Array, ef: int) -> Array | None:
-        """Nodes that a walker finds, or None where there is none or it leaves the queries to the CPU."""
-        if walker is None or not walker.takes(len(queries), ef):
-            return None
-        return walker.walk(self._row_scores(self._codec.prepare(queries)), ef)
 
     def _of_nodes(self, queries: Array, nodes: Array, k: int, ef: int) -> tuple[Array, Array]:
         """The best of nodes that a walker found."""
