@@ -57,7 +57,7 @@ class Dense(msgspec.Struct, frozen=True, tag="dense"):
         and ``"IVF4096,SOAR"`` have each row in two, for twice the codes (:class:`gingham.index.IVF`). The codec may
         also be RaBitQ1 or PQ of 4 bits. ``"Flat"`` scans. None (default) scans codes where a codec is given; else
         segments of more than 32 MiB of vectors get HNSW16, or IVF where that cannot be built within ``memory_budget``,
-        and searches that say nothing else look for a recall of 0.98
+        and searches that say nothing else look for a recall of 0.99 among rows like those there are
     source : text field, or several, that the collection's embedder makes this vector from; None means all text
         fields that there are when the embedder comes, where this is the only dense vector
 
