@@ -35,7 +35,7 @@ EF_SEARCH = 64
 """Candidates of a graph that are scored from the vectors where the caller does not say."""
 _RECALLING = Effort(target_recall=0.99)
 """What is looked for where the index was chosen by size and nothing else is said. It is measured with rows; questions,
-which are unlike the passages that they find, find less: 0.96 of words and definitions, and of questions and passages
+which are unlike the passages that they find, find less: 0.97 of words and definitions, and of questions and passages
 (MiniLM)."""
 NPROBE = 16
 """Lists that are read of a segment where the caller does not say."""
