@@ -60,6 +60,7 @@ def test_graphs_of_a_device_come_home(faiss: Any) -> None:
 def test_what_lies_on_a_device_is_moved_first(faiss: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     host = faiss.IndexFlatL2(3)
     host.add(np.eye(3, dtype=np.float32))
+    monkeypatch.delattr(faiss, "index_gpu_to_cpu", raising=False)
     with pytest.raises(InvalidArgument, match="found GpuIndexIVFFlat"):
         gg.index.from_faiss(GpuIndexIVFFlat())
     monkeypatch.setattr(faiss, "index_gpu_to_cpu", lambda index: host, raising=False)
