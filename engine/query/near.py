@@ -150,7 +150,8 @@ class NearSearch:
         """Scores of vectors, and offsets in the part, of the best rows that codes lead to."""
         if way.graph is not None:
             there, walker = coded.graph, None
-            if there is not None and there.resident is not None:
+            # Asked first, since a single query has no microseconds for what it does not need.
+            if there is not None and there.resident is not None and there.resident.copies.takes_walks(len(queries)):
                 walker = DeviceWalker(there.resident.telling(told), there.graph)
             scores, rows = way.graph.run(queries, k, way.ef, allow=way.allow, walker=walker)
         elif coded.lists is not None:
@@ -197,6 +198,8 @@ class Served:
     @property
     def detail(self) -> str:
         """For ``explain``, to stand after the rest: empty where all was done by the CPU."""
+        if not any(self._parts.values()):
+            return ""
         there = Counter(told[0] for told in self._parts.values() if told)
         return "".join(
             f", {'all' if count == len(self._parts) else f'{count} of them'} on {device}"
