@@ -271,12 +271,12 @@ class IVF:
                 kept = np.concatenate([state.kept, kept])
             changes = state.changes + len(rows)
             if state.lists is None:
+                coarse, numbers = coarse.spread(lists, rows.__getitem__), np.maximum(made.rows, 0)
                 if self._soar:
-                    numbers = np.maximum(made.rows, 0)
                     made = self._with_second(coarse, made, made.lists, lambda at: rows[numbers[at]])
                 changed = _State(codec, coarse, made, kept, n, dead, changes=min(changes, 0))
             else:
-                both = state.lists.followed_by(codec, made)
+                both, coarse = state.lists.followed_by(codec, made), coarse.unspread(np.unique(lists))
                 changed = self._joined(_State(codec, coarse, both, kept, n, dead, state.calibration, changes))
             if len(rows) >= CALIBRATED_GROWTH * n:
                 changed = replace(changed, calibration=changed.measured(None))
@@ -290,7 +290,8 @@ class IVF:
         codec, coarse, both = cast("SpanCodec", state.codec), state.coarse, state.lists
         lists, second = (np.where(one < 0, -1, one % len(coarse.centroids)) for one in both.lists)
         if state.dead is not None:
-            lists[(both.rows >= 0) & state.dead[both.rows]] = -1
+            gone = (both.rows >= 0) & state.dead[both.rows]
+            coarse, lists[gone] = coarse.unspread(np.unique(lists[gone])), -1
         places, seed, changes = np.flatnonzero(lists >= 0), self._rows.seed, state.changes
 
         def vectors_of(positions: Array) -> Array:
@@ -309,6 +310,7 @@ class IVF:
             if balanced is not None:
                 coarse, lists[places] = balanced.coarse, balanced.lists
                 second = np.where(second < 0, -1, balanced.numbers[second])
+        coarse = coarse.spread(lists[places], vectors_of)
         made = self._with_second(coarse, both, (lists, second), lambda at: vectors_of(np.searchsorted(places, at)))
         return replace(state, coarse=coarse, lists=made, changes=changes)
 
@@ -436,7 +438,7 @@ class IVF:
         arrays: dict[str, Array] = {}
         if state.coarse is not None:
             arrays = {f"codec.{name}": np.ascontiguousarray(a) for name, a in state.codec.arrays().items()}
-            arrays["centroids"] = state.coarse.centroids
+            arrays |= state.coarse.arrays()
         if state.lists is not None:
             arrays |= state.lists.arrays()
         if state.kept is not None:
@@ -465,21 +467,19 @@ class IVF:
             soar=about["soar"], seed=about["seed"],
         )  # fmt: skip
         if about["trained"]:
-            dim, centroids, n, kept = about["dim"], arrays.get("centroids"), about["n"], arrays.get("kept")
-            if centroids is None or centroids.shape[1:] != (dim,):
-                raise Corrupt(f"IVF expects centroids of {dim} dimensions, found others; rebuild the index")
-            if (kept is None) != (about["keep"] is None or not n) or (kept is not None and kept.shape != (n, dim)):
+            n, kept = about["n"], arrays.get("kept")
+            codec = cast("SpanCodec", index.codec.with_arrays(under("codec.", arrays)))
+            coarse = Coarse.from_arrays(arrays, codec)
+            if (None if kept is None else kept.shape) != ((n, codec.dim) if about["keep"] and n else None):
                 raise Corrupt(f"IVF expects {n} vectors to rescore from, found others; rebuild the index")
-            codec = index.codec.with_arrays(under("codec.", arrays))
-            lists = CodeLists.from_arrays(arrays, n, len(centroids)) if n else None
+            lists = CodeLists.from_arrays(arrays, n, len(coarse.centroids)) if n else None
             index._rows.codec, dead = codec, arrays.get("dead")
             if dead is not None and dead.shape != (n,):
                 raise Corrupt(f"IVF expects a mark of each of {n} rows, found {dead.shape}; rebuild the index")
             known = under("calibration.", arrays)
             index._state = _State(
-                codec, Coarse(centroids, cast("SpanCodec", codec)), lists, kept, n,
-                None if dead is None else dead.astype(np.bool_), Calibration.from_arrays(known) if known else None,
-                about["changes"],
+                codec, coarse, lists, kept, n, None if dead is None else dead.astype(np.bool_),
+                Calibration.from_arrays(known) if known else None, about["changes"],
             )  # fmt: skip
         return index
 

@@ -72,7 +72,10 @@ def rebalance(
     if not len(stay) and not parts:
         return None
     fresh = np.concatenate([*parts, np.empty((0, coarse.centroids.shape[1]), np.float32)])
-    changed = replace(coarse, centroids=np.concatenate([coarse.centroids[stay], fresh]))
+    spreads = coarse.spreads
+    if spreads is not None:
+        spreads = np.concatenate([spreads[stay], np.full(len(fresh), np.nan, np.float32)])
+    changed = replace(coarse, centroids=np.concatenate([coarse.centroids[stay], fresh]), spreads=spreads)
     numbers = np.full(known, -1, np.int64)
     numbers[stay] = np.arange(len(stay))
     moved = numbers[lists]
@@ -82,7 +85,7 @@ def rebalance(
         deadline.check()
         some = around[start : start + BLOCK_ROWS]
         moved[some] = changed.assign(vectors_of(some))
-    return Rebalanced(changed, moved, numbers)
+    return Rebalanced(changed.unspread(np.unique(moved[around])), moved, numbers)
 
 
 def _split(coarse: Coarse, rows: Array, vectors_of: Callable[[Array], Array], alike: float, seed: int) -> Array:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from gingham.codecs.spec import parse_codec
-from gingham.errors import Corrupt
 from gingham.index.calibration import KS, Calibration, without
 from gingham.index.coarse import ROWS_PER_LIST, Coarse
 from gingham.index.code_lists import CodeLists
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-CENTROIDS = "centroids"
+CENTROIDS, SPREADS = "centroids", "spreads"
 
 
 class KnownLists(NamedTuple):
@@ -91,6 +90,7 @@ def build_lists(
         codec, len(present), coded_from, nlist=nlist,
         known=None if known is None else Coarse(known.centroids, codec), attempt=attempt,
     )  # fmt: skip
+    coarse = coarse.spread(lists, coded_from)
     of_rows = np.full(rows, -1, np.int64)
     of_rows[present], second = lists, None
     if dense.soar:
@@ -124,7 +124,7 @@ def write_lists(sink: BlobSink, dense: Dense, built: BuiltLists) -> CodedRecord:
     """Store a codec, and codes in the order of their lists."""
     assert dense.index is not None
     search = built.search
-    arrays = {**search.lists.arrays(), CENTROIDS: search.coarse.centroids}
+    arrays = search.lists.arrays() | search.coarse.arrays()
     codes = {name: arrays.pop(name) for name in list(arrays) if name.startswith("codes.")}
     if built.queries is not None:
         arrays[QUERIES] = built.queries
@@ -146,16 +146,16 @@ def read_lists(
     assert record.lists is not None
     arrays = read_arrays(session, record.lists.arrays)
     queries, known = arrays.pop(QUERIES, None), record.lists.calibration
-    centroids = arrays.pop(CENTROIDS, np.empty((0, 0), np.float32))
-    if centroids.ndim != 2 or centroids.shape[1] != dense.dim or centroids.dtype != np.float32 or not len(centroids):
-        raise Corrupt(f"lists expect centroids of {dense.dim} dimensions, found {centroids.shape}; run verify()")
-    blob = record.lists.arrays[CENTROIDS].blob
-    coarse = session.kept(
-        ("centroids", key, None if blob is None else blob.key),
-        lambda: Coarse(np.array(centroids), _owned_codec(session, record, dense)),
-    )
+    own = {name: arrays.pop(name) for name in (CENTROIDS, SPREADS) if name in arrays}
+    blob = record.lists.arrays[CENTROIDS].blob if own else None
+
+    def owned() -> Coarse:
+        copied = {name: np.array(array) for name, array in own.items()}
+        return Coarse.from_arrays(copied, _owned_codec(session, record, dense))
+
+    coarse = session.kept(("centroids", key, None if blob is None else blob.key), owned)
     codes = {f"codes.{name}": array for name, array in read_arrays(session, record.codes).items()}
-    lists = CodeLists.from_arrays({**arrays, **codes}, rows, len(centroids))
+    lists = CodeLists.from_arrays({**arrays, **codes}, rows, len(coarse.centroids))
     calibration = None if known is None else Calibration.of(known.queries, known.efs, known.recalls)
     search = ListSearch(coarse.codec, coarse, lists, rows, None, vectors)
     return IndexedLists(record.lists.index, search, calibration, queries, record.lists.changes)

@@ -1,10 +1,14 @@
 """Which spans are scanned, lists that are split and dissolved, and what a recall takes of lists."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gingham as gg
 from gingham.codecs.lvq import LVQ
 from gingham.index import coarse, list_kernels
 from gingham.index.calibration import Calibration, calibrate, without
@@ -147,3 +151,47 @@ def test_centroids_of_many_lists_are_trained_in_groups_nearly_as_well(monkeypatc
         assert made.centroids.shape == (93, 8)
         errors.append(float(np.square(rows - made.centroids[made.assign(rows)]).sum(axis=1).mean()))
     assert errors[1] < 1.1 * errors[0]
+
+
+@pytest.mark.parametrize("codec", ["F32", "RaBitQ1"])
+def test_lists_of_long_rows_are_looked_at_under_dot(codec: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((6000, 24)).astype(np.float32)
+    rows *= np.exp(rng.standard_normal((6000, 1))).astype(np.float32)
+    queries = rng.standard_normal((60, 24)).astype(np.float32)
+    truth = np.argsort(-(queries @ rows.T), axis=1)[:, :10]
+    index = gg.index.IVF(24, metric="dot", codec=codec, nlist=150)
+
+    def recall(of: gg.index.IVF, nprobe: int) -> float:
+        found = of.search(queries, 10, nprobe=nprobe)[1]
+        return float(np.mean([np.isin(one, true).mean() for one, true in zip(found, truth, strict=True)]))
+
+    index.add(rows[:5000])
+    index.add(rows[5000:])
+    index.save(tmp_path / "lists")
+    loaded = gg.index.load(tmp_path / "lists")
+    assert isinstance(loaded, gg.index.IVF)
+    np.testing.assert_array_equal(loaded.search(queries, 10, nprobe=30)[1], index.search(queries, 10, nprobe=30)[1])
+    with_spreads, coarse = recall(index, 30), index._state.coarse
+    assert coarse is not None
+    index._state = replace(index._state, coarse=replace(coarse, spreads=None))
+    assert with_spreads > recall(index, 30) + 0.1
+    assert with_spreads > 0.8
+
+
+def test_spreads_are_those_of_the_rows_in_each_list_whatever_came_and_went() -> None:
+    rng = np.random.default_rng(4)
+    rows = (rng.standard_normal((4000, 8)) * np.exp(rng.standard_normal((4000, 1)))).astype(np.float32)
+    index = gg.index.IVF(8, metric="dot", codec="F32", nlist=40)
+    for part in (rows[:1500], rows[1500:1600], rows[1600:]):
+        index.add(part)
+        index.delete(np.arange(0, len(index), 7))
+    index.add(rows[:50])
+    coarse, lists = index._state.coarse, index._state.lists
+    assert coarse is not None
+    assert lists is not None
+    assert coarse.spreads is not None
+    for number, (start, size) in enumerate(zip(lists.starts, lists.sizes, strict=True)):
+        some = np.concatenate([rows, rows[:50]])[lists.rows[start : start + size]]
+        expected = np.sqrt(np.square(some - coarse.centroids[number]).mean()) if size else 0
+        np.testing.assert_allclose(coarse.spreads[number], expected, rtol=1e-4)

@@ -72,7 +72,7 @@ def test_a_collection_gets_an_index_when_it_grows_and_explain_says_why(db: gg.Da
     docs.maintain()
     assert docs.stats().vectors["v"].indexed_rows == ROWS
     assert how(docs).startswith("graph HNSW16 of LVQ8")
-    assert "for a recall of 0.98, chosen by size" in how(docs)
+    assert "for a recall of 0.99, chosen by size" in how(docs)
     assert "ef_search 40, chosen by size" in how(docs, ef_search=40)
     assert how(docs, exact=True).startswith("exact on")
     assert docs.recall(n=200).recall > 0.95
@@ -90,7 +90,7 @@ def test_where_a_graph_takes_too_much_memory_there_are_lists(tmp_path: Any, monk
     with gg.open(tmp_path / "db") as db:
         docs = filled(db)
         assert how(docs).startswith("lists IVF of LVQ8")
-        assert "for a recall of 0.98" in how(docs)
+        assert "for a recall of 0.99" in how(docs)
         docs.delete(ids=list(range(0, ROWS, 3)))
         docs.maintain()
         assert docs.stats().dead_rows == 0
