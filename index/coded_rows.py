@@ -30,6 +30,11 @@ MOST_K = 1 << 24
 SAMPLE_ROWS = 262_144
 """Rows that training looks at when :meth:`CodedRows.add` trains."""
 ROW_CODECS = ("F32", "F16", "BF16", "SQ8", "LVQ", "RaBitQ")
+TOLD_ROWS = 4096
+"""Rows, about, that tell how vectors are kept."""
+ROUNDING = 1 / 256
+"""Of how far rows lie apart, what rounding them to float16 may take before they are kept as float32: float16 takes
+1/8000 where numbers lie around zero, and a tenth where they lie 1,000 times as far from it as from each other."""
 _KEEPS: dict[str | None, Any] = {"f16": np.float16, "f32": np.float32, None: None}
 
 
@@ -62,6 +67,7 @@ class CodedRows:
         self._unit = int(metric == "cosine")
         self.seed = int(seed)
         self.keep: Keep = (None if _is_precise(self.codec) else "f16") if keep == "auto" else keep
+        self._undecided = keep == "auto" and self.keep is not None
         self._codes: list[Codes] = []
         self._kept: list[Array] = []
 
@@ -102,7 +108,9 @@ class CodedRows:
         return codes, kept
 
     def kept_of(self, rows: Array) -> Array | None:
-        """What is kept of checked rows."""
+        """What is kept of checked rows; the first ones tell how."""
+        if self._undecided and len(rows):
+            self.keep, self._undecided = "f32" if _differ_in_little(rows) else "f16", False
         return None if self.keep is None else _kept(rows, self.keep)
 
     def trained_on(self, rows: Array) -> Codec:
@@ -284,6 +292,19 @@ def _sampled(rows: Array, n: int, seed: int) -> Array:
         return rows
     chosen = np.random.default_rng(seed).choice(len(rows), n, replace=False)
     return rows[np.sort(chosen)]
+
+
+def _differ_in_little(rows: Array) -> bool:
+    """Whether float16 does not hold rows, or not what they differ in."""
+    some = rows[:: max(1, len(rows) // TOLD_ROWS)]
+    with np.errstate(over="ignore", under="ignore"):
+        halves = some.astype(np.float16).astype(np.float64)
+    if max(rows.max(), -rows.min()) > np.finfo(np.float16).max:
+        return True
+    size = float(np.sqrt(np.square(some, dtype=np.float64).mean()))
+    apart = float(np.std(some - some.mean(axis=0, dtype=np.float64)))
+    lost = float(np.sqrt(np.square(halves - some).mean()))
+    return lost > ROUNDING * (apart if apart > ROUNDING**2 * size else size)
 
 
 def _kept(rows: Array, keep: Keep) -> Array:

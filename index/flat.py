@@ -88,7 +88,8 @@ class Flat:
     codec : how vectors are stored for the scan, such as ``"LVQ8"``, ``"PCA128,LVQ8"`` or ``"RaBitQ4"``; the table of
         all stands in the README
     keep : the vectors kept beside the codes to rescore candidates from: ``"f16"``, ``"f32"`` or None for none; by
-        default float16, but nothing where the codes have two levels, or 8 bits of each of at least 96 dimensions
+        default float16, or float32 where the first rows would lose by that what they differ in, but nothing where the
+        codes have two levels, or 8 bits of each of at least 96 dimensions
     seed : of everything random in training
     device : what scans the codes: ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` for an NVIDIA device, which keeps a copy of
         them, or takes them tile by tile for each search where they do not fit, or ``"auto"`` for the first device

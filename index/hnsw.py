@@ -87,7 +87,8 @@ class HNSW:
     codec : how rows are stored for the search; any whose rows can be scored one by one: F32, F16, BF16, SQ8, LVQ, and
         RaBitQ of 2 to 8 bits, with or without transforms; None takes LVQ4x8, and LVQ8 under 96 dimensions
     keep : the vectors kept beside the codes to rescore candidates from: ``"f16"``, ``"f32"`` or None for none; by
-        default float16, but nothing where the codes have two levels, or 8 bits of each of at least 96 dimensions
+        default float16, or float32 where the first rows would lose by that what they differ in, but nothing where the
+        codes have two levels, or 8 bits of each of at least 96 dimensions
     seed : of everything random
     device : what walks over the graph for batches of at least 512 queries (``"auto"``: 2,048) without a filter and
         without rows deleted since :meth:`consolidate`: ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` for an NVIDIA device,

@@ -272,3 +272,22 @@ def test_sq8_tells_rows_apart_that_are_far_from_zero() -> None:
     assert recall(found, truth(rows, queries, "l2", 10)) > 0.95
     exact = -np.square(queries[:, None] - rows[found]).sum(axis=2)
     np.testing.assert_allclose(scores, exact, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rows", "bytes_of_a_number"),
+    [
+        (clustered(200), 2),
+        (np.ones((200, DIM), np.float32), 2),
+        (clustered(200) + 1000, 4),
+        (clustered(200) * 1e6, 4),
+        (clustered(200) * 1e-9, 4),
+    ],
+    ids=["around zero", "equal", "far from zero", "large", "small"],
+)
+def test_vectors_that_float16_does_not_tell_apart_are_kept_as_float32(rows: Array, bytes_of_a_number: int) -> None:
+    for index in (gg.index.Flat(DIM, metric="l2", codec="RaBitQ1"), gg.index.IVF(DIM, metric="l2", codec="RaBitQ1")):
+        index.add(rows)
+        assert index.stats().kept_bytes == rows.size * bytes_of_a_number
+        assert index.add(clustered(10) * 100) == range(200, 210)
+        assert index.stats().kept_bytes == 210 * DIM * bytes_of_a_number
