@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gpu_peers
 import gpu_searches
 import measure
 import numpy as np
@@ -143,6 +144,7 @@ def main() -> None:
         figures |= speed(options.device)
         with device.active():
             figures["searches"] = gpu_searches.searches()
+        figures["peers"] = gpu_peers.peers(options.device, device.number)
     measure.report(figures, options.json)
     if not all(figures["same as the CPU"].values()):
         raise SystemExit("the device finds other rows or scores than the CPU")
