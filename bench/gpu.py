@@ -1,8 +1,9 @@
 """A CUDA device against the CPU: whether it finds the same, and how fast, beside PyTorch where that is installed.
 
 Rows are 1,000,000 of 384 dimensions, mixtures of Gaussians on a sphere, made from a seed; searched as ``gg.index.Flat``.
-PyTorch multiplies queries with all rows in float16 or float32 and takes topk of the products. Searches of other arrays
-are those of `gpu_searches.py`.
+PyTorch multiplies queries with all rows in float16 or float32 and takes topk of the products. What follows are the
+parts of `gpu_indexes.py`, `gpu_peers.py` and `gpu_searches.py`. The JSON is written after each part, and none is begun
+after seven minutes.
 
 Run: python bench/gpu.py --json bench/results/gpu.json
 """
@@ -10,35 +11,34 @@ Run: python bench/gpu.py --json bench/results/gpu.json
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import gpu_indexes
 import gpu_peers
 import gpu_searches
 import measure
 import numpy as np
-from gpu_searches import best_of
+from gpu_searches import best_of, made, tried
 
 import gingham as gg
 from gingham.codecs.cuda_rows import CudaRows
 from gingham.codecs.devices import find_device
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gingham.codecs.devices import Device
+
 K = 10
 BATCHES = (1, 16, 256, 1024)
 PARITY = ("LVQ8", "LVQ4", "LVQ4x8", "SQ8", "RaBitQ2", "RaBitQ3", "RaBitQ5", "RaBitQ7", "RaBitQ8", "F32", "F16", "BF16")
 SPEED = ("LVQ8", "LVQ4x8", "RaBitQ2", "F32")
-
-
-def made(n: int, dim: int, seed: int) -> np.ndarray:
-    """Rows of length one around 1,000 centres, float32 (n, dim)."""
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).standard_normal((1000, dim), np.float32)
-    rows = rng.standard_normal((n, dim), np.float32)
-    rows += centres[rng.integers(0, len(centres), n)]
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows
+LIMIT = 420.0
+"""Seconds after which no part is begun."""
 
 
 def parity(device: str) -> dict[str, Any]:
@@ -90,9 +90,14 @@ def peers(rows: np.ndarray, queries: np.ndarray, device: str) -> dict[str, Any]:
 def speed(device: str) -> dict[str, Any]:
     """Figures of peers, and of each codec."""
     rows, queries = made(1_000_000, 384, 4), made(max(BATCHES), 384, 5)
-    figures: dict[str, Any] = {"rows": len(rows), "dim": 384, "k": K, "torch": peers(rows, queries, device)}
+    figures: dict[str, Any] = {
+        "rows": len(rows),
+        "dim": 384,
+        "k": K,
+        "torch": tried(lambda: peers(rows, queries, device)),
+    }
     for codec in SPEED:
-        figures[codec] = codec_speed(rows, queries, codec, device)
+        figures[codec] = tried(lambda codec=codec: codec_speed(rows, queries, codec, device))
         print(codec, figures[codec], flush=True)
     return figures
 
@@ -130,6 +135,28 @@ def scan_seconds(copy: CudaRows, codec: Any, codes: Any, queries: np.ndarray) ->
     return best_of(lambda: copy.scan(prepared, floors, K, None))
 
 
+def parts(figures: dict[str, Any], device: Device, name: str, path: Path | None) -> None:
+    """Add figures of all parts."""
+
+    def searches() -> dict[str, Any]:
+        with device.active():
+            return gpu_searches.searches()
+
+    works: dict[str, Callable[[], dict[str, Any]]] = {
+        "speed": lambda: speed(name), "indexes": lambda: gpu_indexes.indexes(device, name),
+        "peers": lambda: gpu_peers.peers(name, device.number), "searches": searches,
+    }  # fmt: skip
+    started = time.perf_counter()
+    for part, work in works.items():
+        begun = time.perf_counter() - started
+        found = tried(work) if begun < LIMIT else {"left out": f"{begun:.0f} s have passed"}
+        figures[f"{part} took s"] = found.pop("took s", None)
+        figures |= found if part == "speed" else {part: found}
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(figures) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
@@ -141,15 +168,20 @@ def main() -> None:
     figures: dict[str, Any] = {"bench": "gpu", "device": vars(device), "same as the CPU": parity(options.device)}
     print(figures, flush=True)
     if not options.parity:
-        figures |= speed(options.device)
-        with device.active():
-            figures["searches"] = gpu_searches.searches()
-        figures["peers"] = gpu_peers.peers(options.device, device.number)
+        parts(figures, device, options.device, options.json)
     measure.report(figures, options.json)
     if not all(figures["same as the CPU"].values()):
         raise SystemExit("the device finds other rows or scores than the CPU")
-    if not options.parity and gpu_searches.wrong(figures["searches"]):
-        raise SystemExit(f"the device finds other rows than the CPU: {gpu_searches.wrong(figures['searches'])}")
+    if not options.parity and wrong(figures):
+        raise SystemExit(f"the device finds other rows than the CPU, or fails: {wrong(figures)}")
+
+
+def wrong(figures: dict[str, Any]) -> list[str]:
+    """Parts of ours that find other rows than the CPU, or fail; peers may."""
+    bad = [codec for codec in SPEED if "left out" in figures.get(codec, {"left out": ""})]
+    for part, of in (("indexes", gpu_indexes.wrong), ("searches", gpu_searches.wrong)):
+        bad += [f"{part}: {figures[part]['left out']}"] if "left out" in figures[part] else of(figures[part])
+    return bad
 
 
 if __name__ == "__main__":
