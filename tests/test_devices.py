@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +14,11 @@ import gingham as gg
 from gingham.codecs import devices
 from gingham.errors import InvalidArgument, MissingExtra, NoDevice
 from gingham.index.device_copies import Bars, DeviceCopies
+from simulators import simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LARGE_BATCH = """
 import json, sys
@@ -50,12 +51,8 @@ print([hits[i].ids[0] for i in (0, 255)], [m for m in sys.modules if m.startswit
 """
 
 
-SIMULATED = Path(__file__).parent / "devices_simulated.py"
-
-
-def test_codes_graphs_and_tokens_on_a_simulated_device_are_found_as_by_the_cpu_and_explained(tmp_path: Path) -> None:
-    code = [sys.executable, "-W", "error", str(SIMULATED), str(tmp_path / "db")]
-    done = subprocess.run(code, capture_output=True, text=True, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"})
+def test_codes_graphs_and_tokens_on_a_simulated_device_are_found_as_by_the_cpu_and_explained() -> None:
+    done = simulated("devices_simulated.py")
     assert done.returncode == 0, done.stderr
 
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ import pytest
 import gingham as gg
 from gingham.codecs import devices
 from gingham.errors import InvalidArgument, MissingExtra, NoDevice, ResourceExhausted
-
-SIMULATED = Path(__file__).parent / "cuda_simulated.py"
+from simulators import simulated
 
 
 def child(*arguments: str, **environment: str) -> str:
@@ -23,8 +21,9 @@ def child(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_kernels_of_devices_find_the_rows_and_the_bits_that_the_cpu_finds(tmp_path: Path) -> None:
-    child(str(SIMULATED), str(tmp_path / "index"), NUMBA_ENABLE_CUDASIM="1")
+def test_kernels_of_devices_find_the_rows_and_the_bits_that_the_cpu_finds() -> None:
+    done = simulated("codecs/cuda_simulated.py")
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_index_for_any_device_imports_nothing_of_cuda_where_numba_cuda_is_missing() -> None:

@@ -12,6 +12,7 @@ import pytest
 from gingham.codecs import cuda_searches
 from gingham.codecs.row_scores import F16, PACKED, RowScores
 from gingham.errors import InvalidArgument
+from simulators import simulated
 
 HERE = Path(__file__).parent
 BENCH = HERE.parents[1] / "bench"
@@ -33,7 +34,7 @@ def missing() -> list[str]:
 
 
 def test_searches_on_a_device_find_what_numpy_and_the_cpu_find() -> None:
-    done = child("-W", "error", str(HERE / "cuda_searches_simulated.py"), NUMBA_ENABLE_CUDASIM="1")
+    done = simulated("codecs/cuda_searches_simulated.py")
     assert done.returncode == 0, done.stderr
 
 
