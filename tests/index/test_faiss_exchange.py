@@ -46,7 +46,6 @@ def test_floats_go_and_come_home(faiss: Any, dim: int, metric: Any, codec: str, 
     index = gg.index.Flat(dim, metric=metric, codec=codec)
     index.add(rows)
     there = gg.index.to_faiss(index, ids=None if ids is None else np.array(ids, np.int64))
-    gc.collect()
     assert there.ntotal == n
     assert type(there).__name__ == ("IndexFlat" if ids is None else "IndexIDMap2")
     home, labels = gg.index.from_faiss(there, metric=metric)

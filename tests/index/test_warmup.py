@@ -45,7 +45,9 @@ def program(tmp_path: Path) -> Path:
 
 
 def started(program: Path, code: str, **settings: object) -> subprocess.Popen[str]:
-    program.write_text(START + textwrap.dedent(code))
+    text = START + textwrap.dedent(code)
+    if not program.exists() or program.read_text("utf-8") != text:  # which one started before may be reading
+        program.write_text(text, "utf-8")
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(program.parent / "cache")}
     environment |= {name: str(value) for name, value in settings.items()}
     return subprocess.Popen(

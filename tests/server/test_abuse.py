@@ -168,10 +168,15 @@ def test_watching_health_without_a_key_is_bounded_and_leaves_nothing_behind(targ
     request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
     with target.attacker() as channel:
         calls = [channel.unary_stream(f"{HEALTH}Watch")(request) for _ in range(2 * health.MOST_WATCHING)]
-        with pytest.raises(grpc.RpcError) as caught:
-            for call in calls:
+        refused = []
+        for call in calls:
+            try:
                 next(call)
-        assert caught.value.code().name == "RESOURCE_EXHAUSTED"
+            except grpc.RpcError as error:
+                refused.append(error.code().name)
+        # A call that is refused before its stream has begun may end as cancelled.
+        assert len(refused) == health.MOST_WATCHING
+        assert {"RESOURCE_EXHAUSTED"} <= {*refused} <= {"RESOURCE_EXHAUSTED", "CANCELLED"}
         target.check()
         watching: Any = target.server._health
         assert len(watching._watching) == health.MOST_WATCHING
